@@ -1,0 +1,134 @@
+"""The classes a model tells apart: names, colours, and the tables that turn a data set's label ids into train ids.
+
+Tables compose by *name*. A layout says which class name each of its label ids stands for
+(`GTA5_IDS`, `SYNTHIA_IDS`, `CITYSCAPES_IDS`); a recipe lists the names it trains, in order; an
+id whose name is not in the list is ignored. So 19, 16 and 13 classes, and anyone's own list, are
+the same mechanism (protocol rows 24 and "On-disk layouts").
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORE_INDEX = 255
+"""The label value, everywhere inside fastuda, of a pixel that no loss and no metric counts."""
+
+Colour = tuple[int, int, int]
+
+# name -> (Cityscapes labelId, colour), in the order of the official 19 trainIds.
+_CITYSCAPES: dict[str, tuple[int, Colour]] = {
+    "road": (7, (128, 64, 128)),
+    "sidewalk": (8, (244, 35, 232)),
+    "building": (11, (70, 70, 70)),
+    "wall": (12, (102, 102, 156)),
+    "fence": (13, (190, 153, 153)),
+    "pole": (17, (153, 153, 153)),
+    "traffic light": (19, (250, 170, 30)),
+    "traffic sign": (20, (220, 220, 0)),
+    "vegetation": (21, (107, 142, 35)),
+    "terrain": (22, (152, 251, 152)),
+    "sky": (23, (70, 130, 180)),
+    "person": (24, (220, 20, 60)),
+    "rider": (25, (255, 0, 0)),
+    "car": (26, (0, 0, 142)),
+    "truck": (27, (0, 0, 70)),
+    "bus": (28, (0, 60, 100)),
+    "train": (31, (0, 80, 100)),
+    "motorcycle": (32, (0, 0, 230)),
+    "bicycle": (33, (119, 11, 32)),
+}
+
+CITYSCAPES_19 = tuple(_CITYSCAPES)
+CITYSCAPES_16 = tuple(name for name in CITYSCAPES_19 if name not in ("terrain", "truck", "train"))
+CITYSCAPES_13 = tuple(name for name in CITYSCAPES_16 if name not in ("wall", "fence", "pole"))
+PRESETS: dict[str, tuple[str, ...]] = {
+    "cityscapes19": CITYSCAPES_19,
+    "cityscapes16": CITYSCAPES_16,
+    "cityscapes13": CITYSCAPES_13,
+}
+
+CITYSCAPES_IDS: dict[int, str] = {label_id: name for name, (label_id, _) in _CITYSCAPES.items()}
+CITYSCAPES_TRAIN_IDS: dict[int, str] = dict(enumerate(CITYSCAPES_19))
+GTA5_IDS: dict[int, str] = CITYSCAPES_IDS
+"""GTA5 shares Cityscapes' labelIds; its 34 (licence plate) is ignored like every other id."""
+
+_SYNTHIA_TRAIN_IDS = {
+    1: 10, 2: 2, 3: 0, 4: 1, 5: 4, 6: 8, 7: 5, 8: 13, 9: 7, 10: 11, 11: 18, 12: 17,
+    15: 6, 16: 9, 17: 12, 18: 14, 19: 15, 20: 16, 21: 3,
+}  # fmt: skip
+SYNTHIA_IDS: dict[int, str] = {i: CITYSCAPES_19[train_id] for i, train_id in _SYNTHIA_TRAIN_IDS.items()}
+
+
+@dataclass(frozen=True)
+class ClassSet:
+    """An ordered list of classes; a class's position is its train id.
+
+    `names` are unique; `palette` holds one RGB colour (0-255) a class, in the same order.
+    """
+
+    names: tuple[str, ...]
+    palette: tuple[Colour, ...]
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ValueError("a class list needs at least one name")
+        if len(self.names) >= IGNORE_INDEX:
+            raise ValueError(f"{len(self.names)} classes; labels are 8-bit, so at most {IGNORE_INDEX - 1} fit")
+        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"class names are listed twice: {', '.join(repeated)}")
+        if len(self.palette) != len(self.names):
+            raise ValueError(f"{len(self.names)} class names but {len(self.palette)} palette colours")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def of(cls, names: tuple[str, ...], palette: tuple[Colour, ...] | None = None) -> ClassSet:
+        """Classes by name; without a palette, Cityscapes' colours where known, else evenly spread hues."""
+        if palette is None:
+            palette = tuple(
+                _CITYSCAPES[name][1] if name in _CITYSCAPES else _hue(i, len(names)) for i, name in enumerate(names)
+            )
+        return cls(tuple(names), palette)
+
+    def train_id_table(self, ids: Mapping[int, str], size: int = 256) -> NDArray[np.uint8]:
+        """Lookup table [size] uint8 from a label value to a train id; values without a class give 255.
+
+        `ids` maps label values to class names; names outside this class list are ignored.
+        """
+        table = np.full(size, IGNORE_INDEX, np.uint8)
+        for label_id, name in ids.items():
+            if not 0 <= label_id < size:
+                raise ValueError(f"label id {label_id} ({name}) is outside 0..{size - 1}")
+            if name in self.names:
+                table[label_id] = self.names.index(name)
+        return table
+
+    def label_id_table(self) -> NDArray[np.uint8]:
+        """Lookup table [256] uint8 from train id to Cityscapes labelId, for predictions on disk.
+
+        A class that Cityscapes does not name keeps its train id when *no* class is Cityscapes' own;
+        in a mixed list it becomes 0 ("unlabeled"), since its train id could be another class's labelId.
+        """
+        foreign = all(name not in _CITYSCAPES for name in self.names)
+        table = np.zeros(256, np.uint8)
+        for train_id, name in enumerate(self.names):
+            table[train_id] = train_id if foreign else _CITYSCAPES.get(name, (0,))[0]
+        return table
+
+    def colour_table(self) -> NDArray[np.uint8]:
+        """Lookup table [256, 3] uint8 from train id to RGB; 255 and unused ids are black."""
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(self)] = self.palette
+        return table
+
+
+def _hue(index: int, count: int) -> Colour:
+    r, g, b = colorsys.hsv_to_rgb(index / max(count, 1), 0.65, 0.9)
+    return round(r * 255), round(g * 255), round(b * 255)

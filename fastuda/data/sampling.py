@@ -1,0 +1,152 @@
+"""Which sample comes when, and with which random augmentation: pure functions of seed and position.
+
+Nothing here has state. The sample at position g of a domain, and every random number of its
+augmentation, follow from (seed, domain, g) alone, so that a resumed run continues bit for bit, any
+number of ranks sees one common order, and a sample's name can be told from an iteration's number.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastuda.recipe import Jitter, Views
+
+DomainName = Literal["source", "target"]
+_STREAM = {"source": 1, "target": 2}
+_ORDER, _AUGMENTATION = 0, 1
+_CROP_ATTEMPTS = 10
+
+
+@dataclass
+class Schedule:
+    """The order of one domain's samples: reshuffled each epoch, dealt out to the ranks in turn.
+
+    Position g = (iteration · num_ranks + rank) · batch_size + place in the batch; epoch g // num_samples.
+    """
+
+    num_samples: int
+    batch_size: int
+    seed: int
+    domain: DomainName
+    rank: int = 0
+    num_ranks: int = 1
+    _orders: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False)
+
+    def positions(self, iteration: int) -> list[int]:
+        """The batch's positions in the domain's endless sequence."""
+        first = (iteration * self.num_ranks + self.rank) * self.batch_size
+        return list(range(first, first + self.batch_size))
+
+    def samples(self, iteration: int) -> list[int]:
+        """The batch's sample numbers, 0 … num_samples − 1."""
+        return [int(self._order(g // self.num_samples)[g % self.num_samples]) for g in self.positions(iteration)]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if epoch not in self._orders:
+            rng = np.random.default_rng((self.seed, _STREAM[self.domain], _ORDER, epoch))
+            # A batch can straddle two epochs, so the one before is kept.
+            self._orders = {known: order for known, order in self._orders.items() if known == epoch - 1}
+            self._orders[epoch] = rng.permutation(self.num_samples)
+        return self._orders[epoch]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One sample's random choices, as the DALI graph reads them."""
+
+    flip: int
+    """1 mirrors the view left to right."""
+    blur: tuple[float, int]
+    """The view's Gaussian blur: sigma in pixels, window in pixels (1: none)."""
+    box: tuple[int, int, int, int]
+    """Crop in view pixels, after the flip: top, left, height, width."""
+    colour: tuple[float, ...]
+    """The strong crop: see `COLOUR_FIELDS`."""
+    strong_blur: tuple[float, int]
+    """The strong crop's blur: sigma, window."""
+    view_colour: tuple[float, ...]
+    """Colours of the source view when `views.source_jitter` is set; else no change."""
+    class_keys: NDArray[np.float32]
+    """Uniform random [num_classes]: the present classes with the smallest keys are pasted (row 7)."""
+
+
+COLOUR_FIELDS = ("contrast", "brightness", "hue", "saturation", "value", "grey")
+"""contrast: factor; brightness: added, of 255; hue: OpenCV units; saturation, value: added, of 255; grey: 0 or 1."""
+NO_COLOUR = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NO_BLUR = (1.0, 1)
+
+
+def draw_augmentation(
+    seed: int,
+    domain: DomainName,
+    position: int,
+    view_size: tuple[int, int],
+    num_classes: int,
+    views: Views,
+    jitter: Jitter,
+) -> Augmentation:
+    """The augmentation of position `position`; `view_size` is (width, height). Protocol rows 1, 2, 5, 6, 7."""
+    rng = np.random.default_rng((seed, _STREAM[domain], _AUGMENTATION, position))
+    flip = int(rng.random() < views.flip)
+    blurred = rng.random() < views.blur
+    sigma = rng.random() * views.blur_radius
+    box = _resized_crop(rng, view_size, views)
+    colour = _colour(rng, jitter, jitter.probability)
+    strong_blur = _kernel_blur(rng, jitter)
+    jittered = rng.random() < views.source_jitter
+    view_colour = _colour(rng, jitter, 1.0)
+    return Augmentation(
+        flip=flip,
+        blur=(sigma, 2 * math.ceil(3 * sigma) + 1) if blurred and sigma > 0.05 else NO_BLUR,
+        box=box,
+        colour=colour,
+        strong_blur=strong_blur,
+        view_colour=view_colour if jittered else NO_COLOUR,
+        class_keys=rng.random(num_classes, dtype=np.float32),
+    )
+
+
+def _resized_crop(rng: np.random.Generator, view_size: tuple[int, int], views: Views) -> tuple[int, int, int, int]:
+    """RandomResizedCrop's box: uniform area share, log-uniform ratio, uniform place; protocol row 5."""
+    width, height = view_size
+    log_ratio = np.log(views.crop_ratio)
+    for _ in range(_CROP_ATTEMPTS):
+        area = width * height * rng.uniform(*views.crop_scale)
+        ratio = math.exp(rng.uniform(*log_ratio))
+        crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = int(rng.integers(height - crop_height + 1))
+            left = int(rng.integers(width - crop_width + 1))
+            return top, left, crop_height, crop_width
+    # No box of such a shape fits: the largest centred one within the range of ratios.
+    ratio = min(max(width / height, views.crop_ratio[0]), views.crop_ratio[1])
+    crop_width, crop_height = min(width, round(height * ratio)), min(height, round(width / ratio))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def _colour(rng: np.random.Generator, jitter: Jitter, probability: float) -> tuple[float, ...]:
+    applied = rng.random() < probability
+    contrast, brightness, hue, saturation, value = rng.uniform(-1, 1, 5)
+    grey = float(rng.random() < jitter.grey)
+    if not applied:
+        return (*NO_COLOUR[:5], grey)
+    return (
+        1 + float(contrast) * jitter.contrast,
+        float(brightness) * jitter.brightness * 255,
+        float(hue) * jitter.hue,
+        float(saturation) * jitter.saturation,
+        float(value) * jitter.value,
+        grey,
+    )
+
+
+def _kernel_blur(rng: np.random.Generator, jitter: Jitter) -> tuple[float, int]:
+    applied = rng.random() < jitter.blur
+    kernel = 3 + 2 * int(rng.integers((jitter.blur_kernel - 3) // 2 + 1))
+    # OpenCV's rule for the sigma of a kernel given by its size.
+    return (0.3 * ((kernel - 1) * 0.5 - 1) + 0.8, kernel) if applied else NO_BLUR

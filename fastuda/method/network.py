@@ -1,0 +1,45 @@
+"""A forward pass as every iteration makes it: normalised input, autocast, low-resolution logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastuda.model.deeplab import DeepLabV2, Logits
+from fastuda.recipe import Recipe
+from fastuda_kernels.masked_mix import Normalisation, normalise
+
+_RGB_IMAGENET = Normalisation(
+    mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
+    scale=(1 / (0.229 * 255), 1 / (0.224 * 255), 1 / (0.225 * 255)),
+    bgr=False,
+)
+_BGR_CAFFE = Normalisation(mean=(104.00698793, 116.66876762, 122.67891434), scale=(1.0, 1.0, 1.0), bgr=True)
+_NORMALISATIONS = {"rgb-imagenet": _RGB_IMAGENET, "bgr-caffe": _BGR_CAFFE}
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How images enter the network: input convention (protocol row 20) and precision."""
+
+    normalisation: Normalisation
+    amp: torch.dtype | None
+    """Autocast type, None for fp32."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, device: torch.device) -> Passes:
+        """bf16 autocast on a GPU when the recipe asks for it; CPU computes in fp32."""
+        amp = torch.bfloat16 if device.type == "cuda" and recipe.runtime.amp == "bf16" else None
+        return cls(_NORMALISATIONS[recipe.model.input], amp)
+
+    def raw(self, model: DeepLabV2, images: Tensor) -> Logits:
+        """Low-resolution logits of uint8 RGB [B, H, W, 3]."""
+        return self.normalised(model, normalise(images, self.normalisation))
+
+    def normalised(self, model: DeepLabV2, images: Tensor) -> Logits:
+        """Low-resolution logits of normalised [B, 3, H, W]."""
+        with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
+            logits: Logits = model(images)
+        return logits

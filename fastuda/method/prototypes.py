@@ -1,0 +1,31 @@
+"""Class prototypes of a view: the mean logits of each class's positions (paper eq. 8-10; protocol row 14)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORED = 255
+
+
+def prototypes(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean low-resolution logits over the positions of each class.
+
+    Equations 8 and 9 as printed average over the complement of the mask and negate; what the released
+    code does, and what is done here, is the mean over the mask.
+
+    Args:
+        logits: float [B, C, H', W'], one view's low-resolution logits.
+        labels: uint8 [B, H, W], train ids where a position may count, 255 elsewhere; resized to
+            H'×W' by nearest neighbour.
+
+    Returns:
+        float32 [B, C, C]: row c is class c's prototype (its logits); bool [B, C]: whether class c has
+        any position. Rows of absent classes are zero.
+    """
+    num_classes = logits.shape[1]
+    nearest = F.interpolate(labels[:, None].float(), size=logits.shape[-2:], mode="nearest")[:, 0].long()
+    member = F.one_hot(nearest.clamp(max=num_classes).flatten(1), num_classes + 1)[..., :num_classes].float()
+    count = member.sum(1)
+    total = member.transpose(1, 2) @ logits.flatten(2).transpose(1, 2).float()
+    return total / count.clamp(min=1)[..., None], count > 0

@@ -1,0 +1,37 @@
+"""What the teacher says of the target crops (protocol rows 3, 5, 16)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastuda.model.deeplab import Logits
+from fastuda_kernels.pseudo_label import pseudo_label
+
+
+class PseudoLabels(NamedTuple):
+    """Labels uint8 [B, H, W] and confidence float32 [B, H, W] of the target crops."""
+
+    label: Tensor
+    """The main head's classes."""
+    confidence: Tensor
+    """The main head's largest probability."""
+    two_head: Tensor
+    """Classes of both heads' averaged softmax; the main head's without an auxiliary head."""
+
+
+@torch.no_grad()
+def label_crops(
+    logits: Logits, crop_size: tuple[int, int], view_size: tuple[int, int] | None, boxes: Tensor | None
+) -> PseudoLabels:
+    """Pseudo-labels at `crop_size` (height, width) from logits of the view the crops were cut from.
+
+    `view_size` (height, width) and `boxes` [B, 4] place the crops; None when the logits are the crops' own.
+    """
+    label, confidence = pseudo_label(logits.main, crop_size, view_size=view_size, boxes=boxes)
+    if logits.auxiliary is None:
+        return PseudoLabels(label, confidence, label)
+    both, _ = pseudo_label(logits.main, crop_size, auxiliary=logits.auxiliary, view_size=view_size, boxes=boxes)
+    return PseudoLabels(label, confidence, both)

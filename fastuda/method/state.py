@@ -1,0 +1,94 @@
+"""What training changes: the student, its averaged copy, the optimiser, and the iteration number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from fastuda.model.deeplab import DeepLabV2
+from fastuda.recipe import Optimizer
+
+
+@dataclass
+class TrainingState:
+    """One stage's training state; everything an iteration updates, on one device.
+
+    The schedule and the average are updated on the device, from the device's own iteration number,
+    so that an iteration needs nothing from the host and can be captured in a graph.
+    """
+
+    student: DeepLabV2
+    ema: AveragedModel
+    """Parameters averaged every iteration; buffers follow at each evaluation (protocol row 4)."""
+    optimizer: torch.optim.SGD
+    iteration: Tensor
+    """int64 scalar: iterations done."""
+    first_nonfinite: Tensor
+    """int64 scalar: the first iteration whose loss was not finite, −1 while there is none."""
+    num_iterations: int
+    settings: Optimizer
+    ema_decay: float
+
+    @classmethod
+    def begin(cls, student: DeepLabV2, settings: Optimizer, num_iterations: int, ema_decay: float) -> TrainingState:
+        """A fresh stage from `student`: SGD with one group a learning rate (protocol row 21), EMA = student."""
+        device = next(student.parameters()).device
+        backbone, heads = student.parameter_groups()
+        optimizer = torch.optim.SGD(
+            [
+                {"params": backbone, "lr": torch.tensor(settings.lr_backbone, device=device)},
+                {"params": heads, "lr": torch.tensor(settings.lr_head, device=device)},
+            ],
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        ema = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))  # type: ignore[no-untyped-call]
+        ema.requires_grad_(False)
+        return cls(
+            student=student,
+            ema=ema,
+            optimizer=optimizer,
+            iteration=torch.zeros((), dtype=torch.int64, device=device),
+            first_nonfinite=torch.full((), -1, dtype=torch.int64, device=device),
+            num_iterations=num_iterations,
+            settings=settings,
+            ema_decay=ema_decay,
+        )
+
+    def set_learning_rates(self) -> None:
+        """lr · ramp · (1 − iteration / iterations) ** power, written into the optimiser's tensors (row 21)."""
+        progress = self.iteration.double() / self.num_iterations
+        factor = (1 - progress).clamp(min=0) ** self.settings.poly_power
+        if self.settings.ramp_up:
+            factor = factor * ((self.iteration + 1) / self.settings.ramp_up).clamp(max=1)
+        rates = (self.settings.lr_backbone, self.settings.lr_head)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"].copy_(rate * factor)
+
+    @torch.no_grad()
+    def finish_iteration(self, loss: Tensor) -> None:
+        """Update the average (row 4), remember a first non-finite `loss`, count the iteration."""
+        average = get_ema_multi_avg_fn(self.ema_decay)  # type: ignore[no-untyped-call]
+        average(list(self.ema.module.parameters()), list(self.student.parameters()), self.iteration)
+        is_first = (self.first_nonfinite < 0) & ~torch.isfinite(loss)
+        self.first_nonfinite.copy_(torch.where(is_first, self.iteration, self.first_nonfinite))
+        self.iteration.add_(1)
+
+    @property
+    def averaged(self) -> DeepLabV2:
+        """The averaged model; its BatchNorm buffers are only current after `evaluation_model`."""
+        model = self.ema.module
+        assert isinstance(model, DeepLabV2)
+        return model
+
+    @torch.no_grad()
+    def evaluation_model(self) -> DeepLabV2:
+        """The averaged model with the student's BatchNorm buffers, in eval mode (protocol row 4)."""
+        model = self.averaged
+        for averaged, current in zip(model.buffers(), self.student.buffers(), strict=True):
+            averaged.copy_(current)
+        return model.eval()

@@ -1,0 +1,74 @@
+"""One iteration of each stage, top to bottom: what is to be compiled and captured as a graph.
+
+Fixed shapes and no host sync: nothing here asks a tensor for a Python number, so the same code runs
+eagerly, compiled, under `FakeTensorMode` and inside a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastuda.data.batch import DomainBatch
+from fastuda.method.losses import Losses, mixed_losses, segmentation_loss, weighted_sum
+from fastuda.method.mixing import mixed_views
+from fastuda.method.network import Passes
+from fastuda.method.pseudo_labels import PseudoLabels, label_crops
+from fastuda.method.state import TrainingState
+from fastuda.model.deeplab import DeepLabV2
+from fastuda.recipe import Recipe
+
+
+def warmup_step(state: TrainingState, source: DomainBatch, recipe: Recipe, passes: Passes) -> Losses:
+    """One source-only iteration: L_s (paper eq. 1; protocol row 22). Returns detached terms and `total`."""
+    state.set_learning_rates()
+    state.optimizer.zero_grad()
+    loss = _source_loss(state.student, source, recipe, passes)
+    loss.backward()  # type: ignore[no-untyped-call]
+    state.optimizer.step()
+    state.finish_iteration(loss)
+    return {"source": loss.detach(), "total": loss.detach()}
+
+
+def adaptation_step(
+    state: TrainingState, source: DomainBatch, target: DomainBatch, recipe: Recipe, passes: Passes
+) -> Losses:
+    """One iteration of the method: L of paper eq. 12. Returns detached terms and `total`.
+
+    Passes through the network, in the order in which BatchNorm's running statistics see them: source
+    view, target view, class-mixed weak view, class-mixed strong view, HTCM image (protocol rows 1-12).
+    """
+    state.set_learning_rates()
+    state.optimizer.zero_grad()
+
+    source_loss = _source_loss(state.student, source, recipe, passes)
+    source_loss.backward()  # type: ignore[no-untyped-call] # its activations go before the mixed passes come
+
+    teacher = state.student if recipe.method.teacher == "student" else state.averaged.train()
+    pseudo = _pseudo_labels(teacher, target, passes)
+    losses = mixed_losses(mixed_views(state.student, source, target, pseudo, recipe, passes), recipe)
+    if losses:
+        weighted_sum(losses, recipe).backward()  # type: ignore[no-untyped-call]
+    losses = {name: loss.detach() for name, loss in {"source": source_loss, **losses}.items()}
+    losses["total"] = weighted_sum(losses, recipe)
+
+    state.optimizer.step()
+    state.finish_iteration(losses["total"])
+    return losses
+
+
+def _source_loss(student: DeepLabV2, source: DomainBatch, recipe: Recipe, passes: Passes) -> Tensor:
+    """L_s (eq. 1), both heads, on the whole view or, in a recipe of crops alone, on the crop."""
+    images, labels = (source.weak, source.label) if source.view is None else (source.view, source.view_label)
+    assert labels is not None
+    return segmentation_loss(passes.raw(student, images), labels, recipe.auxiliary.weight)
+
+
+@torch.no_grad()
+def _pseudo_labels(teacher: DeepLabV2, target: DomainBatch, passes: Passes) -> PseudoLabels:
+    """The teacher's labels of the target crops, read out of its prediction of the whole view (rows 2, 3, 5)."""
+    crop_size = (target.weak.shape[1], target.weak.shape[2])
+    if target.view is None:
+        return label_crops(passes.raw(teacher, target.weak), crop_size, None, None)
+    view_size = (target.view.shape[1], target.view.shape[2])
+    return label_crops(passes.raw(teacher, target.view), crop_size, view_size, target.boxes)

@@ -1,0 +1,162 @@
+"""Recipes on disk: presets and users' TOML files, `base` inheritance, `--set`, and errors that name the field.
+
+A preset under `recipes/` (or a user's own TOML file) holds only what differs from the defaults in
+`recipe.py` or from the recipe named by its `base` key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from fastuda.errors import UsageError
+from fastuda.recipe import Recipe
+
+
+def preset_names() -> list[str]:
+    """Names of the recipes that come with fastuda, sorted."""
+    folder = resources.files("fastuda") / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
+    """Read a preset by name or a TOML file by path, apply `a.b=value` settings, validate.
+
+    Raises UsageError that names the file, the field, and the nearest known field or name.
+    """
+    table = _read_table(name_or_path, ())
+    for setting in settings:
+        _apply(table, setting)
+    return _validate(table, name_or_path)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as TOML; `load_recipe` of it gives the same recipe."""
+    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True, by_alias=True))
+
+
+def preset_text(name: str) -> str:
+    """The TOML text of a preset; raises UsageError naming the nearest preset."""
+    if name not in preset_names():
+        raise UsageError(f"no recipe is called {name!r}{_nearest(name, preset_names())}; `fastuda recipes` lists them")
+    return (resources.files("fastuda") / "recipes" / f"{name}.toml").read_text()
+
+
+def _read_table(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    if name_or_path in seen:
+        raise UsageError(f"recipe {name_or_path} is its own base: {' -> '.join((*seen, name_or_path))}")
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise UsageError(f"{path}: cannot read this recipe ({error.strerror})") from error
+    else:
+        text = preset_text(name_or_path)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{name_or_path}: not valid TOML: {error}") from error
+    base = table.pop("base", None)
+    if base is None:
+        return table
+    if not isinstance(base, str):
+        raise UsageError(f"{name_or_path}: base must be a recipe's name or path, not {base!r}")
+    if base.endswith(".toml") and path.suffix == ".toml":
+        base = str(path.parent / base)
+    return _merged(_read_table(base, (*seen, name_or_path)), table)
+
+
+# Tables that mean one thing as a whole: a derived recipe replaces them, it does not add to them.
+_WHOLE = ("ids", "subsets")
+
+
+def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in change.items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), dict) and key not in _WHOLE:
+            if "layout" in value and value["layout"] != result[key].get("layout"):
+                result[key] = dict(value)  # another layout shares no field with the base's
+            else:
+                result[key] = _merged(result[key], value)
+        else:
+            result[key] = value
+    if "names" in result.get("classes", {}) and "preset" not in change.get("classes", {}):
+        result["classes"] = {k: v for k, v in result["classes"].items() if k != "preset"}
+    return result
+
+
+def _apply(table: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {setting}: write it as section.field=value, e.g. --set method.tau=0.9")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word or a path, which TOML would want quoted
+    *sections, field = key.strip().split(".")
+    for section in sections:
+        inner = table.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"--set {setting}: {section} is a value, not a section")
+        table = inner
+    table[field] = value
+
+
+def _validate(table: dict[str, Any], origin: str) -> Recipe:
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors(include_url=False)]
+        raise UsageError(f"recipe {origin}:\n  " + "\n  ".join(lines)) from error
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        section: Any = Recipe
+        for part in problem["loc"][:-1]:
+            section = _section_type(section, str(part))
+        known = [field.alias or name for name, field in section.model_fields.items()]
+        field = str(problem["loc"][-1])
+        near = _nearest(field, known) or _elsewhere(field)
+        return f"{where}: no such field{near or '; it has ' + ', '.join(known)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(problem["input"], Mapping | BaseModel) else f" (got {problem['input']!r})"
+    return f"{where + ': ' if where else ''}{message}{shown}"
+
+
+def _section_type(section: type[BaseModel], name: str) -> type[BaseModel]:
+    annotation = section.model_fields[name].annotation
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    raise TypeError(f"{name} is no section")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _elsewhere(field: str) -> str:
+    places = [where for where, name in _fields(Recipe) if name == field]
+    return f"; did you mean {places[0]}?" if places else ""
+
+
+def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, field in section.model_fields.items():
+        where = prefix + (field.alias or name)
+        yield where, field.alias or name
+        try:
+            inner = _section_type(section, name)
+        except TypeError:
+            continue
+        yield from _fields(inner, where + ".")

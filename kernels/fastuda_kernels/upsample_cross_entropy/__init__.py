@@ -1,0 +1,45 @@
+"""Cross-entropy of low-resolution logits against full-size labels (paper eq. 1, 4, 7)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastuda_kernels.checks import FLOATS, check_tensor
+from fastuda_kernels.upsample_cross_entropy.reference import cross_entropy_of_upsampled
+
+__all__ = ["upsample_cross_entropy"]
+
+
+def upsample_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    ignore_index: int = 255,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    align_corners: bool = True,
+) -> Tensor:
+    """Mean cross-entropy after bilinear upsampling of the logits to the labels' size.
+
+    Args:
+        logits: float [B, C, H', W'], any memory format.
+        labels: uint8 or int64 [B, H, W], train ids; `ignore_index` pixels do not count.
+        weight: float [B, H, W], multiplies a pixel's loss; the mean still divides by the number of pixels.
+        mask: bool [B, H, W]; pixels that are False do not count, as if ignored.
+        align_corners: as in `torch.nn.functional.interpolate` (protocol row 17: True).
+
+    Returns:
+        Scalar of float32 (float64 for float64 logits), mean over the pixels that count, 0 if none does.
+
+    Raises:
+        ValueError, TypeError: shapes, types or devices that do not fit, naming what came.
+    """
+    check_tensor("logits", logits, shape=(None, None, None, None), dtypes=FLOATS)
+    pixels = (logits.shape[0], None, None)
+    check_tensor("labels", labels, shape=pixels, dtypes=(torch.uint8, torch.int64), device=logits.device)
+    if weight is not None:
+        check_tensor("weight", weight, shape=labels.shape, dtypes=FLOATS, device=logits.device)
+    if mask is not None:
+        check_tensor("mask", mask, shape=labels.shape, dtypes=(torch.bool,), device=logits.device)
+    return cross_entropy_of_upsampled(logits, labels, ignore_index, weight, mask, align_corners)
