@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from nvidia.dali import Pipeline, fn, pipeline_def, types
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from fastuda.data.batch import DomainBatch, EvaluationBatch
 from fastuda.data.colour import jitter_colours
@@ -49,6 +50,7 @@ class TrainingLoader:
         self._start = start_iteration
         self._iteration = start_iteration
         self.schedule = Schedule(len(packed.names), recipe.train.batch_size, recipe.seed, domain, rank, num_ranks)
+        self._fields = _input_names(recipe.views, labelled=domain == "source")
         self._pipeline = _training_graph(
             batch_size=recipe.train.batch_size,
             num_threads=recipe.runtime.loader_threads,
@@ -56,7 +58,7 @@ class TrainingLoader:
             exec_dynamic=True,
             prefetch_queue_depth=2,
             feed=self._feed,
-            labelled=domain == "source",
+            fields=self._fields,
             packed_format=packed.format,
             packed_size=packed.size,
             views=recipe.views,
@@ -67,9 +69,9 @@ class TrainingLoader:
         return self
 
     def __next__(self) -> DomainBatch:
-        outputs = [torch.from_dlpack(output.as_tensor()) for output in self._pipeline.run()]
+        outputs = [from_dlpack(output.as_tensor()) for output in self._pipeline.run()]
         *images, boxes, class_keys = (output.to(self._device) for output in outputs)
-        named = dict(zip(_output_names(self._recipe.views, self._domain == "source"), images, strict=True))
+        named = dict(zip(_output_names(self._recipe.views, labelled="label" in self._fields), images, strict=True))
         batch = DomainBatch(
             view=named.get("view"),
             view_label=_flat(named.get("view_label")),
@@ -78,45 +80,68 @@ class TrainingLoader:
             label=_flat(named.get("label")),
             boxes=boxes,
             class_keys=class_keys,
-            names=self.names(self._iteration),
+            names=[self._packed.names[i] for i in self.schedule.samples(self._iteration)],
         )
         self._iteration += 1
         return batch
 
-    def names(self, iteration: int) -> list[str]:
+    @staticmethod
+    def names_at(packed: Packed, domain: DomainName, recipe: Recipe, iteration: int) -> list[str]:
         """Names of the samples of any iteration, past or to come."""
-        return [self._packed.names[i] for i in self.schedule.samples(iteration)]
+        schedule = Schedule(len(packed), recipe.train.batch_size, recipe.seed, domain)
+        return [packed.names[i] for i in schedule.samples(iteration)]
 
     def _feed(self, index: int) -> tuple[list[NDArray[Any]], ...]:
         iteration = self._start + index
         samples = self.schedule.samples(iteration)
-        recipe = self._recipe
-        draws = [
-            draw_augmentation(
-                recipe.seed, self._domain, position, self._packed.size, self._num_classes, recipe.views, recipe.jitter
+        columns: dict[str, list[NDArray[Any]]] = {"image": [self._packed.image_bytes(i) for i in samples]}
+        if "label" in self._fields:
+            columns["label"] = [self._packed.label_bytes(i) for i in samples]
+        for position in self.schedule.positions(iteration):
+            draw = draw_augmentation(
+                self._recipe.seed,
+                self._domain,
+                position,
+                self._packed.size,
+                self._num_classes,
+                self._recipe.views,
+                self._recipe.jitter,
             )
-            for position in self.schedule.positions(iteration)
-        ]
-        images = [self._packed.image_bytes(i) for i in samples]
-        labels = [self._packed.label_bytes(i) for i in samples] if self._domain == "source" else images
-        return images, labels, *_as_arrays(draws)
+            for name, value in _graph_inputs(draw).items():
+                columns.setdefault(name, []).append(value)
+        return tuple(columns[name] for name in self._fields)
 
 
 class EvaluationLoader:
-    """One pass over a packed, labelled split, in order, in batches on `device`."""
+    """One pass over a packed split, in order, in batches on `device`; the last batch may be smaller.
 
-    def __init__(self, packed: Packed, batch_size: int, num_threads: int, device: torch.device) -> None:
+    `labelled=False` leaves labels out; `limit` takes that many images, spread evenly over the split.
+    """
+
+    def __init__(
+        self,
+        packed: Packed,
+        batch_size: int,
+        num_threads: int,
+        device: torch.device,
+        *,
+        labelled: bool = True,
+        limit: int | None = None,
+    ) -> None:
         self._packed = packed
         self._batch_size = batch_size
         self._num_threads = num_threads
         self._device = device
+        self._labelled = labelled
+        count = min(limit or len(packed), len(packed))
+        samples = [i * len(packed) // count for i in range(count)]
+        self._batches = [samples[start : start + batch_size] for start in range(0, count, batch_size)]
 
     def __len__(self) -> int:
-        return len(self._packed.names)
+        """Number of images."""
+        return sum(len(batch) for batch in self._batches)
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
-        names = self._packed.names
-        starts = range(0, len(names), self._batch_size)
         pipeline = _evaluation_graph(
             batch_size=self._batch_size,
             num_threads=self._num_threads,
@@ -128,55 +153,54 @@ class EvaluationLoader:
             packed_size=self._packed.size,
         )
         pipeline.build()
-        for start in starts:
+        for batch in self._batches:
             (images,) = pipeline.run()
-            batch = names[start : start + self._batch_size]
-            labels = [torch.from_numpy(self._packed.label_array(start + i)).to(self._device) for i in range(len(batch))]
-            yield EvaluationBatch(torch.from_dlpack(images.as_tensor()), labels, batch)
+            labels = []
+            if self._labelled:
+                labels = [torch.from_numpy(self._packed.label_array(i).copy()).to(self._device) for i in batch]
+            yield EvaluationBatch(from_dlpack(images.as_tensor()), labels, [self._packed.names[i] for i in batch])
 
     def _feed(self, index: int) -> tuple[list[NDArray[np.uint8]]]:
-        # DALI prefetches past the end; those batches repeat the last image and are never read.
-        first = min(index * self._batch_size, len(self._packed.names) - 1)
-        last = min(first + self._batch_size, len(self._packed.names))
-        return ([self._packed.image_bytes(i) for i in range(first, last)],)
+        # DALI prefetches past the end; those batches repeat the last one and are never read.
+        batch = self._batches[min(index, len(self._batches) - 1)]
+        return ([self._packed.image_bytes(i) for i in batch],)
 
 
-@pipeline_def
+@pipeline_def  # type: ignore[untyped-decorator]
 def _training_graph(
     feed: Callable[[int], tuple[list[NDArray[Any]], ...]],
-    labelled: bool,
+    fields: list[str],
     packed_format: str,
     packed_size: tuple[int, int],
     views: Views,
 ) -> tuple[Node, ...]:
-    inputs = fn.external_source(source=feed, num_outputs=11, batch=True)
-    image_file, label_file, flip, sigma, window, box, colour, strong_sigma, strong_window, view_colour, class_keys = (
-        inputs
-    )
-    start, end = box[0:2], box[0:2] + box[2:4]
+    nodes = fn.external_source(source=feed, num_outputs=len(fields), batch=True)
+    given: dict[str, Node] = dict(zip(fields, nodes, strict=True))
+    start, end = given["box"][0:2], given["box"][0:2] + given["box"][2:4]
     crop_size = [views.crop_size[1], views.crop_size[0]]
     outputs: dict[str, Node] = {}
 
-    view = _to_device(_decode(image_file, packed_format, packed_size, types.RGB))
-    view = fn.flip(view, horizontal=flip)
-    view = fn.gaussian_blur(view, sigma=sigma, window_size=window)
+    view = _to_device(_decode(given["image"], packed_format, packed_size, types.RGB))
+    view = fn.flip(view, horizontal=given["flip"])
+    view = fn.gaussian_blur(view, sigma=given["sigma"], window_size=given["window"])
     outputs["weak"] = fn.resize(
         view, roi_start=start, roi_end=end, size=crop_size, interp_type=types.INTERP_LINEAR, antialias=True
     )
-    strong = jitter_colours(outputs["weak"], _to_device(colour))
-    outputs["strong"] = fn.gaussian_blur(strong, sigma=strong_sigma, window_size=strong_window)
-    if views.whole:
-        jittered = labelled and views.source_jitter > 0
-        outputs["view"] = jitter_colours(view, _to_device(view_colour)) if jittered else view
-    if labelled:
-        label = fn.flip(_to_device(_decode(label_file, packed_format, packed_size, types.GRAY)), horizontal=flip)
+    strong = jitter_colours(outputs["weak"], _to_device(given["colour"]))
+    outputs["strong"] = fn.gaussian_blur(strong, sigma=given["strong_sigma"], window_size=given["strong_window"])
+    if "view_colour" in given:
+        view = jitter_colours(view, _to_device(given["view_colour"]))
+    outputs["view"] = view
+    if "label" in given:
+        label = _to_device(_decode(given["label"], packed_format, packed_size, types.GRAY))
+        label = fn.flip(label, horizontal=given["flip"])
         outputs["label"] = fn.resize(label, roi_start=start, roi_end=end, size=crop_size, interp_type=types.INTERP_NN)
-        if views.whole:
-            outputs["view_label"] = label
-    return *(outputs[name] for name in _output_names(views, labelled)), box, class_keys
+        outputs["view_label"] = label
+    wanted = _output_names(views, labelled="label" in given)
+    return *(outputs[name] for name in wanted), given["box"], given["class_keys"]
 
 
-@pipeline_def
+@pipeline_def  # type: ignore[untyped-decorator]
 def _evaluation_graph(
     feed: Callable[[int], tuple[list[NDArray[np.uint8]]]], packed_format: str, packed_size: tuple[int, int]
 ) -> tuple[Node]:
@@ -184,10 +208,17 @@ def _evaluation_graph(
     return (_to_device(_decode(image_file, packed_format, packed_size, types.RGB)),)
 
 
-def _output_names(views: Views, labelled: bool) -> list[str]:
-    names = ["weak", "strong"]
-    if views.whole:
-        names.append("view")
+def _input_names(views: Views, *, labelled: bool) -> list[str]:
+    names = ["image", "flip", "sigma", "window", "box", "colour", "strong_sigma", "strong_window", "class_keys"]
+    if labelled:
+        names.append("label")
+    if labelled and views.whole and views.source_jitter > 0:
+        names.append("view_colour")
+    return names
+
+
+def _output_names(views: Views, *, labelled: bool) -> list[str]:
+    names = ["weak", "strong", "view"] if views.whole else ["weak", "strong"]
     if labelled:
         names += ["label", "view_label"] if views.whole else ["label"]
     return names
@@ -204,19 +235,19 @@ def _to_device(node: Node) -> Node:
     return node if Pipeline.current().device_id is None else node.gpu()
 
 
-def _as_arrays(draws: list[Augmentation]) -> tuple[list[NDArray[Any]], ...]:
-    """The augmentations as the graph's inputs, one list a field, one array a sample."""
-    return (
-        [np.array(draw.flip, np.int32) for draw in draws],
-        [np.array(draw.blur[0], np.float32) for draw in draws],
-        [np.array(draw.blur[1], np.int32) for draw in draws],
-        [np.array(draw.box, np.float32) for draw in draws],
-        [np.array(draw.colour, np.float32) for draw in draws],
-        [np.array(draw.strong_blur[0], np.float32) for draw in draws],
-        [np.array(draw.strong_blur[1], np.int32) for draw in draws],
-        [np.array(draw.view_colour, np.float32) for draw in draws],
-        [draw.class_keys for draw in draws],
-    )
+def _graph_inputs(draw: Augmentation) -> dict[str, NDArray[Any]]:
+    """One sample's augmentation under the names of the graph's inputs."""
+    return {
+        "flip": np.array(draw.flip, np.int32),
+        "sigma": np.array(draw.blur[0], np.float32),
+        "window": np.array(draw.blur[1], np.int32),
+        "box": np.array(draw.box, np.float32),
+        "colour": np.array(draw.colour, np.float32),
+        "strong_sigma": np.array(draw.strong_blur[0], np.float32),
+        "strong_window": np.array(draw.strong_blur[1], np.int32),
+        "view_colour": np.array(draw.view_colour, np.float32),
+        "class_keys": draw.class_keys,
+    }
 
 
 def _flat(label: Tensor | None) -> Tensor | None:

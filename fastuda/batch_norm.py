@@ -1,0 +1,36 @@
+"""BatchNorm statistics gathered anew on target images, an option at evaluation (`eval.batch_norm`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import update_bn
+
+from fastuda.data.pack import Packed
+from fastuda.data.pipeline import EvaluationLoader
+from fastuda.method.network import Passes
+from fastuda.model.deeplab import DeepLabV2
+from fastuda.recipe import Recipe
+from fastuda_kernels.masked_mix import normalise
+
+NUM_IMAGES = 64
+BATCH = 4
+
+
+def gather_statistics(model: DeepLabV2, target: Packed, recipe: Recipe, passes: Passes, device: torch.device) -> None:
+    """Replace the model's running statistics by those of unlabelled target training images, in place.
+
+    Training blends the statistics of both domains and of the mixed images; the model is used on the
+    target alone. No label is read. The model is left in eval mode.
+    """
+    loader = EvaluationLoader(target, BATCH, recipe.runtime.loader_threads, device, labelled=False, limit=NUM_IMAGES)
+
+    def inputs() -> Iterator[Tensor]:
+        for batch in loader:
+            yield normalise(batch.images.to(device), passes.normalisation)
+
+    with torch.autocast(device.type, passes.amp, enabled=passes.amp is not None):
+        update_bn(inputs(), model)
+    model.eval()

@@ -1,0 +1,263 @@
+"""Look at every file of a data set before training: what is missing, damaged or mislabelled, and what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastuda.classes import CITYSCAPES_TRAIN_IDS, IGNORE_INDEX, ClassSet
+from fastuda.data.cache import make_folder, write_atomic
+from fastuda.data.faults import FaultKind, SampleError
+from fastuda.data.images import read_colour, read_file
+from fastuda.data.labels import id_table, read_label, unknown_fault, unknown_values, value_counts
+from fastuda.data.layouts import TRAIN_IDS_SUFFIX, Sample, Split, data_root, find_samples
+from fastuda.data.parallel import run_parallel
+from fastuda.errors import FastudaError
+from fastuda.recipe import Domain
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault: the sample it belongs to (None for a file without partner), its kind, file and explanation."""
+
+    sample: str | None
+    kind: FaultKind
+    file: str
+    detail: str
+
+
+@dataclass
+class CheckReport:
+    """What `check` found in one split of one data set; pixel counts are of sound labels, at their own size."""
+
+    layout: str
+    root: str
+    split: Split
+    labelled: bool
+    num_samples: int
+    problems: list[Problem] = field(default_factory=list)
+    pixels: dict[str, int] = field(default_factory=dict)
+    """Class name → pixels, every class of the recipe, in train id order; empty when not `labelled`."""
+    ignored_pixels: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Image size such as `1914x1052` → number of images."""
+
+    @property
+    def skip(self) -> list[str]:
+        """Names of the samples that `prepare` has to leave out, sorted."""
+        return sorted({problem.sample for problem in self.problems if problem.sample is not None})
+
+    @property
+    def num_sound(self) -> int:
+        """Samples without a fault."""
+        return self.num_samples - len(self.skip)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything here as JSON-ready values."""
+        return asdict(self) | {"skip": self.skip, "num_sound": self.num_sound}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two data sets' classes side by side; shares are of the pixels that count."""
+
+    only_in_source: list[str]
+    only_in_target: list[str]
+    missing_in_both: list[str]
+    share_ratios: dict[str, float]
+    """Class name → target share ÷ source share, for classes both hold."""
+    note: str | None
+    """Why there is nothing to compare, if so."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything here as JSON-ready values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What one sample's files gave; `counts` are pixels by label value, for labels without a fault so far."""
+
+    problems: list[Problem]
+    size: str | None
+    counts: dict[int, int]
+
+
+def check(
+    domain: Domain,
+    classes: ClassSet,
+    split: Split,
+    *,
+    labelled: bool,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """Decode every image, and with `labelled` every label, and report each fault with its file.
+
+    `progress(done, total)` is called after each sample. FastudaError when the layout cannot be
+    listed at all; faults of single files never raise.
+    """
+    listing = find_samples(domain, split, labelled=labelled)
+    report = CheckReport(domain.layout, str(data_root(domain)), split, labelled, len(listing.samples))
+    report.problems += [_lonely("no label", path) for path in listing.without_label]
+    report.problems += [_lonely("no image", path) for path in listing.without_image]
+    findings: dict[str, _Finding] = {}
+    with closing(run_parallel(lambda item: _look(item, domain, classes), listing.samples, workers)) as looks:
+        for sample, finding in looks:
+            findings[sample.name] = finding
+            if progress:
+                progress(len(findings), len(listing.samples))
+    report.sizes = dict(Counter(finding.size for finding in findings.values() if finding.size).most_common())
+    for sample in listing.samples:
+        report.problems += findings[sample.name].problems
+    converted = _converted(listing.samples, findings, domain)
+    report.problems += converted
+    if labelled:
+        _count_classes(report, listing.samples, findings, domain, classes)
+    return report
+
+
+def compare(source: CheckReport, target: CheckReport) -> Comparison:
+    """Classes that one domain has and the other lacks, and how their shares differ."""
+    unlabelled = [name for name, report in (("source", source), ("target", target)) if not report.labelled]
+    if unlabelled:
+        note = f"the {' and '.join(unlabelled)} was checked without labels, so class shares cannot be compared"
+        return Comparison([], [], [], {}, note)
+    shares = [_shares(report) for report in (source, target)]
+    names = [name for name in source.pixels if name in target.pixels]
+    present = [{name for name in names if share[name] > 0} for share in shares]
+    return Comparison(
+        [name for name in names if name in present[0] - present[1]],
+        [name for name in names if name in present[1] - present[0]],
+        [name for name in names if name not in present[0] | present[1]],
+        {name: shares[1][name] / shares[0][name] for name in names if name in present[0] & present[1]},
+        None,
+    )
+
+
+def write_skip_list(cache: Path, domain: Domain, report: CheckReport) -> Path:
+    """Store the names that `prepare` leaves out, in the cache folder; an earlier list is replaced."""
+    path = _skip_path(cache, domain, report.split)
+    make_folder(path.parent)
+    reasons: dict[str, list[str]] = {name: [] for name in report.skip}
+    for problem in report.problems:
+        if problem.sample is not None:
+            reasons[problem.sample].append(f"{problem.file}: {problem.detail}")
+    content = {"root": report.root, "layout": report.layout, "split": report.split, "skip": reasons}
+    write_atomic(path, json.dumps(content, indent=1).encode())
+    return path
+
+
+def read_skip_list(cache: Path, domain: Domain, split: Split) -> frozenset[str]:
+    """Names to leave out by the last `write_skip_list`; none when the data set was never checked."""
+    path = _skip_path(cache, domain, split)
+    try:
+        return frozenset(json.loads(path.read_text())["skip"])
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FastudaError(f"{path}: not a skip list; delete it and run `fastuda data check` again") from error
+
+
+def _skip_path(cache: Path, domain: Domain, split: Split) -> Path:
+    name = domain.split if split == "train" else domain.val_split
+    globs = (domain.images, domain.labels) if split == "train" else (domain.val_images, domain.val_labels)
+    key = json.dumps([domain.layout, str(data_root(domain)), split, name, globs])
+    return cache / "skip" / f"{domain.layout}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+
+
+def _lonely(kind: FaultKind, path: Path) -> Problem:
+    return Problem(None, kind, str(path), f"{kind.removeprefix('no ')} missing, so the file is not used")
+
+
+def _look(sample: Sample, domain: Domain, classes: ClassSet) -> _Finding:
+    problems: list[Problem] = []
+    image_size: tuple[int, int] | None = None
+    counts: dict[int, int] = {}
+
+    def note(error: SampleError) -> None:
+        problems.append(Problem(sample.name, error.kind, str(error.path), error.detail))
+
+    try:
+        image_size = read_colour(read_file(sample.image), sample.image).size
+    except SampleError as error:
+        note(error)
+    if sample.label is not None:
+        try:
+            raw = read_label(sample.label, domain.layout)
+            height, width = raw.shape
+            if image_size is not None and image_size != (width, height):
+                note(size_fault(sample.label, image_size, (width, height)))
+            histogram = value_counts(raw)
+            ids = id_table(domain, classes, sample.label)
+            if unknown := unknown_values(histogram, ids):
+                note(unknown_fault(unknown, ids, sample.label))
+            present = np.flatnonzero(histogram)
+            counts = {int(value): int(histogram[value]) for value in present}
+        except SampleError as error:
+            note(error)
+    return _Finding(problems, "{}x{}".format(*image_size) if image_size else None, counts)
+
+
+def size_fault(label: Path, image_size: tuple[int, int], label_size: tuple[int, int]) -> SampleError:
+    """The fault of a pair whose sizes (width, height) differ."""
+    sizes = ["{}x{}".format(*size) for size in (label_size, image_size)]
+    return SampleError("size", label, f"the label is {sizes[0]} and its image {sizes[1]}")
+
+
+def _converted(samples: list[Sample], findings: dict[str, _Finding], domain: Domain) -> list[Problem]:
+    """Labels that hold train ids where Cityscapes' labelIds are expected.
+
+    One file cannot tell: a tunnel too may hold no id above 18. So 255 must be there, which the data
+    sets' own labelIds never hold; or no file of the whole set goes above 18 and there is more of 0
+    (road, as a train id) than of 7 (road, as a labelId).
+    """
+    if domain.layout not in ("gta5", "cityscapes"):
+        return []
+    train_ids = {*CITYSCAPES_TRAIN_IDS, IGNORE_INDEX}
+    expecting_ids = [s for s in samples if s.label and not s.label.name.endswith(TRAIN_IDS_SUFFIX)]
+    seen = [(s, findings[s.name].counts) for s in expecting_ids if findings[s.name].counts]
+    alike = [(s, counts) for s, counts in seen if train_ids.issuperset(counts)]
+    total: Counter[int] = Counter()
+    for _, counts in seen:
+        total.update(counts)
+    whole_set = len(alike) == len(seen) and total[0] > total[7]
+    return [
+        Problem(
+            sample.name,
+            "train ids",
+            str(sample.label),
+            "looks converted already: train ids where the original labelIds are expected; fetch the "
+            'originals, or use layout "folder" without `ids`',
+        )
+        for sample, counts in alike
+        if whole_set or IGNORE_INDEX in counts
+    ]
+
+
+def _count_classes(
+    report: CheckReport, samples: list[Sample], findings: dict[str, _Finding], domain: Domain, classes: ClassSet
+) -> None:
+    pixels = np.zeros(256, np.int64)
+    skipped = set(report.skip)
+    for sample in samples:
+        if sample.name in skipped or sample.label is None:
+            continue
+        train_ids = id_table(domain, classes, sample.label).train_ids
+        for value, count in findings[sample.name].counts.items():
+            pixels[train_ids[value]] += count
+    report.pixels = {name: int(pixels[train_id]) for train_id, name in enumerate(classes.names)}
+    report.ignored_pixels = int(pixels[IGNORE_INDEX])
+
+
+def _shares(report: CheckReport) -> dict[str, float]:
+    total = max(sum(report.pixels.values()), 1)
+    return {name: count / total for name, count in report.pixels.items()}

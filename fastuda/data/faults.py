@@ -1,0 +1,22 @@
+"""What can be wrong with one file of a data set, and the error that carries it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from fastuda.errors import FastudaError
+
+FaultKind = Literal["no label", "no image", "empty", "truncated", "undecodable", "mode", "size", "value", "train ids"]
+"""`mode`: pixels of a kind that cannot be used; `size`: image and label differ; `value`: a label value
+that the layout does not know; `train ids`: a label that was converted already."""
+
+
+class SampleError(FastudaError):
+    """A file that cannot be used as it is; `kind` sorts it, `path` names it, `detail` says what and what to do."""
+
+    def __init__(self, kind: FaultKind, path: Path, detail: str) -> None:
+        super().__init__(f"{path}: {detail}")
+        self.kind: FaultKind = kind
+        self.path = path
+        self.detail = detail

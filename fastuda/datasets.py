@@ -1,0 +1,104 @@
+"""The packed data of a run: drawn if it is the demo, checked for skips, packed if it is not packed yet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastuda.data.cache import cache_folder
+from fastuda.data.demo import draw_demo
+from fastuda.data.layouts import Split
+from fastuda.data.pack import Packed
+from fastuda.data.prepare import LabelSize, prepare
+from fastuda.recipe import Domain, Recipe
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str], Callable[[int, int], None]]
+"""Given what is being done, a function to call with (done, total)."""
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """Packed splits of one run."""
+
+    source: Packed
+    """Images and labels at `views.source_size`."""
+    target: Packed
+    """Images alone at `views.target_size`."""
+    evaluation: Packed
+    """Images at `eval.size`, labels at their own."""
+
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprint of each split, for results.json."""
+        return {
+            "source": self.source.fingerprint,
+            "target": self.target.fingerprint,
+            "evaluation": self.evaluation.fingerprint,
+        }
+
+
+def with_demo_data(recipe: Recipe, progress: Progress) -> Recipe:
+    """The recipe with the demo's folders filled in, drawn into the cache if need be; others unchanged."""
+    if recipe.demo is None or (recipe.source.root is not None and recipe.target.root is not None):
+        return recipe
+    demo = recipe.demo
+    counts = f"{demo.num_source}-{demo.num_source_val}-{demo.num_target}-{demo.num_val}"
+    root = cache_folder(recipe.data) / "demo" / f"{demo.size[0]}x{demo.size[1]}-{counts}-seed{demo.seed}"
+    draw_demo(
+        root,
+        num_source=demo.num_source,
+        num_source_val=demo.num_source_val,
+        num_target=demo.num_target,
+        num_val=demo.num_val,
+        size=demo.size,
+        seed=demo.seed,
+        progress=progress("Drawing two domains"),
+    )
+    source, target = recipe.source, recipe.target
+    return recipe.model_copy(
+        update={
+            "source": source.model_copy(update={"root": source.root or root / "source"}),
+            "target": target.model_copy(update={"root": target.root or root / "target"}),
+        }
+    )
+
+
+def prepare_all(recipe: Recipe, progress: Progress) -> Datasets:
+    """Pack, or find packed, the three splits that a run reads. Raises FastudaError as `prepare` does."""
+    source_size = recipe.views.source_size
+    target_size = recipe.views.target_size
+    return Datasets(
+        source=_prepare("source training", recipe.source, "train", source_size, "resized", recipe, progress),
+        target=_prepare("target training", recipe.target, "train", target_size, "none", recipe, progress),
+        evaluation=prepare_evaluation(recipe, recipe.target, progress),
+    )
+
+
+def prepare_evaluation(recipe: Recipe, domain: Domain, progress: Progress) -> Packed:
+    """The labelled evaluation split of `domain` at `eval.size`, labels at their own size (protocol row 23)."""
+    return _prepare("evaluation", domain, "val", recipe.eval.size, "own", recipe, progress)
+
+
+def _prepare(
+    what: str,
+    domain: Domain,
+    split: Split,
+    size: tuple[int, int],
+    labels: LabelSize,
+    recipe: Recipe,
+    progress: Progress,
+) -> Packed:
+    packed = prepare(
+        domain,
+        split,
+        size=size,
+        labels=labels,
+        classes=recipe.classes.build(),
+        data=recipe.data,
+        progress=progress(f"Packing {what} images"),
+    )
+    skipped = f", {packed.num_skipped} skipped (on the skip list)" if packed.num_skipped else ""
+    log.info("%s: %d samples%s", what, len(packed), skipped)
+    return packed

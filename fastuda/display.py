@@ -1,0 +1,135 @@
+"""What a person sees while a run goes on: bars on a terminal, plain lines in a log file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from fastuda.metrics import Scores
+
+PAPER_ITERATIONS = 250_000
+PAPER_HOURS = 63
+_LINE_EVERY_SECONDS = 10.0
+
+
+class Display:
+    """Shows tasks, stages and scores on a rich console; on anything but a terminal, as occasional lines."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def task(self, title: str) -> Callable[[int, int], None]:
+        """A function to call with (done, total); shows a bar while `done` grows, a line when it is complete."""
+        return _TaskBar(self.console, title)
+
+    @contextmanager
+    def stage(self, title: str, start: int, total: int) -> Iterator[StageProgress]:
+        """Shows a training stage of `total` iterations, begun at `start`."""
+        self.console.print(f"[bold]{title.capitalize()}[/bold]: iterations {start + 1} to {total}")
+        yield StageProgress(self.console, title, total)
+
+    def scored(self, title: str, iteration: int, scores: Scores) -> None:
+        """One evaluation's mIoU."""
+        self.console.print(f"{title} {iteration}: [bold]mIoU {scores.miou:.2f}[/bold] ({scores.protocol} protocol)")
+
+
+class StageProgress:
+    """The line of a training stage."""
+
+    def __init__(self, console: Console, title: str, total: int) -> None:
+        self._console = console
+        self._title = title
+        self._total = total
+        self._last_line = 0.0
+
+    def advance(self, done: int, losses: dict[str, float], rate: float, last: dict[str, Any] | None) -> None:
+        """Show `done` iterations, mean losses, iterations a second, and the last evaluation's record if any."""
+        if not self._console.is_terminal and done < self._total:
+            if time.monotonic() - self._last_line < _LINE_EVERY_SECONDS:
+                return
+            self._last_line = time.monotonic()
+        terms = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        score = f" · mIoU {last['miou']:.2f}" if last else ""
+        left = _duration((self._total - done) / rate)
+        hours = PAPER_ITERATIONS / rate / 3600
+        self._console.print(
+            f"{self._title} {done}/{self._total} · {rate:.2f} it/s · {terms}{score} · {left} left · at this pace "
+            f"{PAPER_ITERATIONS // 1000}k iterations take {hours:.1f} h (paper: {PAPER_HOURS} h)",
+            highlight=False,
+        )
+
+
+class _TaskBar:
+    """A bar that appears with the first call and goes with the last."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console = console
+        self._title = title
+        self._bar: Progress | None = None
+        self._task: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if not self._console.is_terminal:
+            if done == total:
+                self._console.print(f"{self._title}: {total}", highlight=False)
+            return
+        if self._bar is None:
+            columns: list[ProgressColumn] = [
+                TextColumn("{task.description}"),
+                BarColumn(),
+                _Count(),
+                TimeElapsedColumn(),
+            ]
+            self._bar = Progress(*columns, console=self._console, transient=done < total)
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=total)
+        self._bar.update(self._task, completed=done, total=total)
+        if done >= total:
+            self._bar.stop()
+            self._bar = None
+
+
+class _Count(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{int(task.completed)}/{int(task.total or 0)}")
+
+
+def score_table(results: dict[str, Any]) -> Table:
+    """Per-class IoU of a run's stages beside one another, with the mean and the gain; from results.json."""
+    stages = [stage for stage in ("source_only", "adapted") if stage in results]
+    table = Table(title=f"IoU on the target's evaluation split, percent ({results[stages[-1]]['protocol']} protocol)")
+    table.add_column("class")
+    for stage in stages:
+        table.add_column(stage.replace("_", " "), justify="right")
+    if len(stages) == 2:
+        table.add_column("gain", justify="right")
+    for name in results[stages[0]]["iou"]:
+        _add_row(table, name, [results[stage]["iou"][name] for stage in stages])
+    table.add_section()
+    _add_row(table, "mIoU (last)", [results[stage]["last"]["miou"] for stage in stages])
+    for subset in results[stages[-1]]["last"]["subsets"]:
+        _add_row(table, f"mIoU, {subset} classes", [results[stage]["last"]["subsets"][subset] for stage in stages])
+    _add_row(table, "mIoU (best*)", [results[stage]["best"]["miou"] for stage in stages])
+    table.caption = "* chosen on the evaluation set, as the paper does; `last` is the honest one"
+    return table
+
+
+def _add_row(table: Table, name: str, values: list[float | None]) -> None:
+    cells = ["–" if value is None else f"{value:.2f}" for value in values]
+    if len(values) == 2:
+        before, after = values
+        cells.append("" if before is None or after is None else f"{after - before:+.2f}")
+    table.add_row(name, *cells)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

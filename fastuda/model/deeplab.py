@@ -1,0 +1,88 @@
+"""DeepLab-v2: a dilated ResNet, a sum of dilated convolutions as classifier, and a second one on layer3.
+
+Dimensions: B images, C classes, H W pixels, H' W' positions at a stride of 8 pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from fastuda.model.resnet import Depth, ResNet, StrideOn
+
+
+class Logits(NamedTuple):
+    """Class scores before the softmax, at low resolution."""
+
+    main: Tensor
+    """float [B, C, H', W'], from layer4."""
+    auxiliary: Tensor | None
+    """float [B, C, H', W'], from layer3; None without the auxiliary head."""
+
+
+class ASPP(nn.Module):
+    """Sum of 3×3 convolutions with bias, one a dilation, from features to classes (protocol row 17)."""
+
+    def __init__(self, in_channels: int, num_classes: int, dilations: Sequence[int]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Conv2d(in_channels, num_classes, 3, 1, d, d) for d in dilations)
+        for branch in self.branches.children():
+            assert isinstance(branch, nn.Conv2d)
+            assert branch.bias is not None
+            nn.init.normal_(branch.weight, 0, 0.01)
+            nn.init.zeros_(branch.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """float [B, in_channels, H', W'] → float [B, C, H', W']."""
+        first, *others = self.branches
+        logits: Tensor = first(features)
+        for branch in others:
+            logits = logits + branch(features)
+        return logits
+
+
+class DeepLabV2(nn.Module):
+    """The segmentation network (protocol rows 16-19).
+
+    `depth`, `width`, `stride_on` and `pool_padding` are the backbone's, see `ResNet`; `aspp` holds
+    the classifier's dilations, (6, 12) for weights released by this lineage of code (protocol
+    row 18); `auxiliary` adds the classifier on layer3. Without weights the backbone is random.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        depth: Depth = 101,
+        width: float = 1.0,
+        stride_on: StrideOn = "1x1",
+        pool_padding: int = 1,
+        aspp: Sequence[int] = (6, 12, 18, 24),
+        auxiliary: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.depth: Depth = depth
+        self.width = width
+        self.stride_on: StrideOn = stride_on
+        self.pool_padding = pool_padding
+        self.aspp = tuple(aspp)
+        self.backbone = ResNet(depth, width=width, stride_on=stride_on, pool_padding=pool_padding)
+        layer3_channels, layer4_channels = self.backbone.out_channels
+        self.head = ASPP(layer4_channels, num_classes, aspp)
+        self.auxiliary_head = ASPP(layer3_channels, num_classes, aspp) if auxiliary else None
+
+    def forward(self, images: Tensor) -> Logits:
+        """Low-resolution logits of float [B, 3, H, W] normalised images; 512² gives 65² positions."""
+        layer3, layer4 = self.backbone(images)
+        auxiliary = None if self.auxiliary_head is None else self.auxiliary_head(layer3)
+        return Logits(self.head(layer4), auxiliary)
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """The trained parameters of the backbone and of the heads, which learn faster (protocol row 21)."""
+        backbone = list(self.backbone.parameters())
+        of_backbone = {id(parameter) for parameter in backbone}
+        heads = [parameter for parameter in self.parameters() if id(parameter) not in of_backbone]
+        return [p for p in backbone if p.requires_grad], [p for p in heads if p.requires_grad]

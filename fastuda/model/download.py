@@ -1,0 +1,86 @@
+"""Download of pretrained backbones: once, checked by hash, never half a file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import re
+import secrets
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from fastuda.errors import FastudaError
+
+KNOWN_WEIGHTS = {
+    "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    "resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+    "resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
+}
+"""torchvision's IMAGENET1K_V1 backbones by name."""
+
+_CHUNK_BYTES = 1 << 20
+_TIMEOUT_SECONDS = 30
+
+
+def fetch(name_or_url: str, cache: Path, sha256: str | None = None) -> Path:
+    """The file of a known name (`KNOWN_WEIGHTS`) or an http, https or file URL, in the folder `cache`.
+
+    It is downloaded unless it lies there already. Its SHA-256, as hex digits, must be `sha256`;
+    without one it must begin as the file name says (`resnet50-0676ba61.pth`), and a name
+    that says nothing is not checked. Raises FastudaError when the name is unknown, the hash
+    differs (nothing is left behind) or the download fails; the message says where to put the file.
+    """
+    url = KNOWN_WEIGHTS.get(name_or_url, name_or_url)
+    parts = urllib.parse.urlsplit(url)
+    file_name = Path(urllib.parse.unquote(parts.path)).name
+    if parts.scheme not in ("http", "https", "file") or not file_name:
+        raise FastudaError(
+            f"weights {name_or_url}: neither an http(s) or file URL nor one of {', '.join(KNOWN_WEIGHTS)}"
+        )
+    digits = sha256 or _digits_in(file_name)
+
+    target = cache / file_name
+    partial = cache / f".{file_name}.{secrets.token_hex(4)}.part"
+    try:
+        if target.is_file():
+            _check(target, digits, f"delete {target} to download it again from {url}")
+            return target
+        cache.mkdir(parents=True, exist_ok=True)
+        _download(url, partial)
+        _check(partial, digits, f"{url} does not hold the expected file; nothing was kept")
+        os.replace(partial, target)
+    except (OSError, http.client.HTTPException) as error:
+        raise FastudaError(
+            f"cannot download {url}: {error}\n"
+            f"  Without a network, put the file {file_name} into {cache.absolute()} and run again.\n"
+            f"  A random start has to be asked for: --set model.weights=random"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+    return target
+
+
+def _digits_in(file_name: str) -> str:
+    match = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", file_name)
+    return match.group(1) if match else ""
+
+
+def _download(url: str, partial: Path) -> None:
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response, partial.open("xb") as file:
+        while chunk := response.read(_CHUNK_BYTES):
+            file.write(chunk)
+        announced = response.headers.get("Content-Length")
+    # A chunked read ends quietly when the connection drops, and not every file name holds a hash.
+    if announced is not None and partial.stat().st_size != int(announced):
+        raise OSError(f"{partial.stat().st_size} of {announced} bytes arrived")
+
+
+def _check(path: Path, digits: str, advice: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(digits.lower()):
+        raise FastudaError(f"{path.name}: its SHA-256 is {found}, not {digits}…; {advice}")

@@ -1,0 +1,225 @@
+"""Whose weights a file holds, told from its keys, and the same weights under fastuda's names.
+
+Four kinds are known: torchvision's ResNets, DeepLab's `Scale.` initialisation, checkpoints
+released by the AdaptSegNet, DSP and EHTDI lineage, and fastuda's own files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fastuda.errors import FastudaError
+from fastuda.model.resnet import BLOCKS, Depth, StrideOn
+
+InputConvention = Literal["rgb-imagenet", "bgr-caffe"]
+Convention = Literal["auto", "torchvision", "caffe"]
+Kind = Literal["torchvision", "deeplab-init", "released", "fastuda"]
+
+HEADS = ("head.", "auxiliary_head.")
+
+_BACKBONE = re.compile(r"(conv1|bn1|layer[1-4])\.")
+_CLASSIFIER = re.compile(r"(layer[56])\.conv2d_list\.(\d+)\.(weight|bias)")
+_RELEASED_ASPP = (6, 12)
+# DSP's and EHTDI's networks carry these modules beside DeepLab-v2; they take no part in its logits.
+_RELEASED_EXTRAS = ("c1", "proto_classifier", "fuse_weight_1", "para", "fc")
+_STEM_INPUTS = 3 * 7 * 7
+
+
+@dataclass(frozen=True)
+class ImportedWeights:
+    """What a weights file holds, under the names of `DeepLabV2`, and what it says of its network."""
+
+    state: dict[str, Tensor]
+    """Tensors on the CPU under `DeepLabV2`'s keys."""
+    kind: Kind
+    input: InputConvention
+    """The input the weights were trained on (protocol row 20)."""
+    stride_on: StrideOn
+    pool_padding: int
+    depth: Depth
+    width: float
+    """Width factor of the backbone, a multiple of 1/64."""
+    num_classes: int | None
+    """Outputs of the classifier; None when the file brings none."""
+    aspp: tuple[int, ...] | None
+    """The classifier's dilations; None when the file brings none."""
+    dropped: dict[str, str] = field(default_factory=dict)
+    """Keys of the file that were left out, and why."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """The header of a safetensors file."""
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether the file brings its classifier along."""
+        return self.num_classes is not None
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What one kind of file says of itself, before its shapes are read."""
+
+    kind: Kind
+    state: dict[str, Tensor]
+    input: InputConvention
+    stride_on: StrideOn
+    pool_padding: int
+    aspp: tuple[int, ...] | None = None
+
+
+def interpret(content: Mapping[str, object], metadata: Mapping[str, str], convention: Convention) -> ImportedWeights:
+    """Recognise the unpickled or mapped `content` of a weights file; see `read_weights`.
+
+    Raises FastudaError, without naming the file, when the keys are of no known kind.
+    """
+    tensors, dropped = _unwrap(content)
+    if "backbone.conv1.weight" in tensors:
+        layout = _fastuda(tensors, metadata)
+    elif "Scale.conv1.weight" in tensors:
+        layout = _deeplab_init(tensors, dropped)
+    elif "conv1.weight" in tensors and any(_CLASSIFIER.fullmatch(key) for key in tensors):
+        layout = _released(tensors, dropped)
+    elif "conv1.weight" in tensors:
+        layout = _torchvision(tensors, dropped, convention)
+    else:
+        shown = ", ".join(sorted(tensors)[:5]) or "no tensors at all"
+        raise FastudaError(
+            f"its keys ({shown}) are neither torchvision's, nor a DeepLab initialisation's (Scale.*), "
+            "nor a released DeepLab-v2 checkpoint's (layer5.*), nor fastuda's (backbone.*)"
+        )
+    if layout.kind in ("released", "deeplab-init") and convention == "torchvision":
+        raise FastudaError(f"its keys are those of a {layout.kind} file, which is caffe: leave model.convention out")
+    classifier = layout.state.get("head.branches.0.weight")
+    depth, width = _depth_and_width(layout.state)
+    return ImportedWeights(
+        state=layout.state,
+        kind=layout.kind,
+        input=layout.input,
+        stride_on=layout.stride_on,
+        pool_padding=layout.pool_padding,
+        depth=depth,
+        width=width,
+        num_classes=None if classifier is None else classifier.shape[0],
+        aspp=layout.aspp,
+        dropped=dropped,
+        metadata=dict(metadata),
+    )
+
+
+def _unwrap(content: Mapping[str, object]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a state dict or of a checkpoint around it, and what else lay there."""
+    dropped: dict[str, str] = {}
+    student = next((key for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), None)
+    averaged = "shadow" if isinstance(content.get("shadow"), Mapping) else None
+    wrappers = [key for key in (student, averaged) if key is not None]
+    if wrappers:
+        dropped.update({key: "not the network's weights" for key in content if key not in wrappers})
+    if student and averaged:
+        dropped[student] = "the file's averaged weights (shadow) were taken where it has them"
+    tensors: dict[str, Tensor] = {}
+    for level in [content[key] for key in wrappers] or [content]:
+        assert isinstance(level, Mapping)
+        for key, value in level.items():
+            if isinstance(value, Tensor):
+                tensors[re.sub(r"^(module\.)+", "", str(key))] = value
+            else:
+                dropped[str(key)] = "not a tensor"
+    return tensors, dropped
+
+
+def _fastuda(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> _Layout:
+    try:
+        model = json.loads(metadata["model"])
+        return _Layout(
+            "fastuda", tensors, model["input"], model["stride_on"], model["pool_padding"], tuple(model["aspp"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise FastudaError(
+            "its keys are fastuda's, but its header does not say which network they belong to "
+            f"(metadata `model`: {error!r}); export it again"
+        ) from error
+
+
+def _torchvision(tensors: dict[str, Tensor], dropped: dict[str, str], convention: Convention) -> _Layout:
+    if convention == "auto" and _expects_bytes(tensors):
+        raise FastudaError(
+            "its keys are torchvision's, but its first layer was trained on values of 0-255, as Caffe's are: "
+            "say --set model.convention=caffe (or =torchvision to overrule this)"
+        )
+    state = _backbone(tensors, dropped, {"fc": "the ImageNet classifier"})
+    if convention == "caffe":
+        return _Layout("torchvision", state, "bgr-caffe", "1x1", 0)
+    return _Layout("torchvision", state, "rgb-imagenet", "3x3", 1)
+
+
+def _expects_bytes(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the stem's BatchNorm has seen more variance than any input of unit variance can give.
+
+    wᵀΣw ≤ |w|² · trace Σ, and the trace of a 7×7×3 patch of unit variance is 147; inputs of
+    0-255 give some four thousand times as much.
+    """
+    weight, variance = tensors["conv1.weight"], tensors.get("bn1.running_var")
+    if variance is None:
+        return False
+    gain = variance.double() / weight.double().square().flatten(1).sum(1).clamp_min(torch.finfo(torch.float64).tiny)
+    return bool(gain.median() > 2 * _STEM_INPUTS)
+
+
+def _deeplab_init(tensors: dict[str, Tensor], dropped: dict[str, str]) -> _Layout:
+    plain = {key.removeprefix("Scale."): value for key, value in tensors.items()}
+    other = "the classifier of other classes; the heads start anew"
+    state = _backbone(plain, dropped, {"layer5": other, "layer6": other, "fc": "the ImageNet classifier"})
+    return _Layout("deeplab-init", state, "bgr-caffe", "1x1", 1)
+
+
+def _released(tensors: dict[str, Tensor], dropped: dict[str, str]) -> _Layout:
+    two_heads = any(key.startswith("layer6.") for key in tensors)
+    heads = {"layer6": "head", "layer5": "auxiliary_head"} if two_heads else {"layer5": "head"}
+    state = {}
+    for key in list(tensors):
+        match = _CLASSIFIER.fullmatch(key)
+        if match is None:
+            continue
+        layer, branch, parameter = match.groups()
+        value = tensors.pop(key)
+        if int(branch) < len(_RELEASED_ASPP):
+            state[f"{heads[layer]}.branches.{branch}.{parameter}"] = value
+        else:
+            dropped[key] = "this branch never acted in the code that trained it (protocol row 18)"
+    extras = dict.fromkeys(_RELEASED_EXTRAS, "no part of DeepLab-v2")
+    return _Layout("released", _backbone(tensors, dropped, extras) | state, "bgr-caffe", "1x1", 1, _RELEASED_ASPP)
+
+
+def _backbone(tensors: Mapping[str, Tensor], dropped: dict[str, str], unwanted: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors under `backbone.`; those of `unwanted` modules are dropped, unknown keys keep their name."""
+    state = {}
+    for key, value in tensors.items():
+        module = key.split(".")[0]
+        if module in unwanted:
+            dropped[key] = unwanted[module]
+        else:
+            state[f"backbone.{key}" if _BACKBONE.match(key) else key] = value
+    return state
+
+
+def _depth_and_width(state: Mapping[str, Tensor]) -> tuple[Depth, float]:
+    counts = []
+    for layer in range(1, 5):
+        found = (re.match(rf"backbone\.layer{layer}\.(\d+)\.", key) for key in state)
+        counts.append(1 + max((int(match.group(1)) for match in found if match), default=-1))
+    bottleneck = "backbone.layer1.0.conv3.weight" in state
+    first = state.get("backbone.layer1.0.conv1.weight")
+    for depth, blocks in BLOCKS.items():
+        if first is not None and tuple(counts) == blocks and bottleneck == (depth != 18):
+            return depth, first.shape[0] / 64
+    kind = "bottlenecks" if bottleneck else "basic blocks"
+    raise FastudaError(
+        f"it holds a ResNet with {', '.join(map(str, counts))} {kind} in layer1 to layer4; "
+        f"fastuda has ResNet-{', -'.join(map(str, BLOCKS))}"
+    )

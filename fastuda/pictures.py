@@ -1,0 +1,125 @@
+"""Pictures for people: label overlays, the comparison of models, the contact sheet of a batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from fastuda.classes import ClassSet
+from fastuda.data.cache import write_failure
+from fastuda.data.pack import Packed
+from fastuda.data.pipeline import EvaluationLoader
+from fastuda.method.network import Passes
+from fastuda.model.build import read_model
+from fastuda.recipe import Recipe
+from fastuda_kernels.pseudo_label import pseudo_label
+
+Pixels = NDArray[np.uint8]
+
+_MARGIN = 6
+_TITLE = 22
+_FONT_SIZE = 14
+_CELL_WIDTH = 480
+
+
+def overlay(image: Pixels, label: Pixels, classes: ClassSet, strength: float = 0.55) -> Pixels:
+    """Image uint8 [H, W, 3] with its label's colours laid over; ignored pixels stay as they are."""
+    colours = classes.colour_table()[label]
+    blended = (image * (1 - strength) + colours * strength).astype(np.uint8)
+    return np.where((label < len(classes))[..., None], blended, image)
+
+
+def grid(columns: list[str], rows: list[list[Pixels]], legend: ClassSet | None = None) -> Image.Image:
+    """Titled columns of images uint8 [H, W, 3], each scaled to one width, and a legend of class colours."""
+    cells = [[_scaled(cell) for cell in row] for row in rows]
+    height = max(cell.height for row in cells for cell in row)
+    legend_lines = _legend_lines(legend, len(columns)) if legend else 0
+    sheet = Image.new(
+        "RGB",
+        (
+            len(columns) * (_CELL_WIDTH + _MARGIN) + _MARGIN,
+            _TITLE + len(cells) * (height + _MARGIN) + _MARGIN + legend_lines * _TITLE,
+        ),
+        "white",
+    )
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(_FONT_SIZE)
+    for i, title in enumerate(columns):
+        draw.text((_MARGIN + i * (_CELL_WIDTH + _MARGIN), 3), title, "black", font)
+    for j, row in enumerate(cells):
+        for i, cell in enumerate(row):
+            sheet.paste(cell, (_MARGIN + i * (_CELL_WIDTH + _MARGIN), _TITLE + j * (height + _MARGIN)))
+    if legend:
+        _draw_legend(draw, legend, sheet.height - legend_lines * _TITLE, len(columns), font)
+    return sheet
+
+
+def save_picture(path: Path, picture: Image.Image) -> None:
+    """Write a PNG whole or not at all; raises FastudaError when the disk refuses."""
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        picture.save(partial, "png")
+        partial.replace(path)
+    except OSError as error:
+        raise write_failure(path, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def comparison_grid(
+    path: Path, models: list[tuple[str, Path]], evaluation: Packed, recipe: Recipe, passes: Passes, device: torch.device
+) -> None:
+    """A PNG with image, label and each model's prediction for `eval.pictures` evaluation images.
+
+    `models` are column titles and the files of `save_model`.
+    """
+    if recipe.eval.pictures == 0:
+        return
+    classes = recipe.classes.build()
+    loader = EvaluationLoader(evaluation, 1, 1, torch.device("cpu"), limit=recipe.eval.pictures)
+    batches = list(loader)
+    rows: list[list[Pixels]] = []
+    for batch in batches:
+        image = batch.images[0].numpy()
+        label = np.asarray(Image.fromarray(batch.labels[0].numpy()).resize(evaluation.size, Image.Resampling.NEAREST))
+        rows.append([image, overlay(image, label, classes, 1.0)])
+    for _, file in models:
+        model, _ = read_model(file, device)
+        for row, batch in zip(rows, batches, strict=True):
+            logits = passes.raw(model, batch.images.to(device)).main
+            predicted, _ = pseudo_label(logits, (evaluation.size[1], evaluation.size[0]))
+            row.append(overlay(row[0], predicted[0].cpu().numpy(), classes, 1.0))
+    columns = ["image", "label", *(title.replace("_", " ") for title, _ in models)]
+    save_picture(path, grid(columns, rows, classes))
+
+
+def _scaled(pixels: Pixels) -> Image.Image:
+    image = Image.fromarray(pixels)
+    return image.resize((_CELL_WIDTH, round(image.height * _CELL_WIDTH / image.width)), Image.Resampling.BILINEAR)
+
+
+def _legend_columns(num_columns: int) -> int:
+    return max(1, num_columns * (_CELL_WIDTH + _MARGIN) // 150)
+
+
+def _legend_lines(classes: ClassSet, num_columns: int) -> int:
+    return -(-len(classes) // _legend_columns(num_columns))
+
+
+def _draw_legend(
+    draw: ImageDraw.ImageDraw,
+    classes: ClassSet,
+    top: int,
+    num_columns: int,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    per_line = _legend_columns(num_columns)
+    for i, (name, colour) in enumerate(zip(classes.names, classes.palette, strict=True)):
+        x, y = _MARGIN + (i % per_line) * 150, top + (i // per_line) * _TITLE
+        draw.rectangle((x, y + 3, x + 14, y + 17), fill=colour)
+        draw.text((x + 20, y + 2), name, "black", font)

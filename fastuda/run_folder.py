@@ -1,0 +1,80 @@
+"""A run's folder: which file is what, and how each is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fastuda.data.cache import append, make_folder, write_atomic
+from fastuda.errors import FastudaError, UsageError
+from fastuda.recipe import Recipe
+from fastuda.recipe_file import dump_recipe, load_recipe
+
+_MAY_CHANGE = {"runtime", "data", "description"}
+
+
+class RunFolder:
+    """Paths below one run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.toml"
+        self.log = path / "log.jsonl"
+        self.tensorboard = path / "tensorboard"
+        self.checkpoints = path / "checkpoints"
+        self.pictures = path / "pictures"
+        self.results = path / "results.json"
+        self.last_state = self.checkpoints / "last.state.safetensors"
+
+    def model(self, stage: str, which: str) -> Path:
+        """The evaluated model of a stage: `which` is last or best."""
+        return self.checkpoints / f"{stage}-{which}.safetensors"
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe) -> RunFolder:
+        """A new folder with the resolved recipe in it. Raises FastudaError when there is one already."""
+        folder = cls(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise FastudaError(f"{path}: exists already; continue it with --resume, or choose another --run folder")
+        make_folder(folder.checkpoints)
+        make_folder(folder.pictures)
+        folder.write_recipe(recipe)
+        return folder
+
+    @classmethod
+    def reopen(cls, path: Path, recipe: Recipe) -> RunFolder:
+        """An earlier run's folder; raises FastudaError when it is none, or its recipe differs from `recipe`."""
+        folder = cls(path)
+        if not folder.recipe.exists():
+            raise FastudaError(f"{path}: no run to resume here (no recipe.toml); start it without --resume")
+        saved = load_recipe(str(folder.recipe))
+        changed = _differences(saved.model_dump(mode="json"), recipe.model_dump(mode="json"))
+        if changed:
+            raise UsageError(f"{path}: --resume with another recipe than the run's own:\n  " + "\n  ".join(changed))
+        return folder
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write the resolved recipe."""
+        write_atomic(self.recipe, dump_recipe(recipe).encode())
+
+    def append_log(self, row: dict[str, Any]) -> None:
+        """Add a row to log.jsonl."""
+        append(self.log, json.dumps(row).encode() + b"\n")
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Write results.json."""
+        write_atomic(self.results, json.dumps(results, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _differences(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
+    lines: list[str] = []
+    for key in saved.keys() | asked.keys():
+        if not prefix and key in _MAY_CHANGE:
+            continue
+        ours, theirs = saved.get(key), asked.get(key)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            lines += _differences(ours, theirs, f"{prefix}{key}.")
+        elif ours != theirs:
+            lines.append(f"{prefix}{key}: the run has {ours}, you ask for {theirs}")
+    return sorted(lines)

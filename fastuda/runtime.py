@@ -1,0 +1,88 @@
+"""The machine under a run: device, precision switches, versions, and a polite stop on Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+from importlib import metadata
+from types import FrameType
+from typing import Any
+
+import torch
+
+import fastuda
+from fastuda.errors import FastudaError
+from fastuda.recipe import Runtime
+
+
+def choose_device(name: str | None) -> torch.device:
+    """`cuda` or `cpu`; without a name, a GPU if there is one. Raises FastudaError for a GPU that is not there."""
+    if name not in (None, "cuda", "cpu"):
+        raise FastudaError(f"--device {name}: cuda or cpu")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise FastudaError(
+            "--device cuda: torch finds no usable GPU here; `fastuda doctor` says why, --device cpu works"
+        )
+    return torch.device("cuda", torch.cuda.current_device()) if available and name != "cpu" else torch.device("cpu")
+
+
+def configure(settings: Runtime, device: torch.device) -> None:
+    """Set torch's process-wide switches: TF32 and cuDNN benchmark on a GPU, determinism if asked for."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = not settings.deterministic
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(settings.deterministic)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on, by name."""
+    found = {"fastuda": fastuda.__version__, "python": platform.python_version(), "torch": torch.__version__}
+    for package in ("triton", "nvidia-dali-cuda130", "numpy", "pillow"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the CPU's architecture and the number of cores this process may use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+
+
+class StopRequest:
+    """While entered, Ctrl-C and SIGTERM set `received` instead of ending the process; a second one ends it."""
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        except ValueError:  # not the main thread: whoever runs this handles signals
+            self._previous.clear()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self.received is not None:
+            sys.exit(128 + number)
+        self.received = name
+
+
+class StoppedError(FastudaError):
+    """A run left early on request, its state saved; `--resume` continues it."""

@@ -1,0 +1,252 @@
+"""A whole run: data, warm-up, adaptation, scores, pictures (protocol rows 4, 21, 22)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastuda.batch_norm import gather_statistics
+from fastuda.checkpoint import SavedState, read_state, restore_state, save_model, save_state
+from fastuda.data.cache import cache_folder
+from fastuda.data.pipeline import EvaluationLoader, TrainingLoader
+from fastuda.datasets import Datasets, prepare_all, with_demo_data
+from fastuda.display import Display
+from fastuda.errors import FastudaError
+from fastuda.evaluate import evaluate
+from fastuda.method.losses import Losses
+from fastuda.method.network import Passes
+from fastuda.method.state import TrainingState
+from fastuda.method.step import adaptation_step, warmup_step
+from fastuda.model.build import build_model
+from fastuda.model.deeplab import DeepLabV2
+from fastuda.pictures import comparison_grid
+from fastuda.recipe import Optimizer, Recipe
+from fastuda.run_folder import RunFolder
+from fastuda.run_log import RunLog
+from fastuda.runtime import StoppedError, StopRequest, choose_device, configure, device_name, versions
+
+log = logging.getLogger(__name__)
+
+Results = dict[str, Any]
+EVALUATION_BATCH = 4
+
+
+@dataclass
+class Run:
+    """What both stages of a run share."""
+
+    recipe: Recipe
+    folder: RunFolder
+    data: Datasets
+    device: torch.device
+    passes: Passes
+    display: Display
+    log: RunLog
+    stop: StopRequest
+    stages: dict[str, Results] = field(default_factory=dict)
+    """Scores and seconds of each stage so far, by name; kept in every checkpoint."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of `source_only` and `adapted`."""
+
+    name: str
+    title: str
+    num_iterations: int
+    optimizer: Optimizer
+    reads_target: bool
+
+
+def train(
+    recipe: Recipe,
+    path: Path,
+    *,
+    name: str,
+    device: str | None = None,
+    init: Path | None = None,
+    resume: bool = False,
+    display: Display,
+) -> Results:
+    """Run a recipe in the folder `path` and return what is then in its results.json.
+
+    `name` is the recipe's, for the record. `init` starts the adaptation from a trained network and
+    skips the warm-up; `resume` continues a stopped run. Raises FastudaError for anything the user
+    can mend, StoppedError when Ctrl-C or SIGTERM ended the run with its state saved.
+    """
+    torch_device = choose_device(device)
+    configure(recipe.runtime, torch_device)
+    recipe = with_demo_data(recipe, display.task)
+    data = prepare_all(recipe, display.task)
+    model, recipe = build_model(recipe, cache_folder(recipe.data), init)
+    folder = RunFolder.reopen(path, recipe) if resume else RunFolder.create(path, recipe)
+    saved = read_state(folder.last_state) if resume else None
+    memory_format = torch.channels_last if recipe.runtime.channels_last else torch.contiguous_format
+    model.to(torch_device, memory_format=memory_format)  # type: ignore[call-overload]
+
+    passes = Passes.of(recipe, torch_device)
+    with StopRequest() as stop, RunLog(folder) as run_log:
+        run = Run(recipe, folder, data, torch_device, passes, display, run_log, stop)
+        run.stages = saved.notes["stages"] if saved else {}
+        for stage in _stages(recipe, warmup=init is None and recipe.warmup.iterations > 0):
+            model = _run_stage(run, stage, model, saved)
+        return _finish(run, name)
+
+
+def _stages(recipe: Recipe, *, warmup: bool) -> list[Stage]:
+    stages = [Stage("adapted", "adaptation", recipe.train.iterations, recipe.train.optimizer, True)]
+    if warmup:
+        warmup_optimizer = recipe.warmup.optimizer
+        stages.insert(0, Stage("source_only", "warm-up", recipe.warmup.iterations, warmup_optimizer, False))
+    return stages
+
+
+def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | None) -> DeepLabV2:
+    """Train one stage from `model`, or from where `saved` stopped; returns it with its averaged weights."""
+    state = TrainingState.begin(model, stage.optimizer, stage.num_iterations, run.recipe.method.ema_decay)
+    resumed = saved is not None and saved.stage == stage.name
+    if saved is not None and resumed:
+        restore_state(saved, state, run.folder.last_state)
+    elif saved is not None and stage.name in run.stages:
+        return model  # this stage was complete; the saved state is of the one after it
+    start = int(state.iteration)
+    run.stages.setdefault(stage.name, {"seconds": 0.0})
+    step = _stepper(run, stage, state, start)
+
+    state.student.train()
+    window = _Window()
+    with run.display.stage(stage.title, start, stage.num_iterations) as progress:
+        for iteration in range(start, stage.num_iterations):
+            window.add(step())
+            done = iteration + 1
+            last = done == stage.num_iterations
+            if done % run.recipe.train.log_every == 0 or last or run.stop.received:
+                # The one host-device sync of the loop: the losses have to be read to be shown.
+                losses, rate = window.close(run.stages[stage.name])
+                _refuse_nonfinite(run, stage, state)
+                run.log.training(stage.name, done, losses, rate, float(state.optimizer.param_groups[0]["lr"]))
+                progress.advance(done, losses, rate, run.stages[stage.name].get("last"))
+            if done % _evaluation_interval(run) == 0 or last:
+                _evaluate_stage(run, stage, state, done)
+                window = _Window()
+            if run.stop.received:
+                save_state(run.folder.last_state, state, stage.name, {"stages": run.stages})
+                raise StoppedError(
+                    f"{run.stop.received}: stopped at iteration {done} of the {stage.title}, everything saved; "
+                    f"continue with --run {run.folder.path} --resume"
+                )
+    state.student.load_state_dict(state.evaluation_model().state_dict())
+    return state.student
+
+
+def _stepper(run: Run, stage: Stage, state: TrainingState, start: int) -> Callable[[], Losses]:
+    """A function that loads and trains one iteration."""
+    source = TrainingLoader(run.data.source, "source", run.recipe, run.device, start_iteration=start)
+    if not stage.reads_target:
+        return lambda: warmup_step(state, next(source), run.recipe, run.passes)
+    target = TrainingLoader(run.data.target, "target", run.recipe, run.device, start_iteration=start)
+    return lambda: adaptation_step(state, next(source), next(target), run.recipe, run.passes)
+
+
+def _evaluation_interval(run: Run) -> int:
+    """`train.evaluate_every`, or one pass over the target images (protocol row 21)."""
+    return run.recipe.train.evaluate_every or max(1, len(run.data.target) // run.recipe.train.batch_size)
+
+
+def _evaluate_stage(run: Run, stage: Stage, state: TrainingState, iteration: int) -> None:
+    """Score the averaged model, keep it as last and, if it is, as best, and save the state."""
+    _refuse_nonfinite(run, stage, state)
+    model = state.evaluation_model()
+    if stage.reads_target and run.recipe.eval.batch_norm == "target":
+        gather_statistics(model, run.data.target, run.recipe, run.passes, run.device)
+    loader = EvaluationLoader(run.data.evaluation, EVALUATION_BATCH, run.recipe.runtime.loader_threads, run.device)
+    by_protocol = evaluate(model, loader, run.recipe, run.passes, progress=run.display.task("Evaluating"))
+    own = by_protocol[run.recipe.eval.protocol]
+    record = {"iteration": iteration, **own.to_json()}
+    record["by_protocol"] = {protocol: scores.to_json()["miou"] for protocol, scores in by_protocol.items()}
+
+    notes = run.stages[stage.name]
+    notes["last"] = record
+    save_model(run.folder.model(stage.name, "last"), model, run.recipe, record)
+    if "best" not in notes or (own.miou > notes["best"]["miou"]):
+        # The paper's "early stopping": chosen on the very images that it is scored on.
+        notes["best"] = {**record, "chosen_on": "evaluation set"}
+        save_model(run.folder.model(stage.name, "best"), model, run.recipe, notes["best"])
+    save_state(run.folder.last_state, state, stage.name, {"stages": run.stages})
+    run.log.evaluation(stage.name, iteration, own)
+    run.display.scored(stage.title, iteration, own)
+
+
+def _refuse_nonfinite(run: Run, stage: Stage, state: TrainingState) -> None:
+    first = int(state.first_nonfinite)
+    if first < 0:
+        return
+    names = TrainingLoader.names_at(run.data.source, "source", run.recipe, first)
+    if stage.reads_target:
+        names += TrainingLoader.names_at(run.data.target, "target", run.recipe, first)
+    kept = run.stages[stage.name].get("last")
+    where = (
+        f"the last good checkpoint, of iteration {kept['iteration']}, is kept" if kept else "there is no checkpoint yet"
+    )
+    raise FastudaError(
+        f"the loss was not finite at iteration {first + 1} of the {stage.title} (samples: {', '.join(names)}); "
+        f"{where}. "
+        "Lower the learning rate (--set train.optimizer.lr_backbone=…) or check these samples"
+    )
+
+
+def _finish(run: Run, name: str) -> Results:
+    """Pictures and results.json."""
+    models = [
+        (stage, run.folder.model(stage, "last"))
+        for stage in ("source_only", "adapted")
+        if run.folder.model(stage, "last").exists()
+    ]
+    comparison_grid(
+        run.folder.pictures / "comparison.png", models, run.data.evaluation, run.recipe, run.passes, run.device
+    )
+    results: Results = {
+        "recipe": name,
+        "description": run.recipe.description,
+        "seed": run.recipe.seed,
+        "device": device_name(run.device),
+        "versions": versions(),
+        "data": run.data.fingerprints(),
+        "num_skipped": {"source": run.data.source.num_skipped, "target": run.data.target.num_skipped},
+        "seconds": {stage: round(notes["seconds"], 1) for stage, notes in run.stages.items()},
+    }
+    for stage, notes in run.stages.items():
+        headline = {key: notes["last"][key] for key in ("miou", "iou", "protocol")}
+        results[stage] = {**headline, "last": notes["last"], "best": notes["best"]}
+    run.folder.write_results(results)
+    return results
+
+
+class _Window:
+    """Losses and time since the last row of the log; sums stay on the device until `close`."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+        self._began = time.perf_counter()
+
+    def add(self, losses: Losses) -> None:
+        for name, loss in losses.items():
+            self._sums[name] = self._sums[name] + loss if name in self._sums else loss.clone()
+        self._count += 1
+
+    def close(self, notes: Results) -> tuple[dict[str, float], float]:
+        """Mean losses and iterations a second; adds the window's time to the stage's, and begins anew."""
+        means = {name: float(total) / self._count for name, total in self._sums.items()}
+        seconds = time.perf_counter() - self._began
+        rate = self._count / seconds
+        notes["seconds"] += seconds
+        self._sums, self._count, self._began = {}, 0, time.perf_counter()
+        return means, rate
