@@ -45,7 +45,7 @@ LabelSize = Literal["none", "resized", "own"]
 Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
 
-# Bytes a pixel (three for raw) to plan disk space with; `fastuda bench formats` measures the real ones.
+# Bytes a pixel (three for raw) to plan disk space with; bench/results/formats.json has the measured ones.
 _BYTES_PER_PIXEL: dict[PackFormat, float] = {"png": 1.5, "jpeg": 0.5, "raw": 3.0}
 _LABEL_BYTES_PER_PIXEL = 0.05
 _LABEL_LEVEL = 3  # a quarter smaller than level 1 for 1 ms more

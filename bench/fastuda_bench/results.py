@@ -1,0 +1,49 @@
+"""Rows of results: stamped with machine, versions and date, written as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def stamp(packages: Sequence[str]) -> Row:
+    """What a row needs to be compared later: processor, cores in use, how busy they are, versions, date."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in packages},
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def summary(values: Sequence[float]) -> Row:
+    """Number of repeats, median and spread (largest minus smallest) of repeated measurements."""
+    return {
+        "repeats": len(values),
+        "median": round(statistics.median(values), 4),
+        "spread": round(max(values) - min(values), 4),
+    }
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows to a JSON file, replacing those of an earlier run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(list(rows), indent=1) + "\n")
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

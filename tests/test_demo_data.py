@@ -1,0 +1,184 @@
+"""The drawn demo: layout on disk, exact repeatability, and all-or-nothing writing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastuda.classes import CITYSCAPES_19, CITYSCAPES_IDS, ClassSet
+from fastuda.data.demo import draw_demo, furniture, people, vehicles
+from fastuda.data.demo.canvas import Camera, Painter
+from fastuda.data.demo.look import SOURCE, TARGET
+from fastuda.data.demo.scene import draw_scene
+from fastuda.errors import FastudaError
+
+SIZE = (128, 64)
+COUNTS = {"num_source": 3, "num_source_val": 2, "num_target": 2, "num_val": 2}
+
+
+def draw(root: Path, **settings: object) -> dict[str, bytes]:
+    draw_demo(root, **({"size": SIZE, "workers": 1} | COUNTS | settings))  # type: ignore[arg-type]
+    return contents(root)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("demo") / "drawn"
+    draw(root)
+    return root
+
+
+def test_layout(demo: Path) -> None:
+    source = {f"source/{kind}/0000{i}.png" for kind in ("images", "labels") for i in (1, 2, 3)}
+    source_val = {f"source_val/{kind}/0000{i}.png" for kind in ("images", "labels") for i in (1, 2)}
+    train = {f"target/leftImg8bit/train/demo/demo_00000{i}_leftImg8bit.png" for i in (0, 1)}
+    val = {f"target/leftImg8bit/val/demo/demo_00000{i}_leftImg8bit.png" for i in (0, 1)}
+    truth = {f"target/gtFine/val/demo/demo_00000{i}_gtFine_labelIds.png" for i in (0, 1)}
+    assert set(contents(demo)) == source | source_val | train | val | truth | {"demo.json"}
+    assert [p.name for p in demo.parent.iterdir()] == ["drawn"]
+
+
+def test_images_and_labels_agree(demo: Path) -> None:
+    pairs = [(p, demo / "source/labels" / p.name) for p in (demo / "source/images").iterdir()]
+    for path in (demo / "target/leftImg8bit/val/demo").iterdir():
+        name = path.name.replace("leftImg8bit", "gtFine_labelIds")
+        pairs.append((path, demo / "target/gtFine/val/demo" / name))
+    assert len(pairs) == 5
+    for image_path, label_path in pairs:
+        with Image.open(image_path) as image, Image.open(label_path) as label:
+            assert (image.mode, image.size, label.size) == ("RGB", SIZE, SIZE)
+            assert label.mode == ("P" if "source" in label_path.parts else "L")
+            assert set(np.unique(np.asarray(label)).tolist()) <= {0, *CITYSCAPES_IDS}
+
+
+def test_source_labels_carry_the_cityscapes_palette(demo: Path) -> None:
+    with Image.open(demo / "source/labels/00001.png") as label:
+        ids, colours = np.asarray(label), np.asarray(label.convert("RGB"))
+    classes = ClassSet.of(CITYSCAPES_19)
+    for label_id in np.unique(ids).tolist():
+        name = CITYSCAPES_IDS.get(label_id)
+        expected = classes.palette[classes.names.index(name)] if name else (0, 0, 0)
+        assert (colours[ids == label_id] == expected).all()
+
+
+def test_same_bytes_for_a_seed_whatever_the_workers(demo: Path, tmp_path: Path) -> None:
+    assert draw(tmp_path / "again", workers=2) == contents(demo)
+
+
+def test_a_scene_does_not_depend_on_how_many_are_drawn(demo: Path, tmp_path: Path) -> None:
+    fewer = draw(tmp_path / "fewer", num_source=1, num_source_val=0, num_target=1, num_val=0)
+    fewer.pop("demo.json")
+    assert len(fewer) == 3
+    assert fewer.items() <= contents(demo).items()
+
+
+def test_a_demo_may_be_empty(tmp_path: Path) -> None:
+    assert list(draw(tmp_path / "none", num_source=0, num_source_val=0, num_target=0, num_val=0)) == ["demo.json"]
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 90), (1100, 600)])
+def test_any_size(size: tuple[int, int]) -> None:
+    image, label = draw_scene(np.random.default_rng(2), TARGET, size)
+    assert image.shape == (size[1], size[0], 3)
+    assert label.shape == (size[1], size[0])
+
+
+def test_every_scene_and_seed_differs(demo: Path, tmp_path: Path) -> None:
+    files = contents(demo)
+    other = draw(tmp_path / "other", seed=1)
+    images = [name for name in files if "labels" not in name and "gtFine" not in name]
+    assert len({files[name] for name in images}) == len(images)
+    assert not any(files[name] == other[name] for name in files)
+
+
+@pytest.mark.parametrize("look", [SOURCE, TARGET], ids=["source", "target"])
+def test_all_classes_occur_large_enough_to_learn(look: object) -> None:
+    pixels = np.zeros(256, np.int64)
+    for i in range(40):
+        _, label = draw_scene(np.random.default_rng(i), look, (256, 128))  # type: ignore[arg-type]
+        pixels += np.bincount(label.ravel(), minlength=256)
+    share = {name: pixels[label_id] / pixels.sum() for label_id, name in CITYSCAPES_IDS.items()}
+    assert min(share.values()) > 0.001, share
+    assert pixels[0] > 0
+
+
+@pytest.mark.parametrize("bend", [0.0, 0.0015])
+def test_the_label_is_the_drawn_silhouette(bend: float) -> None:
+    image = Image.new("RGBA", SIZE)
+    rng = np.random.default_rng(0)
+    camera = Camera(*SIZE, focal=SIZE[0], centre=64, horizon=30, eye=1.5, bend=bend)
+    painter = Painter(image, camera, SOURCE, rng, air=(255, 255, 255), haze=0.01)
+    vehicles.vehicle(painter, vehicles.SALOON, vehicles.Pose(-2.0, 12.0, 0.3))
+    furniture.tree(painter, 3.0, 11.0, 6.0)
+    people.person(painter, 0.5, 10.0)
+    pixels = np.asarray(image)
+    assert (pixels[..., :3].any(axis=-1) == (pixels[..., 3] > 0)).all()
+    assert set(np.unique(pixels[..., 3]).tolist()) == {0, 21, 24, 26}
+    tall = np.flatnonzero((pixels[..., 3] == 24).any(axis=1))
+    assert 1.5 < len(tall) * 10 / SIZE[0] < 2.0, "a person is some 1.5 to 2 metres tall"
+
+
+def test_a_finished_demo_is_left_alone(demo: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in demo.rglob("*")}
+    draw(demo)
+    assert {p: p.stat().st_mtime_ns for p in demo.rglob("*")} == before
+
+
+def test_other_settings_are_refused(demo: Path) -> None:
+    with pytest.raises(FastudaError, match=r"drawn with .*'seed': 0.* not .*'seed': 5"):
+        draw(demo, seed=5)
+
+
+def test_an_incomplete_demo_is_refused(tmp_path: Path) -> None:
+    draw(tmp_path / "demo")
+    (tmp_path / "demo/source/labels/00002.png").unlink()
+    with pytest.raises(FastudaError, match=r"lacks 1 of its files.*labels/00002\.png"):
+        draw(tmp_path / "demo")
+
+
+def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(FastudaError, match="not a drawn demo"):
+        draw(tmp_path)
+    with pytest.raises(FastudaError, match="not a drawn demo"):
+        draw(tmp_path / "thesis.txt")
+    assert contents(tmp_path) == {"thesis.txt": b"mine"}
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "demo.json" in draw(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupted_draw_leaves_nothing(tmp_path: Path, workers: int) -> None:
+    def stop(done: int, total: int) -> None:
+        assert total == 9
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw(tmp_path / "demo", progress=stop, workers=workers)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_counts_every_image(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    draw(tmp_path / "demo", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i, 9) for i in range(1, 10)]
+    assert json.loads((tmp_path / "demo/demo.json").read_text())["size"] == list(SIZE)
+
+
+@pytest.mark.parametrize("settings", [{"num_val": -1}, {"seed": -1}, {"size": (16, 64)}, {"workers": 0}])
+def test_settings_out_of_range_are_refused(tmp_path: Path, settings: dict[str, object]) -> None:
+    with pytest.raises(FastudaError, match="at least 0"):
+        draw(tmp_path / "demo", **settings)
+    assert list(tmp_path.iterdir()) == []

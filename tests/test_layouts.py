@@ -1,0 +1,171 @@
+"""Each layout finds its pairs, whatever lies beside them, and says what it misses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastuda.data.layouts import find_samples
+from fastuda.errors import FastudaError
+from fastuda.recipe import Domain
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def gta5(root: Path, **fields: object) -> Domain:
+    return Domain.model_validate({"layout": "gta5", "root": root, **fields})
+
+
+def folder(root: Path | None, **fields: object) -> Domain:
+    return Domain.model_validate({"layout": "folder", "root": root, **fields})
+
+
+def names(domain: Domain, labelled: bool = True, split: str = "train") -> list[str]:
+    listing = find_samples(domain, "train" if split == "train" else "val", labelled=labelled)
+    return [sample.name for sample in listing.samples]
+
+
+def test_gta5_pairs_and_unpaired(tmp_path: Path) -> None:
+    touch(tmp_path, "images/00001.png", "images/00002.png", "labels/00002.png", "labels/00003.png")
+    touch(tmp_path, "images/._00002.png", "images/Thumbs.db", "read_me.txt")
+    listing = find_samples(gta5(tmp_path), "train", labelled=True)
+    assert [s.name for s in listing.samples] == ["00002"]
+    assert listing.samples[0].label == tmp_path / "labels/00002.png"
+    assert listing.unpaired == [
+        f"{tmp_path}/images/00001.png: no label",
+        f"{tmp_path}/labels/00003.png: no image",
+    ]
+    assert names(gta5(tmp_path), labelled=False) == ["00001", "00002"]
+    assert names(gta5(tmp_path), split="val") == ["00002"]
+
+
+@pytest.mark.parametrize("nesting", ["", "RAND_CITYSCAPES"])
+def test_synthia_at_both_depths(tmp_path: Path, nesting: str) -> None:
+    touch(tmp_path / nesting, "RGB/0000000.png", "GT/LABELS/0000000.png", "GT/COLOR/0000000.png")
+    listing = find_samples(Domain(layout="synthia", root=tmp_path), "train", labelled=True)
+    assert [s.name for s in listing.samples] == ["0000000"]
+    assert listing.samples[0].label == tmp_path / nesting / "GT/LABELS/0000000.png"
+
+
+@pytest.mark.parametrize("image_base", ["leftImg8bit", "leftImg8bit_trainvaltest/leftImg8bit"])
+@pytest.mark.parametrize("label_base", ["gtFine", "gtFine_trainvaltest/gtFine"])
+def test_cityscapes_nestings_flavours_and_splits(tmp_path: Path, image_base: str, label_base: str) -> None:
+    touch(tmp_path, f"{image_base}/train/aachen/aachen_000000_000019_leftImg8bit.png")
+    touch(tmp_path, f"{image_base}/train/bochum/bochum_000000_000001_leftImg8bit.png")
+    touch(tmp_path, f"{image_base}/val/ulm/ulm_000000_000002_leftImg8bit.png")
+    touch(tmp_path, f"{label_base}/train/aachen/aachen_000000_000019_gtFine_labelIds.png")
+    touch(tmp_path, f"{label_base}/train/aachen/aachen_000000_000019_gtFine_labelTrainIds.png")
+    touch(tmp_path, f"{label_base}/train/aachen/aachen_000000_000019_gtFine_color.png")
+    touch(tmp_path, f"{label_base}/train/bochum/bochum_000000_000001_gtFine_labelTrainIds.png")
+    touch(tmp_path, f"{label_base}/val/ulm/ulm_000000_000002_gtFine_labelIds.png")
+    domain = Domain(layout="cityscapes", root=tmp_path)
+    train = find_samples(domain, "train", labelled=True)
+    assert not train.unpaired
+    assert [(s.name, s.label and s.label.name) for s in train.samples] == [
+        ("aachen/aachen_000000_000019", "aachen_000000_000019_gtFine_labelIds.png"),
+        ("bochum/bochum_000000_000001", "bochum_000000_000001_gtFine_labelTrainIds.png"),
+    ]
+    assert names(domain, split="val") == ["ulm/ulm_000000_000002"]
+    swapped = Domain(layout="cityscapes", root=tmp_path, split="val", val_split="train")
+    assert names(swapped) == ["ulm/ulm_000000_000002"]
+    with pytest.raises(FastudaError, match=r"leftImg8bit/test: no such folder \(leftImg8bit has only train, val\)"):
+        names(Domain(layout="cityscapes", root=tmp_path, split="test"), labelled=False)
+
+
+def test_folder_globs_agree_in_every_wildcard(tmp_path: Path) -> None:
+    touch(tmp_path, "a/rgb/1.jpg", "a/rgb/2.jpg", "b/rgb/1.jpg", "a/ids/1_id.png", "b/ids/1_id.png", "b/ids/9_id.png")
+    domain = folder(tmp_path, images="*/rgb/*.jpg", labels="*/ids/*_id.png", val_images="b/rgb/*.jpg")
+    listing = find_samples(domain, "train", labelled=True)
+    assert [s.name for s in listing.samples] == ["a/1", "b/1"]
+    assert listing.samples[1].label == tmp_path / "b/ids/1_id.png"
+    assert listing.without_label == [tmp_path / "a/rgb/2.jpg"]
+    assert listing.without_image == [tmp_path / "b/ids/9_id.png"]
+    assert names(domain, labelled=False, split="val") == ["1"]
+
+
+def test_folder_takes_absolute_and_recursive_globs(tmp_path: Path) -> None:
+    touch(tmp_path, "x/1.png", "x/deep/er/2.png", "y/1.png", "y/deep/er/2.png")
+    domain = folder(tmp_path / "x", images="**/*.png", labels=f"{tmp_path}/y/**/*.png")
+    assert names(domain) == ["1", "deep/er/2"]
+    assert names(folder(tmp_path, images="x/[0-9].png", labels="y/[0-9].png")) == ["1"]
+
+
+@pytest.mark.parametrize("line", ["aachen_1", "aachen_1.png", "city/aachen_1", "city/aachen_1.png"])
+def test_listing_narrows_by_any_way_to_write_a_name(tmp_path: Path, line: str) -> None:
+    touch(tmp_path, "city/aachen_1.png", "city/aachen_2.png", "labels/aachen_1.png", "labels/aachen_2.png")
+    (tmp_path / "list.txt").write_text(f"{line}\n\n")
+    domain = folder(tmp_path, images="city/*.png", labels="labels/*.png", listing=tmp_path / "list.txt")
+    assert names(domain) == ["aachen_1"]
+
+
+def test_listing_line_that_could_mean_two_samples(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "list.txt").write_text("1.png")
+    domain = folder(tmp_path, images="*/*.png", listing=tmp_path / "list.txt")
+    with pytest.raises(FastudaError, match=r"lists '1\.png', and no image has this name \(names look like 'a/1'\)"):
+        names(domain, labelled=False)
+    (tmp_path / "list.txt").write_text("b/1.png")
+    assert names(domain, labelled=False) == ["b/1"]
+
+
+def test_listing_of_gta5_applies_to_training_only(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{kind}/{i:05d}.png" for kind in ("images", "labels") for i in (1, 2, 3)))
+    touch(tmp_path, "images/00004.png")
+    listing = tmp_path / "train.txt"
+    listing.write_text("00003.png\n00001.png\n00004.png\n")
+    domain = gta5(tmp_path, listing=listing)
+    found = find_samples(domain, "train", labelled=True)
+    assert [s.name for s in found.samples] == ["00001", "00003"]
+    assert found.without_label == [tmp_path / "images/00004.png"]
+    assert names(domain, split="val") == ["00001", "00002", "00003"]
+    listing.write_text("00001.png\n00009.png\n")
+    with pytest.raises(FastudaError, match=r"train\.txt: lists '00009\.png', and no image has this name"):
+        names(domain)
+    listing.write_text("\n")
+    with pytest.raises(FastudaError, match="lists no name"):
+        names(domain)
+    listing.unlink()
+    with pytest.raises(FastudaError, match=r"train\.txt: cannot read this list"):
+        names(domain)
+
+
+def test_messages_name_the_folder_and_what_belongs_there(tmp_path: Path) -> None:
+    with pytest.raises(FastudaError, match="no folder is given for the gta5 data: pass --source DIR or --target DIR"):
+        names(Domain(layout="gta5"))
+    with pytest.raises(FastudaError, match=r"absent: no such folder; expected there: images/00001\.png"):
+        names(gta5(tmp_path / "absent"))
+    with pytest.raises(FastudaError, match=r"/images: no such folder; layout gta5 expects images/00001"):
+        names(gta5(tmp_path))
+    with pytest.raises(FastudaError, match=r"/RGB: no such folder; layout synthia expects RGB/0000000"):
+        names(Domain(layout="synthia", root=tmp_path))
+    with pytest.raises(FastudaError, match=r"train: no such folder \(there is no leftImg8bit\)"):
+        names(Domain(layout="cityscapes", root=tmp_path))
+    (tmp_path / "images").mkdir()
+    with pytest.raises(FastudaError, match=r"/images: holds no \.png or \.jpg or \.jpeg file"):
+        names(gta5(tmp_path))
+    touch(tmp_path, "images/1.png", "labels/2.png")
+    with pytest.raises(FastudaError, match=r"1 images, but none has a label of its own name .*images/1\.png"):
+        names(gta5(tmp_path))
+    (tmp_path / "leftImg8bit/train/empty").mkdir(parents=True)
+    with pytest.raises(FastudaError, match=r"leftImg8bit/train: holds no CITY/\*_leftImg8bit\.png"):
+        names(Domain(layout="cityscapes", root=tmp_path))
+
+
+def test_messages_about_globs(tmp_path: Path) -> None:
+    touch(tmp_path, "images/1a.png", "images/a1.png", "labels/1.png")
+    with pytest.raises(FastudaError, match=r"no file matches `images` = 'pictures/\*\.png'"):
+        names(folder(tmp_path, images="pictures/*.png"), labelled=False)
+    with pytest.raises(FastudaError, match="the recipe has no `labels` for this folder"):
+        names(folder(tmp_path, images="images/*.png"))
+    with pytest.raises(FastudaError, match="the recipe has no `val_images` for this folder"):
+        names(folder(tmp_path, images="images/*.png"), split="val")
+    with pytest.raises(FastudaError, match="`images` has 2 wildcards and `labels` 1"):
+        names(folder(tmp_path, images="*/*.png", labels="labels/*.png"))
+    with pytest.raises(FastudaError, match=r"has the same name \(1\) as .*; narrow the glob `images`"):
+        names(folder(tmp_path, images="images/*a*.png"), labelled=False)
