@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from fastuda.metrics import Scores
@@ -99,34 +98,6 @@ class _TaskBar:
 class _Count(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{int(task.completed)}/{int(task.total or 0)}")
-
-
-def score_table(results: dict[str, Any]) -> Table:
-    """Per-class IoU of a run's stages beside one another, with the mean and the gain; from results.json."""
-    stages = [stage for stage in ("source_only", "adapted") if stage in results]
-    table = Table(title=f"IoU on the target's evaluation split, percent ({results[stages[-1]]['protocol']} protocol)")
-    table.add_column("class")
-    for stage in stages:
-        table.add_column(stage.replace("_", " "), justify="right")
-    if len(stages) == 2:
-        table.add_column("gain", justify="right")
-    for name in results[stages[0]]["iou"]:
-        _add_row(table, name, [results[stage]["iou"][name] for stage in stages])
-    table.add_section()
-    _add_row(table, "mIoU (last)", [results[stage]["last"]["miou"] for stage in stages])
-    for subset in results[stages[-1]]["last"]["subsets"]:
-        _add_row(table, f"mIoU, {subset} classes", [results[stage]["last"]["subsets"][subset] for stage in stages])
-    _add_row(table, "mIoU (best*)", [results[stage]["best"]["miou"] for stage in stages])
-    table.caption = "* chosen on the evaluation set, as the paper does; `last` is the honest one"
-    return table
-
-
-def _add_row(table: Table, name: str, values: list[float | None]) -> None:
-    cells = ["–" if value is None else f"{value:.2f}" for value in values]
-    if len(values) == 2:
-        before, after = values
-        cells.append("" if before is None or after is None else f"{after - before:+.2f}")
-    table.add_row(name, *cells)
 
 
 def _duration(seconds: float) -> str:

@@ -34,7 +34,7 @@ def load_recipe(name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
     table = _read_table(name_or_path, ())
     for setting in settings:
         _apply(table, setting)
-    return _validate(table, name_or_path)
+    return recipe_of(table, name_or_path)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -110,7 +110,8 @@ def _apply(table: dict[str, Any], setting: str) -> None:
     table[field] = value
 
 
-def _validate(table: dict[str, Any], origin: str) -> Recipe:
+def recipe_of(table: Mapping[str, Any], origin: str) -> Recipe:
+    """Validate a table as read from TOML; UsageError names `origin` and each field that is wrong."""
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:

@@ -78,3 +78,11 @@ def _differences(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "")
         elif ours != theirs:
             lines.append(f"{prefix}{key}: the run has {ours}, you ask for {theirs}")
     return sorted(lines)
+
+
+def latest_run(parent: Path, recipe_name: str) -> Path:
+    """The newest run of a recipe among `parent`'s folders `NAME-DATE-TIME`; raises FastudaError when there is none."""
+    runs = sorted(parent.glob(f"{recipe_name}-[0-9]*"))
+    if not runs:
+        raise FastudaError(f"{parent}: no run of {recipe_name} to resume; name its folder with --run")
+    return runs[-1]

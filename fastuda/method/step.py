@@ -45,7 +45,7 @@ def adaptation_step(
     source_loss.backward()  # type: ignore[no-untyped-call] # its activations go before the mixed passes come
 
     teacher = state.student if recipe.method.teacher == "student" else state.averaged.train()
-    pseudo = _pseudo_labels(teacher, target, passes)
+    pseudo = label_target(teacher, target, passes)
     losses = mixed_losses(mixed_views(state.student, source, target, pseudo, recipe, passes), recipe)
     if losses:
         weighted_sum(losses, recipe).backward()  # type: ignore[no-untyped-call]
@@ -65,7 +65,7 @@ def _source_loss(student: DeepLabV2, source: DomainBatch, recipe: Recipe, passes
 
 
 @torch.no_grad()
-def _pseudo_labels(teacher: DeepLabV2, target: DomainBatch, passes: Passes) -> PseudoLabels:
+def label_target(teacher: DeepLabV2, target: DomainBatch, passes: Passes) -> PseudoLabels:
     """The teacher's labels of the target crops, read out of its prediction of the whole view (rows 2, 3, 5)."""
     crop_size = (target.weak.shape[1], target.weak.shape[2])
     if target.view is None:

@@ -1,0 +1,1 @@
+"""The `fastuda` command: one file a command; a command parses and calls, it computes nothing."""

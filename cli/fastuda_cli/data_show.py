@@ -1,0 +1,39 @@
+"""`fastuda data show`: one batch as the network sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastuda_cli import options
+from fastuda_cli.console import console, reported
+
+
+def show(
+    recipe: options.Recipe,
+    source: options.Source = None,
+    target: options.Target = None,
+    model: Annotated[Path | None, typer.Option(help="Run or weights that make the pseudo-labels.")] = None,
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("batch.png"),
+    iteration: Annotated[int, typer.Option(help="Which iteration's batch.", min=0)] = 0,
+    device: options.Device = None,
+    set_: options.Settings = None,
+) -> None:
+    """A contact sheet: weak, strong, class-mixed and HTCM-mixed crops, labels laid over."""
+    with reported():
+        from fastuda.contact_sheet import contact_sheet
+        from fastuda.datasets import prepare_all, with_demo_data
+        from fastuda.display import Display
+        from fastuda.pictures import save_picture
+        from fastuda.recipe_file import load_recipe
+        from fastuda.trained import load_trained
+
+        display = Display(console)
+        resolved = with_demo_data(load_recipe(recipe, options.settings(set_, source, target)), display.task)
+        trained = load_trained(model, stage="source_only", device=device) if model else None
+        save_picture(out, contact_sheet(resolved, prepare_all(resolved, display.task), trained, iteration))
+        if trained is None:
+            console.print("no --model: pseudo-labels are unknown, and HTCM pastes nothing")
+        console.print(f"{out}", soft_wrap=True)

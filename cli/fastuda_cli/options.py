@@ -1,0 +1,26 @@
+"""Options that several commands share, and how they become recipe settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Recipe = Annotated[str, typer.Argument(help="A recipe's name (`fastuda recipes` lists them) or a TOML file.")]
+Source = Annotated[Path | None, typer.Option(help="The source data set's folder.")]
+Target = Annotated[Path | None, typer.Option(help="The target data set's folder.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Set any recipe field: --set method.tau=0.9")]
+Device = Annotated[str | None, typer.Option(help="cuda or cpu; a GPU if there is one.", metavar="cuda|cpu")]
+RunOrWeights = Annotated[Path, typer.Argument(help="A run's folder, or a weights file (fastuda's or a released one).")]
+Which = Annotated[str, typer.Option(help="last or best (chosen on the evaluation set).", metavar="last|best")]
+Stage = Annotated[str, typer.Option(help="adapted or source_only.", metavar="adapted|source_only")]
+
+
+def settings(set_: list[str] | None, source: Path | None, target: Path | None) -> list[str]:
+    """`--set` values with `--source` and `--target` as the settings that they stand for; those win."""
+    roots = {"source": source, "target": target}
+    # JSON quotes a path as TOML would, whatever characters it has.
+    extra = [f"{domain}.root={json.dumps(str(path.absolute()))}" for domain, path in roots.items() if path is not None]
+    return [*(set_ or []), *extra]

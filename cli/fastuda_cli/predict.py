@@ -1,0 +1,33 @@
+"""`fastuda predict`: a model's labels for any images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastuda_cli import options
+from fastuda_cli.console import console, reported
+
+
+def predict(
+    run_or_weights: options.RunOrWeights,
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    out: Annotated[Path, typer.Option(help="Folder for the predictions.")],
+    recipe: Annotated[str | None, typer.Option(help="Recipe for weights that do not carry one.")] = None,
+    stage: options.Stage = "adapted",
+    which: options.Which = "last",
+    device: options.Device = None,
+) -> None:
+    """Write a colour overlay and a Cityscapes labelIds PNG for each image."""
+    with reported():
+        from fastuda.display import Display
+        from fastuda.predict import find_images
+        from fastuda.predict import predict as run_prediction
+        from fastuda.trained import load_trained
+
+        inputs = find_images(images)
+        trained = load_trained(run_or_weights, stage=stage, which=which, recipe=recipe, device=device)
+        run_prediction(trained, inputs, out, Display(console).task("Predicting"))
+        console.print(f"{len(inputs)} images: {out}", soft_wrap=True)

@@ -1,0 +1,34 @@
+"""`fastuda recipes`: what exists, and what each holds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fastuda_cli.console import console, reported
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show this recipe, whole, as TOML.")] = None,
+    changes: Annotated[bool, typer.Option("--changes", help="Only what the recipe's own file says.")] = False,
+) -> None:
+    """List the recipes, or show one with every field resolved."""
+    with reported():
+        from rich.syntax import Syntax
+        from rich.table import Table
+
+        from fastuda.recipe_file import dump_recipe, load_recipe, preset_names, preset_text
+
+        if name is not None:
+            text = preset_text(name) if changes else dump_recipe(load_recipe(name))
+            console.print(Syntax(text, "toml", background_color="default", word_wrap=True))
+            return
+        table = Table("recipe", "what it is", "source → target", "classes", "iterations")
+        for preset in preset_names():
+            recipe = load_recipe(preset)
+            domains = f"{recipe.source.layout} → {recipe.target.layout}"
+            count = f"{recipe.warmup.iterations} + {recipe.train.iterations}"
+            table.add_row(preset, recipe.description, domains, str(len(recipe.classes.build())), count)
+        console.print(table)
+        console.print("`fastuda recipes NAME` shows every field; --set section.field=value changes one.")

@@ -1,0 +1,51 @@
+"""`fastuda train`: a whole run, from files to scores."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastuda_cli import options
+from fastuda_cli.console import console, reported
+
+
+def train(
+    recipe: options.Recipe,
+    source: options.Source = None,
+    target: options.Target = None,
+    run: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE-DATE-TIME.")] = None,
+    init: Annotated[Path | None, typer.Option(help="A trained network to adapt; skips the warm-up.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --run, or the recipe's latest run.")] = False,
+    iterations: Annotated[int | None, typer.Option(help="Adaptation iterations.", min=1)] = None,
+    device: options.Device = None,
+    set_: options.Settings = None,
+) -> None:
+    """Train on the source, adapt to the target, score on the target.
+
+    `fastuda train demo` needs no data: it draws two small domains and adapts one to the other.
+    """
+    with reported():
+        from fastuda.display import Display
+        from fastuda.recipe_file import load_recipe
+        from fastuda.run_folder import latest_run
+        from fastuda.tables import score_table
+        from fastuda.train import train as run_training
+
+        chosen = options.settings(set_, source, target)
+        if iterations is not None:
+            chosen.append(f"train.iterations={iterations}")
+        resolved = load_recipe(recipe, chosen)
+        name = Path(recipe).stem
+        if run is None:
+            started = datetime.now().strftime("%Y%m%d-%H%M%S")
+            run = latest_run(Path("runs"), name) if resume else Path("runs") / f"{name}-{started}"
+        results = run_training(
+            resolved, run, name=name, device=device, init=init, resume=resume, display=Display(console)
+        )
+        console.print(score_table(results))
+        console.print(
+            f"results: {run / 'results.json'}\npictures: {run / 'pictures' / 'comparison.png'}", soft_wrap=True
+        )

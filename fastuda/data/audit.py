@@ -1,0 +1,70 @@
+"""Checks as a user asks for them: by layout and folder, with the skip list kept up to date."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from fastuda.data.cache import cache_folder, write_atomic
+from fastuda.data.check import CheckReport, Comparison, check, compare, write_skip_list
+from fastuda.data.layouts import Split
+from fastuda.errors import UsageError
+from fastuda.recipe import Domain, Recipe
+
+Progress = Callable[[int, int], None]
+_KNOWN = ("gta5", "synthia", "cityscapes")
+
+
+def domain_of(recipe: Recipe, layout: str, root: Path) -> Domain:
+    """The recipe's domain of that layout, at `root`; a known layout that the recipe lacks has no settings to lack.
+
+    Raises UsageError for an unknown layout, or `folder` where the recipe has none or two of them.
+    """
+    mine = [domain for domain in (recipe.source, recipe.target) if domain.layout == layout]
+    if layout == "folder" and len(mine) == 2:
+        mine = [domain for domain in mine if domain.root is not None and domain.root.resolve() == root.resolve()]
+    if mine:
+        return mine[0].model_copy(update={"root": root.absolute()})
+    if layout in _KNOWN:
+        return Domain(layout=layout, root=root.absolute())  # type: ignore[arg-type]
+    if layout == "folder":
+        raise UsageError(
+            "layout folder: name the recipe with its globs and ids (--recipe FILE); where source and target are both "
+            "`folder`, say which is meant with --set source.root=DIR or --set target.root=DIR"
+        )
+    raise UsageError(f"layout {layout}: gta5, synthia, cityscapes or folder")
+
+
+def audit(
+    recipe: Recipe, domain: Domain, split: str, labelled: bool | None, progress: Progress
+) -> tuple[CheckReport, Path]:
+    """Check one split and write its skip list; returns the report and the list's file.
+
+    Without `labelled`, labels are looked at where training or evaluation reads them. Raises
+    UsageError for another split than train or val.
+    """
+    checked = _split(split)
+    if labelled is None:
+        labelled = checked == "val" or domain.layout in ("gta5", "synthia") or domain.labels is not None
+    report = check(domain, recipe.classes.build(), checked, labelled=labelled, progress=progress)
+    return report, write_skip_list(cache_folder(recipe.data), domain, report)
+
+
+def comparison(recipe: Recipe, report: CheckReport, other: Domain, progress: Progress) -> Comparison:
+    """The classes of a checked data set beside those of another's labelled split."""
+    split: Split = "train" if other.layout in ("gta5", "synthia") or other.labels is not None else "val"
+    return compare(report, check(other, recipe.classes.build(), split, labelled=True, progress=progress))
+
+
+def write_report(path: Path, report: CheckReport) -> None:
+    """The report as JSON, written whole or not at all."""
+    write_atomic(path, json.dumps(report.to_json(), indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _split(name: str) -> Split:
+    if name == "train":
+        return "train"
+    if name == "val":
+        return "val"
+    raise UsageError(f"--split {name}: train or val (a Cityscapes split of another name is target.split of the recipe)")

@@ -1,0 +1,94 @@
+"""Predictions on images of any size, kept as colour overlays and Cityscapes labelId PNGs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fastuda.classes import ClassSet
+from fastuda.data.cache import make_folder, write_atomic
+from fastuda.data.images import read_colour, read_file
+from fastuda.errors import FastudaError
+from fastuda.pictures import overlay
+from fastuda.trained import Trained
+from fastuda_kernels.pseudo_label import pseudo_label
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Input:
+    """An image file and the name, possibly with folders, that its predictions get."""
+
+    path: Path
+    name: str
+
+
+def find_images(paths: Sequence[Path]) -> list[Input]:
+    """Image files named or found below the folders named, sorted within each folder.
+
+    Raises FastudaError for a path that is not there, a folder without images, or two images whose
+    predictions would overwrite each other.
+    """
+    inputs: list[Input] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            if not found:
+                raise FastudaError(f"{path}: no {', '.join(SUFFIXES)} images in this folder")
+            inputs += [Input(p, str(p.relative_to(path).with_suffix(""))) for p in found]
+        elif path.is_file():
+            inputs.append(Input(path, path.stem))
+        else:
+            raise FastudaError(f"{path}: no such image or folder")
+    by_name: dict[str, Path] = {}
+    for item in inputs:
+        other = by_name.setdefault(item.name, item.path)
+        if other != item.path:
+            raise FastudaError(f"{item.path} and {other} would both become {item.name}; predict them into two folders")
+    return inputs
+
+
+@torch.no_grad()
+def predict(trained: Trained, inputs: Sequence[Input], out: Path, progress: Callable[[int, int], None]) -> None:
+    """Write NAME_overlay.png (colours over the image) and NAME_labelIds.png for each image, at its own size.
+
+    Images are resized bicubic to `eval.size` for the network, as in evaluation (protocol row 23).
+    Raises FastudaError naming an image that cannot be read or a file that cannot be written.
+    """
+    classes = trained.recipe.classes.build()
+    for done, item in enumerate(inputs, start=1):
+        image = read_colour(read_file(item.path), item.path)
+        resized = np.asarray(image.resize(trained.recipe.eval.size, Image.Resampling.BICUBIC))
+        batch = torch.from_numpy(resized.copy())[None].to(trained.device)
+        logits = trained.passes.raw(trained.model, batch).main
+        label = label_at(logits, (image.height, image.width))
+        write_label_ids(out, item.name, label, classes)
+        _write_png(out / f"{item.name}_overlay.png", overlay(np.asarray(image), label, classes))
+        progress(done, len(inputs))
+
+
+def label_at(logits: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Train ids uint8 [H, W] at `size` (height, width) from low-resolution logits [1, C, H', W']."""
+    label, _ = pseudo_label(logits, size)
+    return label[0].cpu().numpy()
+
+
+def write_label_ids(out: Path, name: str, label: NDArray[np.uint8], classes: ClassSet) -> None:
+    """NAME_labelIds.png: train ids [H, W] as Cityscapes labelIds (train ids for classes that are not its own)."""
+    _write_png(out / f"{name}_labelIds.png", classes.label_id_table()[label])
+
+
+def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    make_folder(path.parent)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    write_atomic(path, buffer.getvalue())

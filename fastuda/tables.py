@@ -1,0 +1,105 @@
+"""Results as tables on the console."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from fastuda.data.check import CheckReport, Comparison
+from fastuda.datasets import Datasets
+from fastuda.metrics import Scores
+
+
+def score_table(results: dict[str, Any]) -> Table:
+    """Per-class IoU of a run's stages beside one another, with the mean and the gain; from results.json."""
+    stages = [stage for stage in ("source_only", "adapted") if stage in results]
+    table = Table(title=f"IoU on the target's evaluation split, percent ({results[stages[-1]]['protocol']} protocol)")
+    table.add_column("class")
+    for stage in stages:
+        table.add_column(stage.replace("_", " "), justify="right")
+    if len(stages) == 2:
+        table.add_column("gain", justify="right")
+    for name in results[stages[0]]["iou"]:
+        _add_row(table, name, [results[stage]["iou"][name] for stage in stages])
+    table.add_section()
+    _add_row(table, "mIoU (last)", [results[stage]["last"]["miou"] for stage in stages])
+    for subset in results[stages[-1]]["last"]["subsets"]:
+        _add_row(table, f"mIoU, {subset} classes", [results[stage]["last"]["subsets"][subset] for stage in stages])
+    _add_row(table, "mIoU (best*)", [results[stage]["best"]["miou"] for stage in stages])
+    table.caption = "* chosen on the evaluation set, as the paper does; `last` is the honest one"
+    return table
+
+
+def _add_row(table: Table, name: str, values: list[float | None]) -> None:
+    cells = [_cell(value) for value in values]
+    if len(values) == 2:
+        before, after = values
+        cells.append("" if before is None or after is None else f"{after - before:+.2f}")
+    table.add_row(name, *cells)
+
+
+def protocol_table(scores: dict[str, Scores]) -> Table:
+    """Per-class IoU, means and accuracies of one model, a column a protocol (protocol row 23)."""
+    table = Table(title="IoU, percent")
+    table.add_column("class")
+    for protocol in scores:
+        table.add_column(protocol, justify="right")
+    columns = [one.to_json() for one in scores.values()]
+    for name in columns[0]["iou"]:
+        table.add_row(name, *(_cell(column["iou"][name]) for column in columns))
+    table.add_section()
+    for key, title in (("miou", "mIoU"), ("pixel_accuracy", "pixel accuracy"), ("mean_accuracy", "mean accuracy")):
+        table.add_row(title, *(_cell(column[key]) for column in columns))
+    for subset in columns[0]["subsets"]:
+        table.add_row(f"mIoU, {subset} classes", *(_cell(column["subsets"][subset]) for column in columns))
+    table.caption = "full: at the label's own size; released: label resized to the network's input, as the authors did"
+    return table
+
+
+def check_tables(report: CheckReport) -> list[Table]:
+    """The faults of a checked data set, if any, and its class histogram, if it is labelled."""
+    tables = []
+    if report.problems:
+        faults = Table("sample", "fault", "file", "what is wrong", title="Faults")
+        for problem in report.problems:
+            faults.add_row(problem.sample or "–", problem.kind, problem.file, problem.detail)
+        tables.append(faults)
+    if report.pixels:
+        total = max(sum(report.pixels.values()), 1)
+        histogram = Table("class", "pixels", "share", title="Classes")
+        for name, pixels in report.pixels.items():
+            histogram.add_row(name, f"{pixels:,}", f"{100 * pixels / total:.2f} %" if pixels else "[red]absent[/red]")
+        histogram.add_row("ignored", f"{report.ignored_pixels:,}", "")
+        tables.append(histogram)
+    return tables
+
+
+def comparison_table(gaps: Comparison) -> Table:
+    """Classes that only one of two data sets has, and how their shares differ."""
+    table = Table("class", "gap", title="Class gaps")
+    for names, gap in (
+        (gaps.only_in_source, "only in the first"),
+        (gaps.only_in_target, "only in the other"),
+        (gaps.missing_in_both, "in neither"),
+    ):
+        for name in names:
+            table.add_row(name, f"[red]{gap}[/red]")
+    for name, ratio in gaps.share_ratios.items():
+        table.add_row(name, f"{ratio:.2f} times the share")
+    if gaps.note:
+        table.caption = gaps.note
+    return table
+
+
+def packed_table(data: Datasets) -> Table:
+    """Where the packed splits lie, and how many samples they hold."""
+    table = Table("split", "samples", "skipped", "size", "folder")
+    for name, packed in (("source", data.source), ("target", data.target), ("evaluation", data.evaluation)):
+        size = f"{packed.size[0]}×{packed.size[1]}"
+        table.add_row(name, str(len(packed)), str(packed.num_skipped), size, str(packed.folder))
+    return table
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

@@ -1,0 +1,74 @@
+"""A trained model to use: from a run's folder, a file of fastuda's, or released weights; with the recipe it needs."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fastuda.errors import FastudaError
+from fastuda.method.network import Passes
+from fastuda.model.build import read_model
+from fastuda.model.deeplab import DeepLabV2
+from fastuda.recipe import Recipe
+from fastuda.recipe_file import load_recipe, recipe_of
+from fastuda.run_folder import RunFolder
+from fastuda.runtime import choose_device
+
+_RELEASED_RECIPES = {19: "gta2cs-released", 16: "syn2cs"}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model in eval mode, and what it takes to use it."""
+
+    model: DeepLabV2
+    recipe: Recipe
+    passes: Passes
+    device: torch.device
+    file: Path
+
+
+def load_trained(
+    run_or_weights: Path, *, stage: str = "adapted", which: str = "last", recipe: str | None = None, device: str | None
+) -> Trained:
+    """Load a run's `stage` (`adapted`, `source_only`) at `which` (`last`, `best`), or a weights file.
+
+    fastuda's files carry their recipe. Released weights take `recipe`, or without one the preset of
+    their class count (19: gta2cs-released, 16: syn2cs). Raises FastudaError when there is no such model.
+    """
+    file = _model_file(run_or_weights, stage, which)
+    torch_device = choose_device(device)
+    model, imported = read_model(file, torch_device)
+    if recipe is not None:
+        found = load_recipe(recipe)
+    elif "recipe" in imported.metadata:
+        found = recipe_of(tomllib.loads(imported.metadata["recipe"]), str(file))
+    elif model.num_classes in _RELEASED_RECIPES:
+        found = load_recipe(_RELEASED_RECIPES[model.num_classes])
+    else:
+        raise FastudaError(
+            f"{file}: these weights know {model.num_classes} classes and do not say which; name them with --recipe"
+        )
+    num_classes = len(found.classes.build())
+    if num_classes != model.num_classes:
+        raise FastudaError(
+            f"{file}: the model has {model.num_classes} classes, the recipe {num_classes}; choose another --recipe"
+        )
+    found = found.model_copy(update={"model": found.model.model_copy(update={"input": imported.input})})
+    return Trained(model, found, Passes.of(found, torch_device), torch_device, file)
+
+
+def _model_file(path: Path, stage: str, which: str) -> Path:
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise FastudaError(f"{path}: no such run folder or weights file")
+    file = RunFolder(path).model(stage, which)
+    if not file.exists():
+        known = sorted(p.name for p in RunFolder(path).checkpoints.glob("*-*.safetensors"))
+        there = f"there are {', '.join(known)}" if known else "it holds no evaluated model yet"
+        raise FastudaError(f"{path}: no {file.name} in this run; {there}")
+    return file
