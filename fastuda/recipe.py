@@ -358,8 +358,8 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of initialisation, shuffling, augmentation and mixing."""
     classes: Classes = Classes()
-    source: Domain = Domain(layout="gta5")
-    target: Domain = Domain(layout="cityscapes")
+    source: Domain
+    target: Domain
     demo: Demo | None = None
     data: Data = Data()
     views: Views = Views()

@@ -1,0 +1,264 @@
+"""Whole runs on a tiny drawn demo: what they leave behind, how they stop, resume and fail."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import load_file
+
+import fastuda.model.weights as weights_module
+import fastuda.train as train_module
+from fastuda.display import Display
+from fastuda.errors import FastudaError, UsageError
+from fastuda.recipe import Recipe
+from fastuda.recipe_file import load_recipe
+from fastuda.runtime import StoppedError
+from fastuda.train import train
+
+TINY = [
+    "demo.num_source=6",
+    "demo.num_source_val=1",
+    "demo.num_target=5",
+    "demo.num_val=3",
+    "demo.size=[64, 32]",
+    "views.source_size=[64, 32]",
+    "views.target_size=[64, 32]",
+    "views.crop_size=[32, 32]",
+    "eval.size=[64, 32]",
+    "model.width=0.125",
+    "warmup.iterations=4",
+    "train.iterations=6",
+    "train.evaluate_every=3",
+    "train.log_every=2",
+    "runtime.loader_threads=1",
+]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def tiny(cache: Path) -> Callable[..., Recipe]:
+    def build(*settings: str) -> Recipe:
+        return load_recipe("demo", [*TINY, f"data.cache={cache}", *settings])
+
+    return build
+
+
+def run(recipe: Recipe, path: Path, **options: Any) -> tuple[dict[str, Any], str]:
+    """Results and console output of a run on the CPU."""
+    out = io.StringIO()
+    results = train(recipe, path, name="demo", device="cpu", display=Display(Console(file=out, width=300)), **options)
+    return results, out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, dict[str, Any], str]:
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    results, output = run(load_recipe("demo", [*TINY, f"data.cache={cache}"]), path)
+    return path, results, output
+
+
+def test_a_run_leaves_recipe_log_events_checkpoints_pictures_and_results(finished: Any) -> None:
+    path, results, _ = finished
+    assert load_recipe(str(path / "recipe.toml")).train.iterations == 6
+    assert json.loads((path / "results.json").read_text()) == results
+    assert list((path / "tensorboard").iterdir())
+    models = {f"{stage}-{which}.safetensors" for stage in ("source_only", "adapted") for which in ("last", "best")}
+    assert {p.name for p in (path / "checkpoints").iterdir()} == {*models, "last.state.safetensors"}
+    with Image.open(path / "pictures" / "comparison.png") as picture:
+        assert picture.width > 4 * 400
+    assert not [p for p in path.rglob("*") if p.name.endswith(".part")]
+
+
+def test_results_name_scores_versions_data_and_seconds(finished: Any) -> None:
+    _, results, _ = finished
+    for stage, iteration in (("source_only", 4), ("adapted", 6)):
+        scores = results[stage]
+        assert scores["last"]["iteration"] == iteration
+        assert scores["miou"] == scores["last"]["miou"]
+        assert scores["protocol"] == "full"
+        assert set(scores["iou"]) == set(load_recipe("demo").classes.build().names)
+        known = [value for value in scores["iou"].values() if value is not None]
+        assert scores["miou"] == pytest.approx(sum(known) / len(known), abs=1e-3)
+        assert set(scores["last"]["by_protocol"]) == {"full", "released"}
+        assert scores["best"]["miou"] >= scores["last"]["miou"]
+        assert scores["best"]["chosen_on"] == "evaluation set"
+        assert results["seconds"][stage] > 0
+    assert results["seed"] == 0
+    assert {"torch", "nvidia-dali-cuda130", "fastuda"} <= set(results["versions"])
+    assert len(set(results["data"].values())) == 3
+
+
+def test_the_log_has_every_loss_of_the_method_and_every_evaluation(finished: Any) -> None:
+    rows = [json.loads(line) for line in (finished[0] / "log.jsonl").read_text().splitlines()]
+    adapted = [row for row in rows if row["stage"] == "adapted" and "losses" in row]
+    assert [row["iteration"] for row in adapted] == [2, 4, 6]
+    assert set(adapted[0]["losses"]) == {"source", "mix", "htcm", "pixel", "prototype", "total"}
+    assert [row["iteration"] for row in rows if "scores" in row] == [3, 4, 3, 6]
+
+
+def test_the_progress_line_tells_pace_losses_score_and_the_papers_hours(finished: Any) -> None:
+    assert "adaptation 6/6 · " in finished[2]
+    last = next(line for line in finished[2].splitlines() if line.startswith("adaptation 6/6"))
+    for part in (" it/s", "prototype ", "mIoU ", " left", "250k iterations take", "(paper: 63 h)"):
+        assert part in last
+
+
+def test_an_existing_run_folder_is_refused_and_left_alone(finished: Any, tiny: Callable[..., Recipe]) -> None:
+    path = finished[0]
+    before = {p: p.stat().st_mtime_ns for p in path.rglob("*")}
+    with pytest.raises(FastudaError, match=r"whole: exists already; continue it with --resume"):
+        run(tiny(), path)
+    assert {p: p.stat().st_mtime_ns for p in path.rglob("*")} == before
+
+
+def test_the_run_needs_no_network(tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the demo opened a socket")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    # Another data folder, so that drawing and packing run under the ban as well.
+    results, _ = run(tiny(f"data.cache={tmp_path / 'own cache'}", "train.iterations=1"), tmp_path / "run")
+    assert results["adapted"]["last"]["iteration"] == 1
+
+
+def _state(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path / "checkpoints" / "last.state.safetensors")
+
+
+@pytest.mark.parametrize(("stage", "at"), [("warm-up", 1), ("warm-up", 3), ("adaptation", 2), ("adaptation", 5)])
+def test_a_stopped_and_resumed_run_ends_in_the_same_bits(
+    stage: str, at: int, finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    name = "warmup_step" if stage == "warm-up" else "adaptation_step"
+    original, calls = getattr(train_module, name), []
+
+    def interrupted(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, name, interrupted)
+        with pytest.raises(StoppedError, match=f"SIGTERM: stopped at iteration {at} of the {stage}.*--resume"):
+            run(tiny(), path)
+    results, _ = run(tiny(), path, resume=True)
+
+    expected, got = _state(finished[0]), _state(path)
+    assert expected.keys() == got.keys()
+    assert [key for key in expected if not torch.equal(expected[key], got[key])] == []
+    assert results["adapted"]["iou"] == finished[1]["adapted"]["iou"]
+    assert results["source_only"]["iou"] == finished[1]["source_only"]["iou"]
+
+
+def test_resuming_a_finished_run_trains_nothing_and_keeps_its_results(
+    finished: Any, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "adaptation_step", None)
+    results, _ = run(tiny(), finished[0], resume=True)
+    assert results["adapted"] == finished[1]["adapted"]
+
+
+def test_resuming_with_another_recipe_names_the_field(finished: Any, tiny: Callable[..., Recipe]) -> None:
+    with pytest.raises(UsageError, match=r"method\.tau: the run has 0\.95, you ask for 0\.5"):
+        run(tiny("method.tau=0.5"), finished[0], resume=True)
+
+
+def test_resuming_where_nothing_ran_says_so(tmp_path: Path, tiny: Callable[..., Recipe]) -> None:
+    with pytest.raises(FastudaError, match="no run to resume here"):
+        run(tiny(), tmp_path / "none", resume=True)
+
+
+def test_init_skips_the_warm_up_and_starts_from_that_network(
+    finished: Any, tmp_path: Path, tiny: Callable[..., Recipe]
+) -> None:
+    init = finished[0] / "checkpoints" / "source_only-last.safetensors"
+    results, output = run(tiny(), tmp_path / "run", init=init)
+    assert "source_only" not in results
+    assert "Warm-up" not in output
+    expected, got = _state(finished[0]), _state(tmp_path / "run")
+    assert all(torch.equal(expected[key], got[key]) for key in expected)
+
+
+def test_another_seed_gives_another_run(finished: Any, tmp_path: Path, tiny: Callable[..., Recipe]) -> None:
+    run(tiny("seed=1"), tmp_path / "run")
+    expected, got = _state(finished[0]), _state(tmp_path / "run")
+    key = "student.backbone.layer4.0.conv1.weight"
+    assert not torch.equal(expected[key], got[key])
+
+
+def test_a_non_finite_loss_names_iteration_and_samples_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = train_module.adaptation_step, []
+
+    def broken(state: Any, source: Any, target: Any, *rest: Any) -> Any:
+        calls.append((source.names, target.names))
+        if len(calls) == 5:
+            with torch.no_grad():
+                state.student.head.branches[0].bias.fill_(torch.nan)
+        return original(state, source, target, *rest)
+
+    monkeypatch.setattr(train_module, "adaptation_step", broken)
+    with pytest.raises(FastudaError) as caught:
+        run(tiny(), tmp_path / "run")
+    message = str(caught.value)
+    assert "not finite at iteration 5 of the adaptation" in message
+    for name in (*calls[4][0], *calls[4][1]):
+        assert name in message
+    assert "the last good checkpoint, of iteration 3, is kept" in message
+    kept = load_file(tmp_path / "run" / "checkpoints" / "adapted-last.safetensors")
+    assert all(torch.isfinite(value).all() for value in kept.values() if value.is_floating_point())
+
+
+def test_a_full_disk_while_saving_leaves_no_half_checkpoint(
+    tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(weights_module.os, "fsync", full)
+    with pytest.raises(FastudaError, match=r"source_only-last\.safetensors: cannot be written: No space left"):
+        run(tiny(), tmp_path / "run")
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_statistics_gathered_on_target_images_change_the_adapted_model_alone(
+    finished: Any, tmp_path: Path, tiny: Callable[..., Recipe]
+) -> None:
+    run(tiny("eval.batch_norm='target'"), tmp_path / "run")
+    for stage, differs in (("source_only", False), ("adapted", True)):
+        file = f"checkpoints/{stage}-last.safetensors"
+        mean = "backbone.layer4.1.bn2.running_mean"
+        assert torch.equal(load_file(finished[0] / file)[mean], load_file(tmp_path / "run" / file)[mean]) != differs
+
+
+@pytest.mark.parametrize("recipe", ["gta2cs-released", "gta2cs-edge", "gta2cs-fast"])
+def test_other_recipes_train_on_the_same_data(
+    recipe: str, finished: Any, cache: Path, tmp_path: Path
+) -> None:
+    own = load_recipe(str(finished[0] / "recipe.toml"))
+    settings = [s for s in TINY if not s.startswith("demo.")]
+    roots = [f"source.root={own.source.root}", f"target.root={own.target.root}"]
+    extra = ["model.depth=18", "model.weights=random", f"data.cache={cache}", "train.iterations=2", "warmup.iterations=1"]
+    results, _ = run(load_recipe(recipe, [*settings, *roots, *extra]), tmp_path / "run")
+    assert np.isfinite(results["adapted"]["miou"])
