@@ -1,7 +1,7 @@
 """What a run is: every setting, its type, its range and its default, in one place.
 
 The defaults are the paper's GTA5 → Cityscapes run; "protocol row N" in the field docstrings refers
-to the rows of the table in README.md's "Protocol" section.
+to the rows of the table in `method/PROTOCOL.md`.
 """
 
 from __future__ import annotations

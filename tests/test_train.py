@@ -253,12 +253,16 @@ def test_statistics_gathered_on_target_images_change_the_adapted_model_alone(
 
 
 @pytest.mark.parametrize("recipe", ["gta2cs-released", "gta2cs-edge", "gta2cs-fast"])
-def test_other_recipes_train_on_the_same_data(
-    recipe: str, finished: Any, cache: Path, tmp_path: Path
-) -> None:
+def test_other_recipes_train_on_the_same_data(recipe: str, finished: Any, cache: Path, tmp_path: Path) -> None:
     own = load_recipe(str(finished[0] / "recipe.toml"))
     settings = [s for s in TINY if not s.startswith("demo.")]
     roots = [f"source.root={own.source.root}", f"target.root={own.target.root}"]
-    extra = ["model.depth=18", "model.weights=random", f"data.cache={cache}", "train.iterations=2", "warmup.iterations=1"]
+    extra = [
+        "model.depth=18",
+        "model.weights=random",
+        f"data.cache={cache}",
+        "train.iterations=2",
+        "warmup.iterations=1",
+    ]
     results, _ = run(load_recipe(recipe, [*settings, *roots, *extra]), tmp_path / "run")
     assert np.isfinite(results["adapted"]["miou"])

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -16,13 +17,14 @@ Row = dict[str, Any]
 
 
 def stamp(packages: Sequence[str]) -> Row:
-    """What a row needs to be compared later: processor, cores in use, how busy they are, versions, date."""
+    """What a row needs to be compared later: processor, cores in use, how busy they are, versions, commit, date."""
     return {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "load_average": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in packages},
+        "commit": _commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
@@ -40,6 +42,16 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write rows to a JSON file, replacing those of an earlier run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(list(rows), indent=1) + "\n")
+
+
+def _commit() -> str:
+    """The checkout's commit, marked when its files differ from it; `unknown` for an installed package."""
+    here = Path(__file__).parent
+    asked = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(asked, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _cpu_name() -> str:

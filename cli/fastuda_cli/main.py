@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from fastuda_cli import data, doctor, evaluate, predict, recipes, train
+from fastuda_cli import bench, data, doctor, evaluate, predict, recipes, train
 
 app = typer.Typer(
     name="fastuda",
@@ -17,6 +17,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench")
 app.command("recipes")(recipes.recipes)
 app.command("doctor")(doctor.doctor)
 

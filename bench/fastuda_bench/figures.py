@@ -1,0 +1,123 @@
+"""The figures of the project's pages, written between marks from results files, so that none is typed.
+
+A page holds `<!-- figures: NAME -->` … `<!-- /figures -->`; what stands between is replaced by the
+table that NAME makes of its file under `bench/results/`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastuda.errors import FastudaError
+
+PAGES = ("README.md", "fastuda/data/README.md")
+_MARKED = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
+_GTA5_PAIRS = 24_966
+
+
+def stale_pages(root: Path) -> list[str]:
+    """Pages below the repository `root` whose figures are not those of today's results files."""
+    return [page for page in PAGES if _current(root, page) != (root / page).read_text()]
+
+
+def update_pages(root: Path) -> list[str]:
+    """Rewrite the figures of every page that is stale; returns those pages."""
+    stale = stale_pages(root)
+    for page in stale:
+        (root / page).write_text(_current(root, page))
+    return stale
+
+
+def _current(root: Path, page: str) -> str:
+    def replaced(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in _MAKERS:
+            raise FastudaError(f"{page}: no figures are called {name}; there are {', '.join(_MAKERS)}")
+        file, make = _MAKERS[name]
+        path = root / "bench" / "results" / file
+        try:
+            content = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise FastudaError(f"{path}: cannot be read ({error}); {page} makes its figures of it") from error
+        return match[1] + make(content) + match[3]
+
+    return _MARKED.sub(replaced, (root / page).read_text())
+
+
+def _demo(results: dict[str, Any]) -> str:
+    """Source-only beside adapted: the mean and every class of one run of the demo."""
+    before, after = results["source_only"], results["adapted"]
+    rows = [("**mIoU**", f"**{before['miou']:.1f}**", f"**{after['miou']:.1f}**", _gain(before["miou"], after["miou"]))]
+    for name, value in before["iou"].items():
+        other = after["iou"][name]
+        rows.append((name, _number(value), _number(other), _gain(value, other)))
+    minutes = sum(results["seconds"].values()) / 60
+    note = (
+        f"IoU in percent on the labelled target split, seed {results['seed']}, last iteration, {results['device']}; "
+        f"trained in {minutes:.1f} minutes.\n"
+    )
+    return _table(("class", "source only", "adapted", "gain"), rows) + "\n" + note
+
+
+def _prepare(rows: list[dict[str, Any]]) -> str:
+    """Speed, memory and disk of `prepare` a packed format."""
+    lines = [
+        (
+            f"`{row['format']}`",
+            f"{row['pairs_per_second']['median']:.1f}",
+            f"{row['cpu_ms_a_pair']['median']:.0f}",
+            f"{row['peak_rss_mib']['median']:.0f} MiB",
+            f"{row['packed_bytes_a_pair'] / 1e6:.2f} MB",
+            f"{row['packed_bytes_a_pair'] * _GTA5_PAIRS / 1e9:.0f} GB",
+        )
+        for row in rows
+    ]
+    head = ("`data.pack`", "pairs a second", "CPU ms a pair", "peak memory", "a pair on disk", f"{_GTA5_PAIRS:,} pairs")
+    return _table(head, lines) + "\n" + _machine(rows[0])
+
+
+def _formats(rows: list[dict[str, Any]]) -> str:
+    """Bytes, encode and decode cost, and error of each format that was tried."""
+    lines = [
+        (
+            row["format"],
+            f"{row['bytes_an_image'] / 1000:.0f}",
+            f"{row['encode_ms']['median']:.1f}",
+            f"{row['decode_ms']['median']:.1f}",
+            str(row["max_error"]),
+            f"{row['mean_error']:.1f}",
+        )
+        for row in rows
+    ]
+    return (
+        _table(("format", "kB", "encode ms", "decode ms", "max error", "mean error"), lines) + "\n" + _machine(rows[0])
+    )
+
+
+_MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "demo": ("demo.json", _demo),
+    "prepare": ("prepare.json", _prepare),
+    "formats": ("formats.json", _formats),
+}
+
+
+def _machine(row: dict[str, Any]) -> str:
+    key = "pairs_per_second" if "pairs_per_second" in row else "decode_ms"
+    return f"Median of {row[key]['repeats']} on {row['cores']} cores of an {row['cpu']}, {row['date']}.\n"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    rule = ("---", *["---:"] * (len(head) - 1))
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, rule, *rows))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _gain(before: float | None, after: float | None) -> str:
+    return "" if before is None or after is None else f"{after - before:+.1f}"

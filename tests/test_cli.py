@@ -1,0 +1,340 @@
+"""The commands as a user types them: exit codes, messages, files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from fastuda.classes import CITYSCAPES_IDS
+from fastuda.data.demo import draw_demo
+from fastuda_cli.main import app
+
+TINY = [
+    "views.source_size=[64, 32]",
+    "views.target_size=[64, 32]",
+    "views.crop_size=[32, 32]",
+    "eval.size=[64, 32]",
+    "model.width=0.125",
+    "warmup.iterations=2",
+    "train.evaluate_every=2",
+    "runtime.loader_threads=1",
+]
+
+
+def fastuda(*arguments: object) -> tuple[int, str]:
+    """Exit code and everything printed."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def settings(*more: str) -> list[str]:
+    return [part for setting in (*TINY, *more) for part in ("--set", setting)]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTUDA_CACHE", str(tmp_path_factory.getbasetemp() / "cli-cache"))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("drawn") / "demo"
+    draw_demo(root, num_source=9, num_source_val=2, num_target=4, num_val=3, size=(64, 32), workers=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "demo"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTUDA_CACHE", str(tmp_path_factory.getbasetemp() / "cli-cache"))
+        roots = ["--source", drawn / "source", "--target", drawn / "target"]
+        code, output = fastuda("train", "demo", *roots, "--run", run, "--iterations", 2, "--device", "cpu", *settings())
+    assert code == 0, output
+    for part in ("source only", "adapted", "gain", "mIoU (last)", "chosen on the evaluation set", "results.json"):
+        assert part in output
+    return run
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, fastuda_cli.main; print([m for m in ('torch', 'nvidia', 'numpy', 'pydantic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_lists_the_commands() -> None:
+    code, output = fastuda("--help")
+    assert code == 0
+    for command in ("train", "eval", "predict", "data", "bench", "recipes", "doctor"):
+        assert command in output
+
+
+def test_wrong_usage_exits_with_2() -> None:
+    assert fastuda("train")[0] == 2
+    assert fastuda("train", "demo", "--no-such-option")[0] == 2
+    code, output = fastuda("train", "dmo")
+    assert code == 2
+    assert "did you mean demo?" in output
+    code, output = fastuda("train", "demo", "--set", "method.tua=0.5")
+    assert code == 2
+    assert "method.tua: no such field; did you mean tau?" in output
+
+
+def test_cuda_without_a_gpu_is_a_plain_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, output = fastuda("train", "demo", "--device", "cuda")
+    assert code == 1
+    assert "--device cuda: torch finds no usable GPU" in output
+
+
+def test_missing_dali_says_how_to_install_it() -> None:
+    code = (
+        "import sys; sys.modules['nvidia.dali'] = None\n"
+        "from typer.testing import CliRunner; from fastuda_cli.main import app\n"
+        "result = CliRunner().invoke(app, ['train', 'demo']); print(result.output); sys.exit(result.exit_code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "pip install nvidia-dali-cuda130" in done.stdout
+
+
+def test_missing_data_folders_are_named(tmp_path: Path) -> None:
+    code, output = fastuda("train", "gta2cs", "--device", "cpu")
+    assert code == 1
+    assert "no folder is given for the gta5 data: pass --source DIR" in output
+    code, output = fastuda("train", "gta2cs", "--source", tmp_path / "gone", "--device", "cpu")
+    assert code == 1
+    assert "gone: no such folder" in output
+
+
+def test_pretrained_weights_that_are_not_there_are_named(drawn: Path, tmp_path: Path) -> None:
+    roots = ["--source", drawn / "source", "--target", drawn / "target", "--run", tmp_path / "run"]
+    weights = settings(f"model.weights={tmp_path / 'backbone.pth'}")
+    code, output = fastuda("train", "gta2cs", *roots, "--device", "cpu", *weights)
+    assert code == 1
+    assert "backbone.pth: cannot be read: No such file" in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_existing_run_is_refused(trained: Path, drawn: Path) -> None:
+    roots = ["--source", drawn / "source", "--target", drawn / "target"]
+    code, output = fastuda("train", "demo", *roots, "--run", trained, "--iterations", 2, "--device", "cpu", *settings())
+    assert code == 1
+    assert "exists already; continue it with --resume" in output
+
+
+def test_eval_prints_both_protocols_and_equals_the_run(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.json"
+    code, output = fastuda("eval", trained, "--device", "cpu", "--json", out)
+    assert code == 0
+    for part in ("full", "released", "mIoU", "pixel accuracy", "mean accuracy"):
+        assert part in output
+    results = json.loads((trained / "results.json").read_text())
+    assert json.loads(out.read_text())["full"]["iou"] == results["adapted"]["iou"]
+
+
+def test_eval_scores_another_data_set_in_its_own_layout(trained: Path, drawn: Path) -> None:
+    code, output = fastuda("eval", trained, "--target", drawn / "source_val", "--layout", "gta5", "--device", "cpu")
+    assert code == 0
+    assert "evaluation: 2 samples" in output or "mIoU" in output
+    code, output = fastuda("eval", trained, "--layout", "gta5")
+    assert code == 2
+    assert "say where that data set lies with --target DIR" in output
+
+
+def test_saved_predictions_score_as_eval_says(trained: Path, drawn: Path, tmp_path: Path) -> None:
+    code, _ = fastuda("eval", trained, "--device", "cpu", "--save-predictions", tmp_path, "--json", tmp_path / "s.json")
+    assert code == 0
+    labels = sorted((drawn / "target/gtFine/val").rglob("*_gtFine_labelIds.png"))
+    predictions = sorted(tmp_path.rglob("*_labelIds.png"))
+    assert len(predictions) == len(labels) == 3
+    right = counted = 0
+    for label_file, prediction_file in zip(labels, predictions, strict=True):
+        label, prediction = (np.asarray(Image.open(file)) for file in (label_file, prediction_file))
+        assert prediction.shape == label.shape
+        known = np.isin(label, list(CITYSCAPES_IDS))
+        right += int((label == prediction)[known].sum())
+        counted += int(known.sum())
+    assert 100 * right / counted == pytest.approx(
+        json.loads((tmp_path / "s.json").read_text())["full"]["pixel_accuracy"], abs=1e-3
+    )
+
+
+def test_predict_writes_overlay_and_label_ids_at_the_images_own_size(trained: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    Image.new("RGB", (90, 41), (120, 130, 140)).save(photo)
+    code, _ = fastuda("predict", trained, photo, "--out", tmp_path / "out", "--device", "cpu")
+    assert code == 0
+    with (
+        Image.open(tmp_path / "out/photo_labelIds.png") as label,
+        Image.open(tmp_path / "out/photo_overlay.png") as overlay,
+    ):
+        assert label.size == overlay.size == (90, 41)
+        assert set(np.unique(np.asarray(label))) <= set(CITYSCAPES_IDS)
+    code, output = fastuda("predict", trained, tmp_path / "none.png", "--out", tmp_path / "out", "--device", "cpu")
+    assert code == 1
+    assert "none.png: no such image or folder" in output
+
+
+def test_show_writes_a_contact_sheet(trained: Path, drawn: Path, tmp_path: Path) -> None:
+    roots = ["--source", drawn / "source", "--target", drawn / "target"]
+    for model in ([], ["--model", trained]):
+        out = tmp_path / f"{len(model)}.png"
+        code, output = fastuda("data", "show", "demo", *roots, *model, "--out", out, "--device", "cpu", *settings())
+        assert code == 0
+        assert ("pseudo-labels are unknown" in output) == (not model)
+        with Image.open(out) as sheet:
+            assert sheet.width > 11 * 400
+
+
+def test_prepare_packs_ahead(drawn: Path) -> None:
+    roots = ["--source", drawn / "source", "--target", drawn / "target"]
+    code, output = fastuda("data", "prepare", "demo", *roots, *settings())
+    assert code == 0
+    assert "evaluation" in output
+
+
+def test_data_demo_draws_and_refuses_a_foreign_folder(tmp_path: Path) -> None:
+    counts = [
+        "--num-source",
+        1,
+        "--num-source-val",
+        1,
+        "--num-target",
+        1,
+        "--num-val",
+        1,
+        "--width",
+        64,
+        "--height",
+        32,
+    ]
+    assert fastuda("data", "demo", tmp_path / "new", *counts)[0] == 0
+    assert (tmp_path / "new/source/images/00001.png").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("precious")
+    code, output = fastuda("data", "demo", tmp_path / "mine", *counts)
+    assert code == 1
+    assert "mine" in output
+    assert (tmp_path / "mine/thesis.txt").read_text() == "precious"
+
+
+@pytest.fixture
+def faulty(drawn: Path, tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A GTA5 folder with one of each fault; file stem → the fault that `check` must name."""
+    root = tmp_path / "faulty"
+    shutil.copytree(drawn / "source", root)
+    images, labels = root / "images", root / "labels"
+    (labels / "00001.png").unlink()
+    (images / "00002.png").write_bytes((images / "00002.png").read_bytes()[:400])
+    (images / "00003.png").write_bytes(b"this is no image at all")
+    (labels / "00004.png").write_bytes(b"")
+    Image.open(labels / "00005.png").convert("RGB").save(labels / "00005.png")
+    Image.open(labels / "00006.png").resize((60, 30)).save(labels / "00006.png")
+    wrong = np.asarray(Image.open(labels / "00007.png")).copy()
+    wrong[3, 4] = 200
+    Image.fromarray(wrong).save(labels / "00007.png")
+    train_ids = np.where(np.arange(64 * 32).reshape(32, 64) % 7 == 0, 255, np.arange(64) % 19).astype(np.uint8)
+    Image.fromarray(train_ids).save(labels / "00008.png")
+    faults = {
+        "00001": "no label", "00002": "truncated", "00003": "undecodable", "00004": "empty", "00005": "mode",
+        "00006": "size", "00007": "value", "00008": "train ids",
+    }  # fmt: skip
+    return root, faults
+
+
+def test_check_names_one_of_each_fault_and_train_skips_exactly_those(
+    faulty: tuple[Path, dict[str, str]], drawn: Path, tmp_path: Path
+) -> None:
+    root, faults = faulty
+    report_file = tmp_path / "report.json"
+    code, output = fastuda("data", "check", "gta5", root, "--json", report_file)
+    assert code == 1
+    report = json.loads(report_file.read_text())
+    found: dict[str, list[dict[str, Any]]] = {}
+    for problem in report["problems"]:
+        found.setdefault(Path(problem["file"]).stem, []).append(problem)
+    assert set(found) == set(faults)
+    for stem, fault in faults.items():
+        assert any(fault in f"{problem['kind']} {problem['detail']}" for problem in found[stem]), (stem, found[stem])
+        assert stem in output
+    assert report["skip"] == [stem for stem in faults if stem != "00001"]
+
+    run = tmp_path / "run"
+    roots = ["--source", root, "--target", drawn / "target", "--run", run]
+    code, output = fastuda("train", "demo", *roots, "--iterations", 1, "--device", "cpu", *settings())
+    assert code == 0, output
+    results = json.loads((run / "results.json").read_text())
+    assert results["num_skipped"] == {"source": 7, "target": 0}
+
+
+def test_training_on_an_unchecked_faulty_folder_names_the_file_and_the_remedy(drawn: Path, tmp_path: Path) -> None:
+    root = tmp_path / "source"
+    shutil.copytree(drawn / "source", root)
+    (root / "images/00002.png").write_bytes(b"junk")
+    roots = ["--source", root, "--target", drawn / "target", "--run", tmp_path / "run"]
+    code, output = fastuda("train", "demo", *roots, "--device", "cpu", *settings())
+    assert code == 1
+    assert "images/00002.png" in output
+    assert "fastuda data check gta5" in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sound_folder_passes_the_check_and_shows_class_gaps(drawn: Path) -> None:
+    compare = ["--compare", "cityscapes", drawn / "target"]
+    code, output = fastuda("data", "check", "gta5", drawn / "source", *compare)
+    assert code == 0
+    assert "9 samples, all sound" in output
+    assert "Class gaps" in output
+
+
+def test_a_pickle_with_code_in_it_does_not_run(drawn: Path, tmp_path: Path) -> None:
+    import pickle
+
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    (tmp_path / "bomb.pth").write_bytes(pickle.dumps(Bomb()))
+    code, output = fastuda("eval", tmp_path / "bomb.pth", "--target", drawn / "target", "--device", "cpu")
+    assert code == 1
+    assert "none of it was run" in output
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_of_another_class_count_are_refused_as_init(trained: Path, drawn: Path, tmp_path: Path) -> None:
+    init = trained / "checkpoints/adapted-last.safetensors"
+    roots = ["--source", drawn / "source", "--target", drawn / "target", "--run", tmp_path / "run"]
+    sixteen = settings("classes.preset='cityscapes16'")
+    code, output = fastuda("train", "demo", *roots, "--init", init, "--device", "cpu", *sixteen)
+    assert code == 1
+    assert "19 classes, the recipe 16" in output
+
+
+def test_recipes_lists_and_shows() -> None:
+    code, output = fastuda("recipes")
+    assert code == 0
+    assert "gta2cs-edge" in output
+    code, output = fastuda("recipes", "gta2cs")
+    assert code == 0
+    assert "tau = 0.95" in output
+
+
+def test_doctor_reports_and_fails_only_when_something_is_missing(drawn: Path, tmp_path: Path) -> None:
+    code, output = fastuda("doctor", "--gta5", drawn / "source")
+    assert code == 0
+    assert "9 samples" in output
+    assert fastuda("doctor", "--gta5", tmp_path / "gone")[0] == 1
