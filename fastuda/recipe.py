@@ -6,8 +6,9 @@ to the rows of the table in `method/PROTOCOL.md`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -40,6 +41,11 @@ class Classes(Section):
         """The class list; raises ValueError when names repeat or the palette's length differs."""
         names = self.names or PRESETS[self.preset or "cityscapes19"]
         return ClassSet.of(names, self.palette)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_win(cls, table: Any) -> Any:
+        return {**table, "preset": None} if isinstance(table, Mapping) and table.get("names") else table
 
     @model_validator(mode="after")
     def _check(self) -> Classes:
@@ -231,6 +237,8 @@ class Method(Section):
 
     teacher: Literal["student", "ema"] = "student"
     """Who makes the pseudo-labels."""
+    teacher_batch_norm: Literal["batch", "running"] = "batch"
+    """The teacher's BatchNorm statistics: its batch's own (the paper), or the student's running ones."""
     tau: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Confidence threshold of HTCM and of the prototypes."""
     mixed_weight: NonNegative = 0.1

@@ -46,18 +46,21 @@ def preset_text(name: str) -> str:
     """The TOML text of a preset; raises UsageError naming the nearest preset."""
     if name not in preset_names():
         raise UsageError(f"no recipe is called {name!r}{_nearest(name, preset_names())}; `fastuda recipes` lists them")
-    return (resources.files("fastuda") / "recipes" / f"{name}.toml").read_text()
+    return (resources.files("fastuda") / "recipes" / f"{name}.toml").read_text("utf-8")
 
 
 def _read_table(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    if name_or_path in seen:
-        raise UsageError(f"recipe {name_or_path} is its own base: {' -> '.join((*seen, name_or_path))}")
     path = Path(name_or_path)
+    identity = str(path.resolve()) if path.suffix == ".toml" else name_or_path
+    if identity in seen:
+        raise UsageError(f"recipe {name_or_path} is its own base: {' -> '.join((*seen, identity))}")
     if path.suffix == ".toml":
         try:
-            text = path.read_text()
+            text = path.read_text("utf-8")
         except OSError as error:
             raise UsageError(f"{path}: cannot read this recipe ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path}: cannot read this recipe (not UTF-8 text: {error})") from error
     else:
         text = preset_text(name_or_path)
     try:
@@ -71,7 +74,7 @@ def _read_table(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise UsageError(f"{name_or_path}: base must be a recipe's name or path, not {base!r}")
     if base.endswith(".toml") and path.suffix == ".toml":
         base = str(path.parent / base)
-    return _merged(_read_table(base, (*seen, name_or_path)), table)
+    return _merged(_read_table(base, (*seen, identity)), table)
 
 
 # Tables that mean one thing as a whole: a derived recipe replaces them, it does not add to them.
@@ -84,12 +87,12 @@ def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping) and isinstance(result.get(key), dict) and key not in _WHOLE:
             if "layout" in value and value["layout"] != result[key].get("layout"):
                 result[key] = dict(value)  # another layout shares no field with the base's
+            elif key == "classes" and ("preset" in value or "names" in value):
+                result[key] = dict(value)  # another class list has its own colours
             else:
                 result[key] = _merged(result[key], value)
         else:
             result[key] = value
-    if "names" in result.get("classes", {}) and "preset" not in change.get("classes", {}):
-        result["classes"] = {k: v for k, v in result["classes"].items() if k != "preset"}
     return result
 
 
@@ -108,6 +111,9 @@ def _apply(table: dict[str, Any], setting: str) -> None:
             raise UsageError(f"--set {setting}: {section} is a value, not a section")
         table = inner
     table[field] = value
+    if sections == ["classes"] and field == "preset":
+        table.pop("names", None)
+        table.pop("palette", None)
 
 
 def recipe_of(table: Mapping[str, Any], origin: str) -> Recipe:

@@ -64,8 +64,8 @@ def mixed_views(
     student: DeepLabV2, source: DomainBatch, target: DomainBatch, pseudo: PseudoLabels, recipe: Recipe, passes: Passes
 ) -> MixedViews:
     """Mix the crops and run the student on each mixed image that a loss needs: weak, strong, HTCM, in this order."""
-    kept_outside: KeepPasted = "everywhere" if recipe.edge.enabled else "nowhere"
-    st = hts = mix_crops(source, target, pseudo, recipe, passes, kept_outside)
+    keep: KeepPasted = "everywhere" if recipe.edge.enabled else "nowhere"
+    st = hts = mix_crops(source, target, pseudo, recipe, passes, keep)
     auxiliary_label = st.label_auxiliary
     weak = strong = hts_logits = hts_weak = None
 
@@ -75,8 +75,8 @@ def mixed_views(
         if recipe.auxiliary.labels == "prediction":
             auxiliary_label = own.two_head
         if recipe.htcm.from_ == "mixed":
-            pseudo = own
-            hts = mix_crops(source, target, pseudo, recipe, passes, "everywhere" if recipe.edge.enabled else "inside")
+            pseudo, keep = own, "everywhere" if recipe.edge.enabled else "inside"
+            hts = mix_crops(source, target, pseudo, recipe, passes, keep)
     if recipe.mix.enabled:
         strong = passes.normalised(student, st.strong)
     if recipe.htcm.enabled:
@@ -88,7 +88,7 @@ def mixed_views(
             pseudo,
             recipe,
             passes,
-            kept_outside,
+            keep,
         )
         hts_weak = passes.normalised(student, calm.hts)
     return MixedViews(st, hts, auxiliary_label, weak, strong, hts_logits, hts_weak)

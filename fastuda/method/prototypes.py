@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,8 +25,9 @@ def prototypes(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         any position. Rows of absent classes are zero.
     """
     num_classes = logits.shape[1]
-    nearest = F.interpolate(labels[:, None].float(), size=logits.shape[-2:], mode="nearest")[:, 0].long()
-    member = F.one_hot(nearest.clamp(max=num_classes).flatten(1), num_classes + 1)[..., :num_classes].float()
+    nearest = F.interpolate(labels[:, None].float(), size=logits.shape[-2:], mode="nearest")[:, 0]
+    classes = torch.arange(num_classes, device=labels.device)
+    member = (nearest.flatten(1)[..., None] == classes).float()
     count = member.sum(1)
     total = member.transpose(1, 2) @ logits.flatten(2).transpose(1, 2).float()
     return total / count.clamp(min=1)[..., None], count > 0

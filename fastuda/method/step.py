@@ -44,8 +44,8 @@ def adaptation_step(
     source_loss = _source_loss(state.student, source, recipe, passes)
     source_loss.backward()  # type: ignore[no-untyped-call] # its activations go before the mixed passes come
 
-    teacher = state.student if recipe.method.teacher == "student" else state.averaged.train()
-    pseudo = label_target(teacher, target, passes)
+    pseudo = label_target(_teacher(state, recipe), target, passes)
+    state.student.train()
     losses = mixed_losses(mixed_views(state.student, source, target, pseudo, recipe, passes), recipe)
     if losses:
         weighted_sum(losses, recipe).backward()  # type: ignore[no-untyped-call]
@@ -62,6 +62,13 @@ def _source_loss(student: DeepLabV2, source: DomainBatch, recipe: Recipe, passes
     images, labels = (source.weak, source.label) if source.view is None else (source.view, source.view_label)
     assert labels is not None
     return segmentation_loss(passes.raw(student, images), labels, recipe.auxiliary.weight)
+
+
+def _teacher(state: TrainingState, recipe: Recipe) -> DeepLabV2:
+    """Who makes the pseudo-labels, and with which BatchNorm statistics (protocol row 3)."""
+    if recipe.method.teacher_batch_norm == "running":
+        return state.student.eval() if recipe.method.teacher == "student" else state.evaluation_model()
+    return state.student if recipe.method.teacher == "student" else state.averaged.train()
 
 
 @torch.no_grad()

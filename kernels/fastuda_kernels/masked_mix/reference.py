@@ -64,12 +64,15 @@ def choose_classes(labels: Tensor, keys: Tensor, fraction: float, min_class: int
 
 def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
     """uint8 RGB [B, H, W, 3] → [B, 3, H, W] channels-last; protocol row 20."""
-    values = images.to(torch.float32)
+    channels = images.to(torch.float32).unbind(-1)
     if normalisation.bgr:
-        values = values.flip(-1)
-    mean = values.new_tensor(normalisation.mean)
-    scale = values.new_tensor(normalisation.scale)
-    return ((values - mean) * scale).to(normalisation.dtype).permute(0, 3, 1, 2)
+        channels = channels[::-1]
+    # Mean and scale enter as numbers: a tensor of them would be copied from the host, which waits and cannot be graphed.
+    values = [
+        (channel - mean) * scale
+        for channel, mean, scale in zip(channels, normalisation.mean, normalisation.scale, strict=True)
+    ]
+    return torch.stack(values, dim=-1).to(normalisation.dtype).permute(0, 3, 1, 2)
 
 
 def masked_mix(

@@ -1,0 +1,87 @@
+"""What many tests need: one thread, packed pairs of arrays, a network small enough to train in a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from fastuda.data.pack import Packed
+from fastuda.data.prepare import prepare
+from fastuda.recipe import Data, Domain, Recipe
+from fastuda.recipe_file import load_recipe
+
+Pixels = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Convolutions this small spend their time waiting for the other threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Callable[..., Packed]:
+    """Packs images uint8 [H, W, 3] and labels (train ids) [H, W] as a user's folder would be: named 000, 001, …"""
+
+    def packed(
+        recipe: Recipe,
+        images: Sequence[Pixels],
+        labels: Sequence[Pixels] | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        format: str = "png",
+        own_label_size: bool = False,
+    ) -> Packed:
+        root = tmp_path / "files"
+        for kind, arrays in (("images", images), ("labels", labels or [])):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            for i, pixels in enumerate(arrays):
+                Image.fromarray(pixels).save(root / kind / f"{i:03d}.png")
+        return prepare(
+            Domain(layout="folder", root=root, images="images/*.png", labels="labels/*.png"),
+            "train",
+            size=size or images[0].shape[1::-1],
+            labels="none" if labels is None else "own" if own_label_size else "resized",
+            classes=recipe.classes.build(),
+            data=Data.model_validate({"cache": tmp_path / "cache", "pack": format}),
+            workers=1,
+        )
+
+    return packed
+
+
+@pytest.fixture
+def tiny_recipe() -> Callable[..., Recipe]:
+    """`gta2cs` with a network of a few thousand weights, 19 classes, and whatever settings are added."""
+
+    def build(*settings: str, preset: str = "gta2cs") -> Recipe:
+        tiny = ["model.depth=18", "model.width=0.0625", "model.weights=random", "runtime.loader_threads=1"]
+        return load_recipe(preset, [*tiny, "eval.size=[64, 32]", *settings])
+
+    return build
+
+
+@pytest.fixture
+def console_text() -> Callable[[Any], str]:
+    """What a rich renderable looks like in a wide log file."""
+
+    def text(renderable: Any) -> str:
+        from io import StringIO
+
+        from rich.console import Console
+
+        out = StringIO()
+        Console(file=out, width=200).print(renderable)
+        return out.getvalue()
+
+    return text

@@ -1,0 +1,70 @@
+"""The measurements run, and the pages' figures come from their files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fastuda.errors import FastudaError
+from fastuda_bench.figures import PAGES, stale_pages, update_pages
+from fastuda_bench.formats import format_rows
+from fastuda_bench.prepare import prepare_rows
+from fastuda_bench.results import write_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_pages_figures_are_those_of_the_results_files() -> None:
+    assert stale_pages(ROOT) == [], "run: fastuda bench figures"
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The pages and results of the repository, to change."""
+    for page in PAGES:
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / page, tmp_path / page)
+    shutil.copytree(ROOT / "bench/results", tmp_path / "bench/results")
+    return tmp_path
+
+
+def test_a_changed_result_makes_its_page_stale_and_is_written_into_it(copy: Path) -> None:
+    path = copy / "bench/results/prepare.json"
+    rows = json.loads(path.read_text())
+    rows[0]["pairs_per_second"]["median"] = 123.44
+    path.write_text(json.dumps(rows))
+    assert stale_pages(copy) == ["fastuda/data/README.md"]
+    assert update_pages(copy) == ["fastuda/data/README.md"]
+    assert "| 123.4 |" in (copy / "fastuda/data/README.md").read_text()
+    assert stale_pages(copy) == []
+
+
+def test_an_unknown_mark_and_a_missing_file_are_named(copy: Path) -> None:
+    page = copy / "README.md"
+    page.write_text("<!-- figures: nonsense -->\n<!-- /figures -->\n")
+    with pytest.raises(FastudaError, match="README.md: no figures are called nonsense; there are demo"):
+        stale_pages(copy)
+    page.write_text("<!-- figures: demo -->\n<!-- /figures -->\n")
+    (copy / "bench/results/demo.json").unlink()
+    with pytest.raises(FastudaError, match="demo.json: cannot be read"):
+        stale_pages(copy)
+
+
+def test_prepare_rows_measure_each_format(tmp_path: Path) -> None:
+    (row,) = prepare_rows(2, 1, 1, ("jpeg",))
+    assert row["format"] == "jpeg"
+    assert row["pairs_per_second"]["median"] > 0
+    assert row["peak_rss_mib"]["median"] > 10
+    assert row["commit"]
+    write_rows(tmp_path / "rows.json", [row])
+    assert json.loads((tmp_path / "rows.json").read_text()) == json.loads(json.dumps([row]))
+
+
+def test_format_rows_know_what_is_lossless() -> None:
+    errors = {row["format"]: row["max_error"] for row in format_rows(1, 1)}
+    assert errors["raw"] == 0
+    assert errors["png (fastuda)"] == 0
+    assert any(error > 0 for name, error in errors.items() if "jpeg" in name and "2000" not in name)
