@@ -1,7 +1,7 @@
 """Recipes on disk: presets and users' TOML files, `base` inheritance, `--set`, and errors that name the field.
 
 A preset under `recipes/` (or a user's own TOML file) holds only what differs from the defaults in
-`recipe.py` or from the recipe named by its `base` key.
+the package `recipe` or from the recipe named by its `base` key.
 """
 
 from __future__ import annotations

@@ -1,0 +1,168 @@
+"""Recipe tables about data: classes, domains, where packs go, and what the network sees of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fastuda.classes import PRESETS, ClassSet
+from fastuda.recipe.section import Channel, NonNegative, Positive, Probability, Section, Size
+
+
+class Classes(Section):
+    """The classes that are trained, in order; a class's position is its train id (protocol row 24)."""
+
+    preset: Literal["cityscapes19", "cityscapes16", "cityscapes13"] | None = "cityscapes19"
+    """A known list; left out when `names` is given."""
+    names: tuple[str, ...] | None = None
+    """Your own class names, in order."""
+    palette: tuple[tuple[Channel, Channel, Channel], ...] | None = None
+    """One RGB colour (0-255) a class; Cityscapes' own colours where known, else spread hues."""
+
+    def build(self) -> ClassSet:
+        """The class list; raises ValueError when names repeat or the palette's length differs."""
+        names = self.names or PRESETS[self.preset or "cityscapes19"]
+        return ClassSet.of(names, self.palette)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_win(cls, table: Any) -> Any:
+        return {**table, "preset": None} if isinstance(table, Mapping) and table.get("names") else table
+
+    @model_validator(mode="after")
+    def _check(self) -> Classes:
+        self.build()
+        return self
+
+
+class Domain(Section):
+    """One data set on disk: its layout, its folder, and (for `folder`) where files and ids are."""
+
+    layout: Literal["gta5", "synthia", "cityscapes", "folder"]
+    """How the files lie: a known data set's own way, or `folder` for globs of your own."""
+    root: Path | None = None
+    """The data set's folder; `--source` / `--target` set it. It is only ever read."""
+    split: str = "train"
+    """Cityscapes: the split that training reads."""
+    val_split: str = "val"
+    """Cityscapes: the split that evaluation reads."""
+    listing: Path | None = None
+    """A text file with one sample name a line, to narrow the training samples (protocol row 26)."""
+    images: str | None = None
+    """folder: glob of the training images below `root`, e.g. `images/*.png`."""
+    labels: str | None = None
+    """folder: glob of their label files; what each `*` stands for must agree with the image's."""
+    val_images: str | None = None
+    """folder: glob of the evaluation images."""
+    val_labels: str | None = None
+    """folder: glob of the evaluation labels."""
+    ids: dict[int, str] | None = None
+    """folder: label value → class name; without it, label values are train ids already."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Domain:
+        if self.layout == "folder" and not self.images:
+            raise ValueError('layout "folder" needs `images`, a glob such as "images/*.png"')
+        if self.layout != "folder":
+            given = [k for k in ("images", "labels", "val_images", "val_labels", "ids") if getattr(self, k) is not None]
+            if given:
+                raise ValueError(f'{", ".join(given)}: only for layout "folder", and this is "{self.layout}"')
+        return self
+
+
+class Demo(Section):
+    """How many drawn images `fastuda train demo` makes when no data folder is given."""
+
+    num_source: Positive = 300
+    """Source training images."""
+    num_source_val: Positive = 40
+    """Held-out source images, to measure the domain shift."""
+    num_target: Positive = 300
+    """Unlabelled target training images."""
+    num_val: Positive = 50
+    """Labelled target images for evaluation."""
+    size: Size = (512, 256)
+    """Width and height drawn, pixels."""
+    seed: int = 0
+    """The worlds' seed, apart from the run's own."""
+
+
+class Data(Section):
+    """Where packed copies go, and in which format."""
+
+    cache: Path | None = None
+    """Folder of packed copies; default `$FASTUDA_CACHE`, else `~/.cache/fastuda`."""
+    pack: Literal["png", "jpeg", "raw"] = "png"
+    """Packed image format: `png` and `raw` are lossless, `jpeg` (quality 95) is smallest."""
+
+
+class Views(Section):
+    """What the network sees of an image (protocol rows 1, 2, 5)."""
+
+    source_size: Size = (1280, 720)
+    """Width and height of the whole source view."""
+    target_size: Size = (1280, 640)
+    """Width and height of the whole target view."""
+    whole: bool = True
+    """L_s and pseudo-labels from whole views; false: from the crops alone (`gta2cs-fast`)."""
+    crop_size: Size = (512, 512)
+    """Width and height of the crops that are mixed."""
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    """RandomResizedCrop: range of the crop's share of the view's area."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """RandomResizedCrop: range of width / height before resizing."""
+    flip: Probability = 0.5
+    """Probability of a horizontal flip of the view."""
+    blur: Probability = 0.5
+    """Probability of a Gaussian blur of the view."""
+    blur_radius: NonNegative = 1.0
+    """The blur's radius (standard deviation, pixels) is drawn from U(0, this)."""
+    source_jitter: Probability = 0.0
+    """Probability that the source view of L_s gets the strong view's colours too; 0 in the paper."""
+
+    @field_validator("crop_scale", "crop_ratio")
+    @classmethod
+    def _range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("must be (low, high) with 0 < low <= high")
+        return value
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _share(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[1] > 1:
+            raise ValueError("is a share of the view's area: at most 1")
+        return value
+
+
+class Jitter(Section):
+    """The strong view: photometric changes of the weak crop (protocol row 6, OpenCV units)."""
+
+    probability: Probability = 0.8
+    """Probability of the colour changes together."""
+    brightness: NonNegative = 0.2
+    """Added: U(-b, b) of 255."""
+    contrast: NonNegative = 0.2
+    """Multiplied: 1 + U(-c, c)."""
+    hue: NonNegative = 20
+    """Hue shift, OpenCV units (180 is a full turn)."""
+    saturation: NonNegative = 30
+    """Saturation shift, of 255."""
+    value: NonNegative = 20
+    """Value shift, of 255."""
+    grey: Probability = 0.2
+    """Probability of grey."""
+    blur: Probability = 0.5
+    """Probability of a Gaussian blur."""
+    blur_kernel: Annotated[int, Field(ge=3)] = 5
+    """Largest blur kernel, pixels, odd; sizes from 3 on are drawn alike."""
+
+    @field_validator("blur_kernel")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("a blur kernel is odd")
+        return value

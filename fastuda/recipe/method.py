@@ -1,0 +1,92 @@
+"""Recipe tables about the method: teacher, mixes, losses and their weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from fastuda.recipe.section import NonNegative, Section
+
+
+class Method(Section):
+    """The adaptation losses' weights and the teacher (paper eq. 12; protocol rows 3, 4, 11, 15)."""
+
+    teacher: Literal["student", "ema"] = "student"
+    """Who makes the pseudo-labels."""
+    teacher_batch_norm: Literal["batch", "running"] = "batch"
+    """The teacher's BatchNorm statistics: its batch's own (the paper), or the student's running ones."""
+    tau: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Confidence threshold of HTCM and of the prototypes."""
+    mixed_weight: NonNegative = 0.1
+    """λ1, of L_st and L_hts."""
+    contrast_weight: NonNegative = 0.01
+    """λ2, of L_pro and L_pixel; 0.008 for SYNTHIA."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the averaged weights that are evaluated."""
+
+
+class Mix(Section):
+    """CMix, the class-mix of DACS (paper eq. 2, 3; protocol row 7)."""
+
+    enabled: bool = True
+    """Train on the class-mixed view."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the present classes that is pasted (floor, at least one)."""
+    min_class: Annotated[int, Field(ge=0)] = 0
+    """Only train ids from here on are pasted; 5 in the released code."""
+    skip_highest: bool = False
+    """Never paste the highest class present: the released code's off-by-one."""
+
+
+class Htcm(Section):
+    """High-confidence target mixing (paper eq. 5, 6; protocol rows 9, 10)."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
+    enabled: bool = True
+    """Train on source crops with confident target pixels pasted in."""
+    from_: Literal["target", "mixed"] = Field("target", alias="from")
+    """Whose confidence gives the mask: the target's own (paper) or the weak mixed view's (released)."""
+    samples: Literal["all", "first"] = "all"
+    """Which samples of the batch L_hts counts; `first` in the released code."""
+
+
+class Contrast(Section):
+    """The contrastive losses (paper eq. 8-11; protocol rows 12-14)."""
+
+    pixel: bool = True
+    """Pixel-level loss, PiCL."""
+    prototype: bool = True
+    """Prototype-level loss, ProCL."""
+    on: Literal["st", "hts"] = "st"
+    """Which mixed image the losses work on (paper table 6)."""
+    pixel_scale: Annotated[float, Field(gt=0)] = 20.0
+    """s2, of PiCL."""
+    prototype_scale: Annotated[float, Field(gt=0)] = 7.0
+    """s1, of ProCL."""
+    prototype_samples: Literal["all", "first"] = "all"
+    """Which samples of the batch ProCL counts; `first` in the released code."""
+
+
+class Auxiliary(Section):
+    """Losses of the classifier on layer3 (protocol row 16)."""
+
+    weight: NonNegative = 0.1
+    """Relative to L_s and L_st."""
+    labels: Literal["pasted", "prediction"] = "pasted"
+    """For L_st: source label where pasted and two-head average elsewhere, or the weak mixed view's own
+    two-head prediction on every pixel (released)."""
+
+
+class Edge(Section):
+    """The authors' later edge variant (protocol row 25)."""
+
+    enabled: bool = False
+    """Extra cross-entropy on the bands around paste masks; HTCM also keeps the pasted source classes."""
+    paste_weight: NonNegative = 0.1
+    """Of the band around the CMix mask, main and auxiliary head."""
+    htcm_weight: NonNegative = 0.1
+    """Of the band around M_ht outside the pasted classes, relative to L_hts."""
+    htcm_auxiliary_weight: NonNegative = 0.01
+    """Of the auxiliary head's cross-entropy on x_hts, relative to L_hts."""

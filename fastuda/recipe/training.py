@@ -1,0 +1,101 @@
+"""Recipe tables about training: network, optimiser, stages, evaluation, precision."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fastuda.recipe.section import NonNegative, Positive, Section, Size
+
+
+class Model(Section):
+    """The network: DeepLab-v2 on a ResNet (protocol rows 16-20)."""
+
+    depth: Literal[18, 50, 101] = 101
+    """ResNet depth."""
+    width: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """Width factor of every stage but the stem."""
+    stride_on: Literal["1x1", "3x3"] = "1x1"
+    """Which convolution of a bottleneck strides: caffe's first 1×1 or torchvision's 3×3."""
+    pool_padding: Literal[0, 1] = 1
+    """Padding of the stem's 3×3/2 max-pool, which uses `ceil_mode` (0 in pure Caffe networks)."""
+    aspp: tuple[Positive, ...] = (6, 12, 18, 24)
+    """Dilations of the classifier's branches; released weights need (6, 12) (protocol row 18)."""
+    auxiliary: bool = True
+    """A second classifier on layer3 (protocol row 16)."""
+    input: Literal["rgb-imagenet", "bgr-caffe"] = "rgb-imagenet"
+    """Input convention: RGB mean/std, or BGR 0-255 minus the Caffe mean (protocol row 20)."""
+    weights: str = "imagenet"
+    """Backbone to start from: `imagenet` (downloaded once), a file, or `random`."""
+    convention: Literal["auto", "torchvision", "caffe"] = "auto"
+    """For a weights file whose keys do not tell: whose stride and input convention it follows."""
+
+
+class Optimizer(Section):
+    """SGD and its schedule (protocol row 21)."""
+
+    lr_backbone: Annotated[float, Field(gt=0)] = 2.5e-4
+    """Learning rate of the pretrained layers."""
+    lr_head: Annotated[float, Field(gt=0)] = 2.5e-3
+    """Learning rate of the classifiers."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """SGD momentum."""
+    weight_decay: NonNegative = 5e-4
+    """L2 penalty on every trained parameter."""
+    poly_power: NonNegative = 0.9
+    """lr · (1 − iteration / iterations) ** power."""
+    ramp_up: Annotated[int, Field(ge=0)] = 0
+    """Iterations over which the learning rate first rises linearly; 0 in the paper."""
+
+
+class Warmup(Section):
+    """Source-only training before adaptation (protocol row 22)."""
+
+    iterations: Annotated[int, Field(ge=0)] = 40_000
+    """Iterations with L_s alone; 0 or `--init FILE` skips the stage."""
+    optimizer: Optimizer = Optimizer()
+    """The stage's own optimiser."""
+
+
+class Train(Section):
+    """Length and rhythm of the adaptation."""
+
+    iterations: Positive = 250_000
+    """Adaptation iterations."""
+    batch_size: Positive = 2
+    """Images a domain, an iteration and a process."""
+    evaluate_every: Positive | None = None
+    """Iterations between evaluations; without it, one pass over the target images (protocol row 21)."""
+    log_every: Positive = 50
+    """Iterations between rows of `log.jsonl`."""
+    optimizer: Optimizer = Optimizer()
+    """The adaptation's optimiser."""
+
+
+class Evaluation(Section):
+    """How a model is scored (protocol row 23)."""
+
+    size: Size = (1280, 640)
+    """Width and height of the network's input."""
+    protocol: Literal["full", "released"] = "full"
+    """`full`: at the label's own size; `released`: labels resized to `size`."""
+    subsets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Further means over named classes, e.g. SYNTHIA's 13."""
+    pictures: Annotated[int, Field(ge=0)] = 6
+    """Rows of the picture grid."""
+    batch_norm: Literal["running", "target"] = "running"
+    """Statistics at evaluation: those gathered in training, or gathered anew on target training images."""
+
+
+class Runtime(Section):
+    """How the numbers are computed; no field here changes what is computed."""
+
+    amp: Literal["bf16", "none"] = "bf16"
+    """Autocast on a GPU; CPU always computes in fp32."""
+    channels_last: bool = True
+    """NHWC activations."""
+    loader_threads: Positive = 4
+    """DALI's CPU threads a pipeline."""
+    deterministic: bool = False
+    """Refuse kernels that differ from run to run."""
