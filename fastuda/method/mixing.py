@@ -71,7 +71,8 @@ def mixed_views(
 
     if _needs_weak(recipe):
         weak = passes.normalised(student, st.weak)
-        own = label_crops(weak, (source.weak.shape[1], source.weak.shape[2]), None, None)
+        if recipe.auxiliary.labels == "prediction" or recipe.htcm.from_ == "mixed":
+            own = label_crops(weak, (source.weak.shape[1], source.weak.shape[2]), None, None)
         if recipe.auxiliary.labels == "prediction":
             auxiliary_label = own.two_head
         if recipe.htcm.from_ == "mixed":

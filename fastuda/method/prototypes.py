@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = 255
-
 
 def prototypes(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean low-resolution logits over the positions of each class.

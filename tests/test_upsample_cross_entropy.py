@@ -1,0 +1,192 @@
+"""upsample_cross_entropy: value and gradient against bilinear weights and cross-entropy written out in fp64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastuda_kernels.upsample_cross_entropy import upsample_cross_entropy
+
+
+def bilinear_weights(low: int, full: int, align_corners: bool) -> Tensor:
+    """fp64 [full, low]: the share of each low-resolution position in each output pixel of one axis."""
+    weights = torch.zeros(full, low, dtype=torch.float64)
+    for pixel in range(full):
+        if align_corners:
+            coordinate = pixel * (low - 1) / (full - 1) if full > 1 else 0.0
+        else:
+            coordinate = max((pixel + 0.5) * low / full - 0.5, 0.0)
+        left = min(math.floor(coordinate), low - 1)
+        right = min(left + 1, low - 1)
+        weights[pixel, left] += 1 - (coordinate - left)
+        weights[pixel, right] += coordinate - left
+    return weights
+
+
+def dense_loss(logits: Tensor, labels: Tensor, counted: Tensor, weight: Tensor | None, align_corners: bool) -> Tensor:
+    """Sum of weight · (log Σ exp z − z_label) over counted pixels, divided by their number."""
+    rows = bilinear_weights(logits.shape[2], labels.shape[1], align_corners)
+    columns = bilinear_weights(logits.shape[3], labels.shape[2], align_corners)
+    full = rows @ logits.double() @ columns.T
+    own = full.gather(1, labels.long().where(counted, 0)[:, None])[:, 0]
+    per_pixel = full.logsumexp(1) - own
+    if weight is not None:
+        per_pixel = per_pixel * weight
+    return per_pixel[counted].sum() / counted.sum()
+
+
+def case(height: int, width: int, low: tuple[int, int] = (3, 4), num_classes: int = 5) -> tuple[Tensor, Tensor]:
+    """fp64 logits [2, C, *low] and uint8 labels [2, height, width], about one in six ignored, never all."""
+    generator = torch.Generator().manual_seed(height * 100 + width)
+    logits = 3 * torch.randn(2, num_classes, *low, dtype=torch.float64, generator=generator)
+    labels = torch.randint(0, num_classes + 1, (2, height, width), generator=generator)
+    labels[labels == num_classes] = 255
+    labels[0, 0, 0] = 1
+    return logits, labels.to(torch.uint8)
+
+
+def with_gradient(logits: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
+    (gradient,) = torch.autograd.grad(loss, logits)
+    return loss.detach(), gradient
+
+
+def assert_same(logits: Tensor, actual: Tensor, expected: Tensor) -> None:
+    for ours, dense in zip(with_gradient(logits, actual), with_gradient(logits, expected), strict=True):
+        torch.testing.assert_close(ours, dense, rtol=1e-10, atol=1e-13)
+
+
+def test_one_position_by_hand() -> None:
+    # Probabilities 1/4 and 3/4 on every pixel; classes 1, 1, 0 and one pixel ignored.
+    logits = torch.tensor([0.0, math.log(3)]).view(1, 2, 1, 1).requires_grad_()
+    labels = torch.tensor([[[1, 1], [0, 255]]], dtype=torch.uint8)
+    loss, gradient = with_gradient(logits, upsample_cross_entropy(logits, labels))
+    assert loss.item() == pytest.approx((2 * math.log(4 / 3) + math.log(4)) / 3)
+    assert gradient.flatten().tolist() == pytest.approx([-1 / 12, 1 / 12])
+
+
+def test_corners_are_aligned_by_hand() -> None:
+    # Two positions over three pixels: the middle pixel lies halfway.
+    logits = torch.tensor([[0.0, 0.0], [0.0, 2.0]]).view(1, 2, 1, 2)
+    labels = torch.zeros(1, 1, 3, dtype=torch.uint8)
+    expected = sum(math.log(1 + math.exp(x)) for x in (0, 1, 2)) / 3
+    assert upsample_cross_entropy(logits, labels).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (3, 4), (12, 16)])
+def test_equals_the_dense_formula(size: tuple[int, int], align_corners: bool) -> None:
+    logits, labels = case(*size)
+    logits.requires_grad_()
+    assert_same(
+        logits,
+        upsample_cross_entropy(logits, labels, align_corners=align_corners),
+        dense_loss(logits, labels, labels != 255, None, align_corners),
+    )
+
+
+def test_logits_of_a_single_position_cover_every_pixel() -> None:
+    logits, labels = case(5, 7, low=(1, 1))
+    logits.requires_grad_()
+    assert_same(logits, upsample_cross_entropy(logits, labels), dense_loss(logits, labels, labels != 255, None, True))
+
+
+def test_a_weight_multiplies_pixels_and_leaves_the_divisor_alone() -> None:
+    logits, labels = case(5, 7)
+    logits.requires_grad_()
+    weight = torch.rand(labels.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert_same(
+        logits,
+        upsample_cross_entropy(logits, labels, weight=weight),
+        dense_loss(logits, labels, labels != 255, weight, True),
+    )
+    halved = upsample_cross_entropy(logits, labels, weight=torch.full(labels.shape, 0.5))
+    assert halved.item() == pytest.approx(upsample_cross_entropy(logits, labels).item() / 2)
+
+
+def test_a_mask_leaves_pixels_out_of_sum_and_divisor() -> None:
+    logits, labels = case(5, 7)
+    logits.requires_grad_()
+    mask = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    assert_same(
+        logits,
+        upsample_cross_entropy(logits, labels, mask=mask),
+        dense_loss(logits, labels, mask & (labels != 255), None, True),
+    )
+
+
+def test_the_mean_is_over_the_batch_and_not_over_images() -> None:
+    # One pixel counts in the first image and two in the second.
+    logits = torch.tensor([[0.0, 0.0], [2.0, 0.0]]).view(2, 2, 1, 1)
+    labels = torch.tensor([[[1, 255]], [[1, 1]]], dtype=torch.uint8)
+    expected = (math.log(2) + 2 * math.log(1 + math.exp(2))) / 3
+    assert upsample_cross_entropy(logits, labels).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("reason", ["ignored", "masked"])
+def test_nothing_to_count_gives_zero_and_a_zero_gradient(reason: str) -> None:
+    logits, labels = case(5, 7)
+    logits.requires_grad_()
+    if reason == "ignored":
+        loss = upsample_cross_entropy(logits, torch.full_like(labels, 255))
+    else:
+        loss = upsample_cross_entropy(logits, labels, mask=torch.zeros(labels.shape, dtype=torch.bool))
+    value, gradient = with_gradient(logits, loss)
+    assert value.item() == 0
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+def test_another_ignore_index() -> None:
+    logits, labels = case(5, 7)
+    logits.requires_grad_()
+    labels[labels == 255] = 3
+    assert_same(
+        logits,
+        upsample_cross_entropy(logits, labels, ignore_index=3),
+        dense_loss(logits, labels, labels != 3, None, True),
+    )
+
+
+def test_int64_labels_equal_uint8_labels() -> None:
+    logits, labels = case(5, 7)
+    assert torch.equal(upsample_cross_entropy(logits, labels.long()), upsample_cross_entropy(logits, labels))
+
+
+def test_channels_last_logits_give_the_same_value_and_gradient() -> None:
+    logits, labels = case(5, 7)
+    strided = logits.to(memory_format=torch.channels_last).requires_grad_()
+    logits.requires_grad_()
+    loss, gradient = with_gradient(logits, upsample_cross_entropy(logits, labels))
+    strided_loss, strided_gradient = with_gradient(strided, upsample_cross_entropy(strided, labels))
+    torch.testing.assert_close(strided_loss, loss, rtol=1e-12, atol=0)
+    torch.testing.assert_close(strided_gradient, gradient, rtol=1e-10, atol=1e-14)
+
+
+def test_fp32_errs_like_rounding_and_bfloat16_is_computed_in_fp32() -> None:
+    logits, labels = case(12, 16)
+    for dtype in (torch.float32, torch.bfloat16):
+        low = logits.to(dtype)
+        loss = upsample_cross_entropy(low, labels)
+        assert loss.dtype == torch.float32
+        exact = dense_loss(low, labels, labels != 255, None, True)
+        assert loss.item() == pytest.approx(exact.item(), rel=2e-6)
+
+
+def test_messages_name_the_argument_and_what_came() -> None:
+    logits, labels = case(5, 7)
+    with pytest.raises(ValueError, match=r"logits must have shape \[any, any, any, any\], got \[5, 3, 4\]"):
+        upsample_cross_entropy(logits[0], labels)
+    with pytest.raises(TypeError, match=r"logits must be .*, got torch\.int64"):
+        upsample_cross_entropy(logits.long(), labels)
+    with pytest.raises(ValueError, match=r"labels must have shape \[2, any, any\], got \[1, 5, 7\]"):
+        upsample_cross_entropy(logits, labels[:1])
+    with pytest.raises(TypeError, match=r"labels must be torch\.uint8 or torch\.int64, got torch\.int32"):
+        upsample_cross_entropy(logits, labels.int())
+    with pytest.raises(ValueError, match=r"weight must have shape \[2, 5, 7\], got \[2, 5, 6\]"):
+        upsample_cross_entropy(logits, labels, weight=torch.ones(2, 5, 6))
+    with pytest.raises(TypeError, match=r"mask must be torch\.bool, got torch\.uint8"):
+        upsample_cross_entropy(logits, labels, mask=labels)
+    with pytest.raises(ValueError, match="labels is on meta, the other arguments on cpu"):
+        upsample_cross_entropy(logits, labels.to("meta"))
