@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
@@ -32,7 +33,8 @@ class Display:
     def stage(self, title: str, start: int, total: int) -> Iterator[StageProgress]:
         """Shows a training stage of `total` iterations, begun at `start`."""
         self.console.print(f"[bold]{title.capitalize()}[/bold]: iterations {start + 1} to {total}")
-        yield StageProgress(self.console, title, total)
+        with Live("", console=self.console, auto_refresh=False) as live:
+            yield StageProgress(self.console, title, total, live)
 
     def scored(self, title: str, iteration: int, scores: Scores) -> None:
         """One evaluation's mIoU."""
@@ -42,27 +44,32 @@ class Display:
 class StageProgress:
     """The line of a training stage."""
 
-    def __init__(self, console: Console, title: str, total: int) -> None:
+    def __init__(self, console: Console, title: str, total: int, live: Live) -> None:
         self._console = console
+        self._live = live
         self._title = title
         self._total = total
         self._last_line = 0.0
 
     def advance(self, done: int, losses: dict[str, float], rate: float, last: dict[str, Any] | None) -> None:
         """Show `done` iterations, mean losses, iterations a second, and the last evaluation's record if any."""
-        if not self._console.is_terminal and done < self._total:
-            if time.monotonic() - self._last_line < _LINE_EVERY_SECONDS:
-                return
-            self._last_line = time.monotonic()
         terms = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         score = f" · mIoU {last['miou']:.2f}" if last else ""
         left = _duration((self._total - done) / rate)
         hours = PAPER_ITERATIONS / rate / 3600
-        self._console.print(
+        self._show(
             f"{self._title} {done}/{self._total} · {rate:.2f} it/s · {terms}{score} · {left} left · at this pace "
             f"{PAPER_ITERATIONS // 1000}k iterations take {hours:.1f} h (paper: {PAPER_HOURS} h)",
-            highlight=False,
+            last=done == self._total,
         )
+
+    def _show(self, line: str, *, last: bool) -> None:
+        """One line that changes on a terminal; elsewhere a line now and then, and the last one."""
+        if self._console.is_terminal:
+            self._live.update(Text(line), refresh=True)
+        elif last or time.monotonic() - self._last_line >= _LINE_EVERY_SECONDS:
+            self._last_line = time.monotonic()
+            self._console.print(Text(line), soft_wrap=True)
 
 
 class _TaskBar:

@@ -171,7 +171,8 @@ SQUARE = mask_map("......", "......", "..##..", "..##..", "......", "......")
 
 def test_band_of_a_square_is_its_dilation_less_its_erosion() -> None:
     # A window reaches one pixel up and left: the square grows down and right, and keeps its last pixel.
-    mixed = mix(label_map(*["000000"] * 2, *["001100"] * 2, *["000000"] * 2), *[SQUARE.byte(), SQUARE & False], bands=True)
+    labels = label_map("000000", "000000", "001100", "001100", "000000", "000000")
+    mixed = mix(labels, labels, SQUARE & False, bands=True)
     assert as_mask(mixed.pasted) == as_mask(SQUARE)
     assert as_mask(mixed.band_st) == ["......", "......", "..###.", "..#.#.", "..###.", "......"]
 

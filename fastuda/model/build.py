@@ -62,6 +62,8 @@ def _network(settings: Model, num_classes: int) -> DeepLabV2:
 
 
 def _pretrained(settings: Model, cache: Path) -> Path:
+    if "://" in settings.weights:
+        return fetch(settings.weights, cache / "weights", settings.sha256)
     if settings.weights != "imagenet":
         return Path(settings.weights).expanduser()
     if settings.width != 1:

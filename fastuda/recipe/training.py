@@ -27,7 +27,9 @@ class Model(Section):
     input: Literal["rgb-imagenet", "bgr-caffe"] = "rgb-imagenet"
     """Input convention: RGB mean/std, or BGR 0-255 minus the Caffe mean (protocol row 20)."""
     weights: str = "imagenet"
-    """Backbone to start from: `imagenet` (downloaded once), a file, or `random`."""
+    """Backbone to start from: `imagenet` (downloaded once), a file, a URL, or `random`."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{8,64}$")] | None = None
+    """For `weights` given as a URL: the (beginning of the) SHA-256 that the file must have."""
     convention: Literal["auto", "torchvision", "caffe"] = "auto"
     """For a weights file whose keys do not tell: whose stride and input convention it follows."""
 

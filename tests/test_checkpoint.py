@@ -1,0 +1,170 @@
+"""A checkpoint holds everything: what is restored goes on in the same bits, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fastuda.checkpoint import read_state, restore_state, save_model, save_state
+from fastuda.data.batch import DomainBatch
+from fastuda.errors import FastudaError
+from fastuda.method.network import Passes
+from fastuda.method.state import TrainingState
+from fastuda.method.step import warmup_step
+from fastuda.model.deeplab import DeepLabV2
+from fastuda.recipe import Recipe
+
+Begin = Callable[..., TrainingState]
+
+
+@pytest.fixture
+def begin(tiny_recipe: Callable[..., Recipe]) -> Begin:
+    def begun(num_classes: int = 19, seed: int = 0) -> TrainingState:
+        torch.manual_seed(seed)
+        recipe = tiny_recipe()
+        model = DeepLabV2(num_classes, depth=18, width=recipe.model.width).train()
+        return TrainingState.begin(model, recipe.train.optimizer, 100, ema_decay=0.9)
+
+    return begun
+
+
+@pytest.fixture
+def step(tiny_recipe: Callable[..., Recipe]) -> Callable[[TrainingState], None]:
+    recipe = tiny_recipe()
+
+    def stepped(state: TrainingState) -> None:
+        generator = torch.Generator().manual_seed(int(state.iteration))
+        images = torch.randint(0, 256, (2, 33, 49, 3), dtype=torch.uint8, generator=generator)
+        labels = torch.randint(0, 19, (2, 33, 49), dtype=torch.uint8, generator=generator)
+        empty = torch.empty(0)
+        batch = DomainBatch(images, labels, images, images, labels, empty, empty, ["a", "b"])
+        warmup_step(state, batch, recipe, Passes.of(recipe, torch.device("cpu")))
+
+    return stepped
+
+
+@pytest.fixture
+def trained(begin: Begin, step: Callable[[TrainingState], None]) -> TrainingState:
+    state = begin()
+    for _ in range(3):
+        step(state)
+    return state
+
+
+def assert_same(one: TrainingState, other: TrainingState) -> None:
+    for a, b in ((one.student, other.student), (one.averaged, other.averaged)):
+        expected, found = a.state_dict(), b.state_dict()
+        assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
+    momenta = [[s.optimizer.state[p]["momentum_buffer"] for p in s.student.parameters() if p.requires_grad]
+               for s in (one, other)]  # fmt: skip
+    assert len(momenta[0]) == len(momenta[1]) > 20
+    assert all(torch.equal(a, b) for a, b in zip(*momenta, strict=True))
+    assert torch.equal(one.iteration, other.iteration)
+
+
+def test_what_is_restored_is_what_was_saved(trained: TrainingState, begin: Begin, tmp_path: Path) -> None:
+    path = tmp_path / "last.state.safetensors"
+    save_state(path, trained, "adapted", {"best": {"miou": 12.5}, "seconds": 3})
+    saved = read_state(path)
+    assert (saved.stage, saved.iteration, saved.notes) == ("adapted", 3, {"best": {"miou": 12.5}, "seconds": 3})
+    fresh = begin(seed=1)
+    restore_state(saved, fresh, path)
+    assert_same(trained, fresh)
+
+
+def test_the_average_is_saved_beside_the_student(trained: TrainingState, tmp_path: Path) -> None:
+    save_state(tmp_path / "s", trained, "adapted", {})
+    tensors = read_state(tmp_path / "s").tensors
+    key = "backbone.layer4.0.conv1.weight"
+    assert torch.equal(tensors[f"student.{key}"], trained.student.state_dict()[key])
+    assert torch.equal(tensors[f"average.{key}"], trained.averaged.state_dict()[key])
+    assert not torch.equal(tensors[f"student.{key}"], tensors[f"average.{key}"])
+
+
+def test_a_restored_stage_goes_on_in_the_same_bits(
+    trained: TrainingState, begin: Begin, step: Callable[[TrainingState], None], tmp_path: Path
+) -> None:
+    save_state(tmp_path / "s", trained, "source_only", {})
+    fresh = begin(seed=1)
+    restore_state(read_state(tmp_path / "s"), fresh, tmp_path / "s")
+    for _ in range(2):
+        step(trained)
+        step(fresh)
+    assert_same(trained, fresh)
+
+
+def test_restoring_leaves_the_file_and_the_read_tensors_alone(
+    trained: TrainingState, begin: Begin, step: Callable[[TrainingState], None], tmp_path: Path
+) -> None:
+    save_state(tmp_path / "s", trained, "source_only", {})
+    saved = read_state(tmp_path / "s")
+    before = {key: value.clone() for key, value in saved.tensors.items()}
+    fresh = begin()
+    restore_state(saved, fresh, tmp_path / "s")
+    step(fresh)
+    assert all(torch.equal(value, before[key]) for key, value in saved.tensors.items())
+
+
+def test_a_stage_that_has_not_begun_has_no_momentum_to_save(begin: Begin, tmp_path: Path) -> None:
+    save_state(tmp_path / "s", begin(), "source_only", {})
+    saved = read_state(tmp_path / "s")
+    assert saved.iteration == 0
+    assert not [key for key in saved.tensors if key.startswith("momentum.")]
+    fresh = begin(seed=1)
+    restore_state(saved, fresh, tmp_path / "s")
+    assert not fresh.optimizer.state
+
+
+def test_saving_again_replaces_the_file(
+    trained: TrainingState, step: Callable[[TrainingState], None], tmp_path: Path
+) -> None:
+    save_state(tmp_path / "s", trained, "adapted", {})
+    step(trained)
+    save_state(tmp_path / "s", trained, "adapted", {})
+    assert read_state(tmp_path / "s").iteration == 4
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_missing_checkpoint_says_how_to_start(tmp_path: Path) -> None:
+    with pytest.raises(FastudaError, match=r"none: no checkpoint to resume from; start the run without --resume"):
+        read_state(tmp_path / "none")
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "garbage", "folder"])
+def test_a_damaged_checkpoint_is_named(damage: str, trained: TrainingState, tmp_path: Path) -> None:
+    path = tmp_path / "last.state.safetensors"
+    save_state(path, trained, "adapted", {})
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "garbage": b"\x80\x02}" * 40}[damage])
+    with pytest.raises(FastudaError, match=r"last\.state\.safetensors: this checkpoint cannot be read .* damaged"):
+        read_state(path)
+
+
+def test_a_model_is_not_taken_for_a_checkpoint(
+    trained: TrainingState, tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    save_model(tmp_path / "model", trained.averaged, tiny_recipe(), {})
+    with pytest.raises(FastudaError, match=r"model: not a fastuda training checkpoint \(format None\)"):
+        read_state(tmp_path / "model")
+
+
+def test_a_later_format_is_not_guessed_at(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "s", {"format": "fastuda-state-9"})
+    with pytest.raises(FastudaError, match=r"not a fastuda training checkpoint \(format 'fastuda-state-9'\)"):
+        read_state(tmp_path / "s")
+
+
+def test_a_checkpoint_of_another_network_is_named_with_what_differs(
+    trained: TrainingState, begin: Begin, tmp_path: Path
+) -> None:
+    save_state(tmp_path / "s", trained, "adapted", {})
+    with pytest.raises(FastudaError, match=r"(?s)s: this checkpoint is of another network: .*head\.branches"):
+        restore_state(read_state(tmp_path / "s"), begin(num_classes=16), tmp_path / "s")

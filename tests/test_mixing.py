@@ -1,0 +1,228 @@
+"""Which mixed images an iteration makes, what the network sees of them, and with which labels, recipe by recipe.
+
+The source crop's weak and strong pixels have the values 10 and 20, the target's 30 and 40. The
+network is a stub: it takes note of its input and is sure of the class that the test gives it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastuda.data.batch import DomainBatch
+from fastuda.method.mixing import MixedViews, mixed_views
+from fastuda.method.network import Passes
+from fastuda.method.pseudo_labels import PseudoLabels, label_crops
+from fastuda.model.deeplab import Logits
+from fastuda.recipe_file import load_recipe
+from fastuda_kernels.masked_mix import Normalisation
+
+AS_IT_IS = Passes(Normalisation(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), bgr=False), None)
+NUM_CLASSES = 19
+SIZE = 4
+
+
+class Stub:
+    """A network that notes the images it is given, and says `main` and `auxiliary` everywhere, with probability p."""
+
+    def __init__(self, main: int = 7, auxiliary: int = 7, p: float = 0.99) -> None:
+        self.seen: list[Tensor] = []
+        self._logits = Logits(self._says(main, p), self._says(auxiliary, 0.999))
+
+    def __call__(self, images: Tensor) -> Logits:
+        self.seen.append(images)
+        return self._logits
+
+    @staticmethod
+    def _says(label: int, p: float) -> Tensor:
+        probability = torch.full((1, NUM_CLASSES, 1, 1), (1 - p) / (NUM_CLASSES - 1))
+        probability[:, label] = p
+        return probability.log()
+
+
+def drawn(image: Tensor) -> list[list[int]]:
+    """The first channel's values."""
+    return image[0, 0].int().tolist()
+
+
+def rows(*values: int) -> list[list[int]]:
+    """A map of SIZE rows that are all alike."""
+    return [list(values)] * SIZE
+
+
+def label_rows(*values: int) -> Tensor:
+    return torch.tensor([rows(*values)], dtype=torch.uint8)
+
+
+def crop(value: int) -> Tensor:
+    return torch.full((1, SIZE, SIZE, 3), value, dtype=torch.uint8)
+
+
+# Source classes by column: 8, 9, 8, 9, of which 9 has the smaller key. Target: class 3, confident in columns 0 and 1.
+KEYS = torch.linspace(1, 0.1, NUM_CLASSES)[None]
+SOURCE = DomainBatch(None, None, crop(10), crop(20), label_rows(8, 9, 8, 9), torch.zeros(1, 4), KEYS, [])
+TARGET = DomainBatch(None, None, crop(30), crop(40), None, torch.zeros(1, 4), KEYS, [])
+PSEUDO = PseudoLabels(
+    label_rows(3, 3, 3, 3),
+    torch.tensor([rows(1, 1, 0, 0)], dtype=torch.float32),
+    label_rows(5, 5, 5, 5),
+)
+
+
+def views_of(recipe: str, *settings: str, stub: Stub | None = None) -> tuple[MixedViews, list[list[list[int]]]]:
+    """The views, and what the network saw, in order."""
+    network: Any = Stub() if stub is None else stub
+    views = mixed_views(network, SOURCE, TARGET, PSEUDO, load_recipe(recipe, settings), AS_IT_IS)
+    return views, [drawn(images) for images in network.seen]
+
+
+WEAK = rows(30, 10, 30, 10)
+STRONG = rows(40, 10, 40, 10)
+HTS = rows(40, 40, 20, 20)
+
+# The released recipe but for its class choice, so that it pastes the same class as the others.
+RELEASED = ("gta2cs-released", "mix.skip_highest=false")
+
+
+def test_the_network_sees_the_weak_the_strong_and_the_htcm_view() -> None:
+    _, seen = views_of("gta2cs")
+    assert seen == [WEAK, STRONG, HTS]
+
+
+def test_labels_of_the_default_recipe() -> None:
+    views, _ = views_of("gta2cs")
+    assert views.st.label_st[0].tolist() == rows(3, 9, 3, 9)
+    assert views.hts.label_hts[0].tolist() == rows(3, 3, 8, 9)
+    assert views.hts.label_confident[0].tolist() == rows(3, 9, 255, 9)
+
+
+def test_the_auxiliary_head_learns_the_two_head_average_off_the_paste() -> None:
+    views, _ = views_of("gta2cs")
+    assert views.st_auxiliary_label[0].tolist() == rows(5, 9, 5, 9)
+
+
+def test_auxiliary_labels_from_the_prediction_are_the_weak_views_own_on_every_pixel() -> None:
+    # The auxiliary head is surer of class 6 than the main head of class 7, so their average says 6.
+    views, _ = views_of("gta2cs", 'auxiliary.labels="prediction"', stub=Stub(main=7, auxiliary=6))
+    assert views.st_auxiliary_label[0].tolist() == rows(6, 6, 6, 6)
+    assert views.st.label_st[0].tolist() == rows(3, 9, 3, 9)
+
+
+def test_released_htcm_follows_the_weak_mixed_views_prediction() -> None:
+    # The stub is sure of class 7 everywhere: the whole strong class-mixed view is pasted, source pixels too.
+    views, seen = views_of(*RELEASED)
+    assert seen == [WEAK, STRONG, STRONG]
+    assert views.hts.label_hts[0].tolist() == rows(7, 9, 7, 9)
+    assert views.hts.label_confident[0].tolist() == rows(7, 9, 7, 9)
+    assert views.st.label_st[0].tolist() == rows(3, 9, 3, 9)
+
+
+def test_released_htcm_pastes_nothing_where_the_mixed_view_is_unsure() -> None:
+    views, seen = views_of(*RELEASED, stub=Stub(p=0.9))
+    assert seen[2] == rows(20, 20, 20, 20)
+    assert views.hts.label_hts[0].tolist() == rows(8, 9, 8, 9)
+    assert views.hts.label_confident[0].tolist() == rows(255, 9, 255, 9)
+
+
+def test_the_edge_variant_keeps_the_pasted_classes_on_x_hts_and_has_bands() -> None:
+    views, seen = views_of("gta2cs-edge")
+    assert seen == [WEAK, STRONG, rows(40, 10, 20, 10)]
+    assert views.hts.label_hts[0].tolist() == rows(3, 9, 8, 9)
+    # Around columns 1 and 3 of the paste; around columns 0 and 1 of M_ht, off the paste.
+    assert views.st.band_st is not None
+    assert views.hts.band_hts is not None
+    assert views.st.band_st[0].int().tolist() == rows(0, 1, 1, 1)
+    assert views.hts.band_hts[0].int().tolist() == rows(0, 0, 1, 0)
+
+
+def test_without_cmix_only_the_htcm_view_of_the_target_is_made() -> None:
+    views, seen = views_of("gta2cs", "mix.enabled=false")
+    assert seen == [HTS]
+    assert views.hts.label_hts[0].tolist() == rows(3, 3, 8, 9)
+    assert not views.st.pasted.any()
+
+
+def test_without_htcm_no_htcm_view_is_made() -> None:
+    _, seen = views_of("gta2cs", "htcm.enabled=false")
+    assert seen == [WEAK, STRONG]
+
+
+def test_without_contrast_nothing_needs_the_weak_view() -> None:
+    _, seen = views_of("gta2cs", "contrast.pixel=false", "contrast.prototype=false")
+    assert seen == [STRONG, HTS]
+
+
+def test_the_released_recipe_needs_the_weak_view_even_without_contrast() -> None:
+    _, seen = views_of(*RELEASED, "contrast.pixel=false", "contrast.prototype=false")
+    assert seen == [WEAK, STRONG, STRONG]
+
+
+def test_own_auxiliary_labels_need_the_weak_view_even_without_contrast() -> None:
+    off = ("contrast.pixel=false", "contrast.prototype=false", 'auxiliary.labels="prediction"')
+    _, seen = views_of("gta2cs", *off)
+    assert seen == [WEAK, STRONG, HTS]
+    _, seen = views_of("gta2cs", *off, "model.auxiliary=false")
+    assert seen == [STRONG, HTS]
+
+
+def test_contrast_on_hts_adds_the_htcm_view_of_weak_crops_and_drops_the_weak_mixed_one() -> None:
+    views, seen = views_of("gta2cs", 'contrast.on="hts"')
+    assert seen == [STRONG, HTS, rows(30, 30, 10, 10)]
+    assert views.weak_logits is None
+    assert views.hts_weak_logits is not None
+
+
+def test_both_views_of_a_released_x_hts_show_the_same_places() -> None:
+    # Where the strong view shows pasted source pixels, the weak view must show them too.
+    _, seen = views_of(*RELEASED, 'contrast.on="hts"')
+    assert seen == [WEAK, STRONG, STRONG, WEAK]
+
+
+def test_tau_is_the_threshold_and_must_be_exceeded() -> None:
+    for confidence, pasted in ((0.75, False), (0.751, True)):
+        pseudo = PSEUDO._replace(confidence=torch.full((1, SIZE, SIZE), confidence))
+        stub: Any = Stub()
+        mixed_views(stub, SOURCE, TARGET, pseudo, load_recipe("gta2cs", ["method.tau=0.75"]), AS_IT_IS)
+        assert drawn(stub.seen[2]) == (rows(40, 40, 40, 40) if pasted else rows(20, 20, 20, 20))
+
+
+def test_class_choice_follows_the_recipe() -> None:
+    # Released: the highest class present, 9, is counted but never pasted; from class 9 on there is no other.
+    stub: Any = Stub(p=0.9)
+    mixed_views(stub, SOURCE, TARGET, PSEUDO, load_recipe("gta2cs", ["mix.skip_highest=true"]), AS_IT_IS)
+    assert drawn(stub.seen[0]) == rows(10, 30, 10, 30)
+    _, seen = views_of("gta2cs", "mix.fraction=1.0")
+    assert seen[0] == rows(10, 10, 10, 10)
+    _, seen = views_of("gta2cs", "mix.fraction=1.0", "mix.min_class=9")
+    assert seen[0] == WEAK
+
+
+def test_crop_labels_have_the_main_heads_confidence_and_both_heads_average() -> None:
+    main = torch.tensor([[0.6, 0.4]]).log().view(1, 2, 1, 1)
+    auxiliary = torch.tensor([[0.1, 0.9]]).log().view(1, 2, 1, 1)
+    labels = label_crops(Logits(main, auxiliary), (1, 1), None, None)
+    assert labels.label.item() == 0
+    assert labels.confidence.item() == pytest.approx(0.6)
+    assert labels.two_head.item() == 1
+
+
+def test_crop_labels_without_an_auxiliary_head_are_the_main_heads() -> None:
+    labels = label_crops(Logits(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1), None), (1, 1), None, None)
+    assert labels.two_head.item() == labels.label.item() == 1
+
+
+def test_crop_labels_are_read_where_the_boxes_lie() -> None:
+    # The view is 5 pixels wide, class 1's logit is the pixel's number and class 0's is 1.5.
+    logits = torch.tensor([[1.5, 1.5], [0.0, 4.0]]).view(1, 2, 1, 2)
+    labels = label_crops(Logits(logits, None), (1, 2), (1, 5), torch.tensor([[0.0, 1.0, 1.0, 2.0]]))
+    assert labels.label.tolist() == [[[0, 1]]]
+    assert labels.confidence.flatten().tolist() == pytest.approx([1 / (1 + math.exp(-0.5))] * 2)
+
+
+def test_crop_labels_carry_no_gradient() -> None:
+    logits = torch.zeros(1, 2, 1, 1, requires_grad=True)
+    assert not label_crops(Logits(logits, logits), (1, 1), None, None).confidence.requires_grad

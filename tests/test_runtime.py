@@ -1,0 +1,119 @@
+"""The device, torch's switches, and the polite stop."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from fastuda.errors import FastudaError
+from fastuda.recipe import Runtime
+from fastuda.runtime import StopRequest, choose_device, configure, device_name, versions
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+
+
+@pytest.mark.parametrize("name", [None, "cpu"])
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_gpu_the_cpu_is_used(name: str | None) -> None:
+    assert choose_device(name) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("name", "device"), [(None, "cuda:1"), ("cuda", "cuda:1"), ("cpu", "cpu")])
+@pytest.mark.usefixtures("a_gpu")
+def test_with_a_gpu_the_current_one_is_used_unless_the_cpu_is_asked_for(name: str | None, device: str) -> None:
+    assert choose_device(name) == torch.device(device)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_a_gpu_that_is_not_there_is_refused_with_ways_out() -> None:
+    with pytest.raises(FastudaError, match=r"no usable GPU here; `fastuda doctor` says why, --device cpu works"):
+        choose_device("cuda")
+
+
+def test_another_device_is_refused_naming_those_there_are() -> None:
+    with pytest.raises(FastudaError, match=r"--device mps: cuda or cpu"):
+        choose_device("mps")
+
+
+@pytest.fixture
+def _switches_put_back() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.usefixtures("_switches_put_back")
+def test_determinism_is_as_asked_for(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    configure(Runtime(deterministic=not asked), torch.device("cpu"))
+    configure(Runtime(deterministic=asked), torch.device("cpu"))
+    assert torch.are_deterministic_algorithms_enabled() == asked
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+
+
+def test_versions_name_what_a_result_depends_on() -> None:
+    found = versions()
+    assert found["torch"] == torch.__version__
+    assert {"fastuda", "python", "triton", "nvidia-dali-cuda130", "numpy", "pillow"} <= set(found)
+    assert "missing" not in found.values()
+
+
+def test_the_cpu_is_named_with_its_cores() -> None:
+    assert re.fullmatch(rf"CPU, \w+, {len(os.sched_getaffinity(0))} cores", device_name(torch.device("cpu")))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_noted_and_nothing_ends(number: signal.Signals) -> None:
+    with StopRequest() as stop:
+        assert stop.received is None
+        os.kill(os.getpid(), number)
+        assert stop.received == number.name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_process_with_the_shells_code(number: signal.Signals) -> None:
+    with pytest.raises(SystemExit) as ended, StopRequest():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
+    assert ended.value.code == 128 + number
+
+
+def test_handlers_are_put_back() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with StopRequest():
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    with pytest.raises(RuntimeError, match="inside"), StopRequest():
+        raise RuntimeError("inside")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_outside_the_main_thread_signals_are_left_to_others() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    received: list[str | None] = []
+
+    def work() -> None:
+        with StopRequest() as stop:
+            received.append(stop.received)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert received == [None]
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,371 @@
+"""One iteration of each stage: passes through the network, gradients, teachers, fixed shapes, no host sync."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastuda.data.batch import DomainBatch
+from fastuda.method.losses import mixed_losses, segmentation_loss, weighted_sum
+from fastuda.method.mixing import mixed_views
+from fastuda.method.network import Passes
+from fastuda.method.state import TrainingState
+from fastuda.method.step import adaptation_step, label_target, warmup_step
+from fastuda.model.deeplab import DeepLabV2, Logits
+from fastuda.recipe import Recipe
+from fastuda.recipe_file import load_recipe, preset_names
+from fastuda_kernels.masked_mix import Normalisation
+
+AS_IT_IS = Passes(Normalisation(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), bgr=False), None)
+TINY = ["model.depth=18", "model.width=0.125", 'model.weights="random"']
+CROP = (16, 16)
+VIEW = (24, 40)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Convolutions this small spend their time waiting for the other threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Witness(DeepLabV2):
+    """A network that notes what it is given, whether gradients are on, and whether it is in training mode."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seen: list[tuple[set[float], bool, bool]] = []
+
+    def forward(self, images: Tensor) -> Logits:
+        self.seen.append((set(images.flatten().tolist()), torch.is_grad_enabled(), self.training))
+        return super().forward(images)
+
+
+def tiny(name: str, *settings: str) -> Recipe:
+    return load_recipe(name, [*TINY, *settings])
+
+
+def begin(recipe: Recipe, kind: type[DeepLabV2] = DeepLabV2) -> TrainingState:
+    torch.manual_seed(0)
+    model = kind(
+        len(recipe.classes.build()),
+        depth=18,
+        width=0.125,
+        aspp=recipe.model.aspp,
+        auxiliary=recipe.model.auxiliary,
+    )
+    return TrainingState.begin(model.train(), recipe.train.optimizer, 10, recipe.method.ema_decay)
+
+
+def batches(recipe: Recipe, *, plain: bool = False) -> tuple[DomainBatch, DomainBatch]:
+    """Source and target of two random images; `plain`: views of 1 and 2, crops of 10, 20 and 30, 40 instead."""
+    generator = torch.Generator().manual_seed(0)
+    num_classes = len(recipe.classes.build())
+
+    def image(size: tuple[int, int], value: int) -> Tensor:
+        if plain:
+            return torch.full((2, *size, 3), value, dtype=torch.uint8)
+        return torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, generator=generator)
+
+    def label(size: tuple[int, int]) -> Tensor:
+        labels = torch.randint(0, num_classes, (2, *size), dtype=torch.uint8, generator=generator)
+        labels[:, 0, 0] = 255
+        return labels
+
+    whole, keys = recipe.views.whole, torch.rand(2, num_classes, generator=generator)
+    source_boxes, target_boxes = torch.tensor([[2.0, 3.0, 20.0, 18.0]] * 2), torch.tensor([[4.0, 20.0, 16.0, 16.0]] * 2)
+    source = DomainBatch(
+        image(VIEW, 1) if whole else None,
+        label(VIEW) if whole else None,
+        *(image(CROP, 10), image(CROP, 20), label(CROP), source_boxes, keys, ["a", "b"]),
+    )
+    target = DomainBatch(
+        image(VIEW, 2) if whole else None,
+        None,
+        *(image(CROP, 30), image(CROP, 40), None, target_boxes, keys, ["c", "d"]),
+    )
+    return source, target
+
+
+# What the network sees, told by pixel values; the untrained network is nowhere sure, so x_hts shows no target pixel.
+VIEWS: dict[str, set[float]] = {
+    "source view": {1},
+    "target view": {2},
+    "source crop": {10},
+    "target crop": {30},
+    "weak": {10, 30},
+    "strong": {10, 40},
+    "hts": {20},
+    "hts with paste": {10, 20},
+}
+
+
+def passes_of(model: DeepLabV2) -> list[str]:
+    """The passes in order; those without gradient in brackets."""
+    assert isinstance(model, Witness)
+    names = []
+    for values, with_gradient, training in model.seen:
+        assert training, "BatchNorm uses batch statistics in every pass of an iteration"
+        (name,) = [name for name, expected in VIEWS.items() if expected == values]
+        names.append(name if with_gradient else f"({name})")
+    return names
+
+
+def witnessed(name: str, *settings: str) -> TrainingState:
+    """The state after one adaptation step of witnesses on plain crops."""
+    recipe = tiny(name, *settings)
+    state = begin(recipe, Witness)
+    adaptation_step(state, *batches(recipe, plain=True), recipe, AS_IT_IS)
+    return state
+
+
+@pytest.mark.parametrize("name", ["gta2cs", "syn2cs", "demo", "gta2cs-released"])
+def test_an_iteration_is_four_passes_with_gradient_and_one_without(name: str) -> None:
+    state = witnessed(name)
+    assert passes_of(state.student) == ["source view", "(target view)", "weak", "strong", "hts"]
+    assert passes_of(state.averaged) == []
+
+
+def test_the_edge_variant_makes_the_same_passes_and_keeps_pasted_source_pixels_on_x_hts() -> None:
+    state = witnessed("gta2cs-edge")
+    assert passes_of(state.student) == ["source view", "(target view)", "weak", "strong", "hts with paste"]
+
+
+def test_the_fast_recipe_reads_crops_alone_and_its_teacher_is_the_average() -> None:
+    state = witnessed("gta2cs-fast")
+    assert passes_of(state.student) == ["source crop", "weak", "strong", "hts"]
+    assert passes_of(state.averaged) == ["(target crop)"]
+
+
+def test_with_an_ema_teacher_the_student_is_not_run_on_the_target_view() -> None:
+    state = witnessed("gta2cs", 'method.teacher="ema"')
+    assert passes_of(state.student) == ["source view", "weak", "strong", "hts"]
+    assert passes_of(state.averaged) == ["(target view)"]
+
+
+def test_passes_that_no_loss_needs_are_not_made() -> None:
+    no_contrast = ("contrast.pixel=false", "contrast.prototype=false")
+    both = ["source view", "(target view)"]
+    assert passes_of(witnessed("gta2cs", "mix.enabled=false").student) == [*both, "hts"]
+    assert passes_of(witnessed("gta2cs", "htcm.enabled=false").student) == [*both, "weak", "strong"]
+    assert passes_of(witnessed("gta2cs", *no_contrast).student) == [*both, "strong", "hts"]
+    assert passes_of(witnessed("gta2cs", "mix.enabled=false", "htcm.enabled=false").student) == both
+
+
+def terms_of(name: str, *settings: str) -> list[str]:
+    recipe = tiny(name, *settings)
+    return list(adaptation_step(begin(recipe), *batches(recipe), recipe, AS_IT_IS))
+
+
+@pytest.mark.parametrize("name", ["gta2cs", "gta2cs-released", "gta2cs-fast", "syn2cs"])
+def test_terms_of_equation_12(name: str) -> None:
+    assert terms_of(name) == ["source", "mix", "htcm", "pixel", "prototype", "total"]
+
+
+def test_terms_of_the_edge_variant() -> None:
+    edge = ["edge_mix", "htcm", "edge_htcm", "edge_htcm_auxiliary"]
+    assert terms_of("gta2cs-edge") == ["source", "mix", *edge, "pixel", "prototype", "total"]
+
+
+def test_terms_of_the_papers_ablations() -> None:
+    no_contrast = ("contrast.pixel=false", "contrast.prototype=false")
+    assert terms_of("gta2cs", "htcm.enabled=false", *no_contrast) == ["source", "mix", "total"]
+    assert terms_of("gta2cs", "mix.enabled=false", *no_contrast) == ["source", "htcm", "total"]
+    assert terms_of("gta2cs", *no_contrast) == ["source", "mix", "htcm", "total"]
+    assert terms_of("gta2cs", "contrast.prototype=false") == ["source", "mix", "htcm", "pixel", "total"]
+    assert terms_of("gta2cs", 'contrast.on="hts"') == ["source", "mix", "htcm", "pixel", "prototype", "total"]
+    assert terms_of("gta2cs", "mix.enabled=false", "htcm.enabled=false", *no_contrast) == ["source", "total"]
+
+
+def gradients(model: DeepLabV2) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", ["gta2cs", "gta2cs-released", "gta2cs-edge", "gta2cs-fast"])
+def test_the_steps_gradient_and_total_are_those_of_equation_12(name: str) -> None:
+    recipe = tiny(name)
+    state, (source, target) = begin(recipe), batches(recipe)
+    twin, teacher = copy.deepcopy(state.student), copy.deepcopy(state.student)
+
+    images, labels = (source.view, source.view_label) if recipe.views.whole else (source.weak, source.label)
+    assert images is not None
+    assert labels is not None
+    losses = {"source": segmentation_loss(AS_IT_IS.raw(twin, images), labels, 0.1)}
+    views = mixed_views(twin, source, target, label_target(teacher, target, AS_IT_IS), recipe, AS_IT_IS)
+    total = weighted_sum(losses | mixed_losses(views, recipe), recipe)
+    total.backward()
+
+    step_losses = adaptation_step(state, source, target, recipe, AS_IT_IS)
+    torch.testing.assert_close(step_losses["total"], total.detach())
+    ours, expected = gradients(state.student), gradients(twin)
+    assert ours.keys() == expected.keys()
+    for parameter, gradient in ours.items():
+        tolerance = 1e-4 * float(expected[parameter].abs().max())
+        torch.testing.assert_close(gradient, expected[parameter], rtol=1e-3, atol=tolerance + 1e-7, msg=parameter)
+
+
+def test_gradients_do_not_pile_up_over_iterations() -> None:
+    recipe = tiny("gta2cs", "train.optimizer.lr_backbone=1e-12", "train.optimizer.lr_head=1e-12")
+    state, (source, target) = begin(recipe), batches(recipe)
+    adaptation_step(state, source, target, recipe, AS_IT_IS)
+    first = gradients(state.student)["head.branches.0.weight"]
+    adaptation_step(state, source, target, recipe, AS_IT_IS)
+    torch.testing.assert_close(gradients(state.student)["head.branches.0.weight"], first, rtol=1e-3, atol=1e-4)
+
+
+def test_losses_are_detached_and_everything_an_iteration_changes_has_changed() -> None:
+    recipe = tiny("gta2cs")
+    state = begin(recipe)
+    before = state.student.head.branches[0].weight.detach().clone()
+    losses = adaptation_step(state, *batches(recipe), recipe, AS_IT_IS)
+    after, averaged = (model.head.branches[0].weight.detach() for model in (state.student, state.averaged))
+    assert not any(loss.requires_grad for loss in losses.values())
+    assert not torch.equal(after, before)
+    torch.testing.assert_close(averaged, 0.999 * before + 0.001 * after)
+    assert int(state.iteration) == 1
+    assert int(state.first_nonfinite) == -1
+
+
+def test_the_student_learns_nothing_from_being_the_teacher() -> None:
+    recipe = tiny("gta2cs")
+    state, (_, target) = begin(recipe), batches(recipe)
+    pseudo = label_target(state.student, target, AS_IT_IS)
+    assert not pseudo.confidence.requires_grad
+    assert gradients(state.student) == {}
+
+
+def test_pseudo_labels_are_cut_out_of_the_view_where_the_boxes_lie() -> None:
+    recipe = tiny("gta2cs")
+    state, (_, target) = begin(recipe), batches(recipe)
+    # The boxes have the crop's own size, so the crop is a window of the whole view's labels.
+    window = (slice(None), slice(4, 20), slice(20, 36))
+    whole = target._replace(weak=target.view, boxes=torch.tensor([[0.0, 0.0, *VIEW]] * 2))
+    crops, views = (label_target(state.student, batch, AS_IT_IS) for batch in (target, whole))
+    torch.testing.assert_close(crops.confidence, views.confidence[window])
+    assert torch.equal(crops.label, views.label[window])
+    assert torch.equal(crops.two_head, views.two_head[window])
+
+
+def test_warm_up_learns_the_source_loss_of_both_heads_alone() -> None:
+    recipe = tiny("gta2cs")
+    state, (source, _) = begin(recipe, Witness), batches(recipe)
+    twin = copy.deepcopy(state.student)
+    assert source.view is not None
+    assert source.view_label is not None
+    expected = segmentation_loss(AS_IT_IS.raw(twin, source.view), source.view_label, 0.1)
+    expected.backward()
+    losses = warmup_step(state, source, recipe, AS_IT_IS)
+    assert list(losses) == ["source", "total"]
+    torch.testing.assert_close(losses["total"], expected.detach())
+    assert gradients(state.student).keys() == gradients(twin).keys()
+    for name, gradient in gradients(state.student).items():
+        torch.testing.assert_close(gradient, gradients(twin)[name], msg=name)
+    assert int(state.iteration) == 1
+
+
+def test_warm_up_passes_the_source_view_once_or_the_crop_in_a_recipe_of_crops() -> None:
+    for name, expected in (("gta2cs", "source view"), ("gta2cs-fast", "source crop")):
+        recipe = tiny(name)
+        state = begin(recipe, Witness)
+        warmup_step(state, batches(recipe, plain=True)[0], recipe, AS_IT_IS)
+        assert passes_of(state.student) == [expected]
+
+
+def test_input_conventions_by_hand() -> None:
+    pixel, cpu = torch.tensor([[[[10, 20, 40]]]], dtype=torch.uint8), torch.device("cpu")
+    seen: list[list[float]] = []
+
+    def note(images: Tensor) -> Logits:
+        seen.append(images.flatten().tolist())
+        return Logits(images, None)
+
+    network: Any = note
+    Passes.of(tiny("gta2cs"), cpu).raw(network, pixel)
+    Passes.of(tiny("gta2cs-released"), cpu).raw(network, pixel)
+    rgb = [(10 / 255 - 0.485) / 0.229, (20 / 255 - 0.456) / 0.224, (40 / 255 - 0.406) / 0.225]
+    assert seen == [pytest.approx(rgb), pytest.approx([40 - 104.00698793, 20 - 116.66876762, 10 - 122.67891434])]
+
+
+def test_a_cpu_computes_in_fp32_and_a_gpu_in_bf16_when_asked_to() -> None:
+    recipe = tiny("gta2cs")
+    assert Passes.of(recipe, torch.device("cpu")).amp is None
+    assert Passes.of(recipe, torch.device("cuda")).amp == torch.bfloat16
+    assert Passes.of(tiny("gta2cs", 'runtime.amp="none"'), torch.device("cuda")).amp is None
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_both_steps_have_fixed_shapes_and_ask_no_tensor_for_a_number(name: str) -> None:
+    recipe = tiny(name)
+    state, (source, target) = begin(recipe), batches(recipe)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        warm = warmup_step(state, source, recipe, AS_IT_IS)
+        losses = adaptation_step(state, source, target, recipe, AS_IT_IS)
+    assert all(loss.shape == () for loss in (*warm.values(), *losses.values()))
+
+
+def test_fake_tensors_do_refuse_to_become_a_number() -> None:
+    recipe = tiny("gta2cs")
+    state, (source, _) = begin(recipe), batches(recipe)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        losses = warmup_step(state, source, recipe, AS_IT_IS)
+        with pytest.raises(DataDependentOutputException):
+            losses["total"].item()
+
+
+class HostTraffic(TorchDispatchMode):
+    """Notes operations that read a number off the device or copy one to it: a CUDA graph holds neither."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.lift_fresh.default):
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_an_iteration_exchanges_no_number_with_the_host(name: str) -> None:
+    recipe = tiny(name)
+    state, (source, target) = begin(recipe), batches(recipe)
+    with HostTraffic() as traffic:
+        warmup_step(state, source, recipe, AS_IT_IS)
+        adaptation_step(state, source, target, recipe, AS_IT_IS)
+    assert traffic.seen == []
+
+
+def test_host_traffic_is_noticed() -> None:
+    with HostTraffic() as traffic:
+        torch.tensor([1.0, 2.0]).sum().item()
+    assert traffic.seen == ["aten.lift_fresh.default", "aten._local_scalar_dense.default"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", preset_names())
+def test_an_iteration_does_not_wait_for_the_gpu(name: str) -> None:
+    recipe = tiny(name)
+    device = torch.device("cuda")
+    state = begin(recipe)
+    state = TrainingState.begin(state.student.to(device), recipe.train.optimizer, 10, recipe.method.ema_decay)
+    source, target = (
+        DomainBatch(*(field.to(device) if isinstance(field, Tensor) else field for field in batch))
+        for batch in batches(recipe)
+    )
+    passes = Passes.of(recipe, device)
+    adaptation_step(state, source, target, recipe, passes)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        adaptation_step(state, source, target, recipe, passes)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
