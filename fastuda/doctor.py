@@ -18,6 +18,7 @@ from fastuda.recipe import Data, Domain
 
 Status = Literal["ok", "note", "missing"]
 _LOW_DISK_BYTES = 50 << 30
+_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,8 @@ def _gpu() -> Finding:
         return Finding("GPU", "ok", f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
     if torch.version.cuda is None:
         return Finding("GPU", "note", "torch is a CPU build", "for a GPU install torch's CUDA build: pip install torch")
-    driver = Path("/proc/driver/nvidia/version")
-    if driver.exists():
-        version = driver.read_text().splitlines()[0]
+    if _DRIVER.exists():
+        version = _DRIVER.read_text().splitlines()[0]
         advice = f"the driver may be too old for CUDA {torch.version.cuda}: update it"
         return Finding("GPU", "note", f"torch cannot use one; {version}", advice)
     return Finding("GPU", "note", "no NVIDIA driver", "training runs on the CPU: fit for the demo, not for Cityscapes")

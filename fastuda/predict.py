@@ -41,7 +41,7 @@ def find_images(paths: Sequence[Path]) -> list[Input]:
     inputs: list[Input] = []
     for path in paths:
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
             if not found:
                 raise FastudaError(f"{path}: no {', '.join(SUFFIXES)} images in this folder")
             inputs += [Input(p, str(p.relative_to(path).with_suffix(""))) for p in found]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from fastuda.data.check import CheckReport, Comparison
@@ -36,7 +37,7 @@ def _add_row(table: Table, name: str, values: list[float | None]) -> None:
     if len(values) == 2:
         before, after = values
         cells.append("" if before is None or after is None else f"{after - before:+.2f}")
-    table.add_row(name, *cells)
+    table.add_row(escape(name), *cells)
 
 
 def protocol_table(scores: dict[str, Scores]) -> Table:
@@ -47,12 +48,13 @@ def protocol_table(scores: dict[str, Scores]) -> Table:
         table.add_column(protocol, justify="right")
     columns = [one.to_json() for one in scores.values()]
     for name in columns[0]["iou"]:
-        table.add_row(name, *(_cell(column["iou"][name]) for column in columns))
+        table.add_row(escape(name), *(_cell(column["iou"][name]) for column in columns))
     table.add_section()
     for key, title in (("miou", "mIoU"), ("pixel_accuracy", "pixel accuracy"), ("mean_accuracy", "mean accuracy")):
         table.add_row(title, *(_cell(column[key]) for column in columns))
     for subset in columns[0]["subsets"]:
-        table.add_row(f"mIoU, {subset} classes", *(_cell(column["subsets"][subset]) for column in columns))
+        title = f"mIoU, {escape(subset)} classes"
+        table.add_row(title, *(_cell(column["subsets"][subset]) for column in columns))
     table.caption = "full: at the label's own size; released: label resized to the network's input, as the authors did"
     return table
 
@@ -63,13 +65,14 @@ def check_tables(report: CheckReport) -> list[Table]:
     if report.problems:
         faults = Table("sample", "fault", "file", "what is wrong", title="Faults")
         for problem in report.problems:
-            faults.add_row(problem.sample or "–", problem.kind, problem.file, problem.detail)
+            faults.add_row(escape(problem.sample or "–"), problem.kind, escape(problem.file), escape(problem.detail))
         tables.append(faults)
     if report.pixels:
         total = max(sum(report.pixels.values()), 1)
         histogram = Table("class", "pixels", "share", title="Classes")
         for name, pixels in report.pixels.items():
-            histogram.add_row(name, f"{pixels:,}", f"{100 * pixels / total:.2f} %" if pixels else "[red]absent[/red]")
+            share = f"{100 * pixels / total:.2f} %" if pixels else "[red]absent[/red]"
+            histogram.add_row(escape(name), f"{pixels:,}", share)
         histogram.add_row("ignored", f"{report.ignored_pixels:,}", "")
         tables.append(histogram)
     return tables
@@ -84,9 +87,9 @@ def comparison_table(gaps: Comparison) -> Table:
         (gaps.missing_in_both, "in neither"),
     ):
         for name in names:
-            table.add_row(name, f"[red]{gap}[/red]")
+            table.add_row(escape(name), f"[red]{gap}[/red]")
     for name, ratio in gaps.share_ratios.items():
-        table.add_row(name, f"{ratio:.2f} times the share")
+        table.add_row(escape(name), f"{ratio:.2f} times the share")
     if gaps.note:
         table.caption = gaps.note
     return table
@@ -97,7 +100,7 @@ def packed_table(data: Datasets) -> Table:
     table = Table("split", "samples", "skipped", "size", "folder")
     for name, packed in (("source", data.source), ("target", data.target), ("evaluation", data.evaluation)):
         size = f"{packed.size[0]}×{packed.size[1]}"
-        table.add_row(name, str(len(packed)), str(packed.num_skipped), size, str(packed.folder))
+        table.add_row(name, str(len(packed)), str(packed.num_skipped), size, escape(str(packed.folder)))
     return table
 
 

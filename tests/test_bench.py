@@ -45,11 +45,11 @@ def test_a_changed_result_makes_its_page_stale_and_is_written_into_it(copy: Path
 def test_an_unknown_mark_and_a_missing_file_are_named(copy: Path) -> None:
     page = copy / "README.md"
     page.write_text("<!-- figures: nonsense -->\n<!-- /figures -->\n")
-    with pytest.raises(FastudaError, match="README.md: no figures are called nonsense; there are demo"):
+    with pytest.raises(FastudaError, match=r"README\.md: no figures are called nonsense; there are demo"):
         stale_pages(copy)
     page.write_text("<!-- figures: demo -->\n<!-- /figures -->\n")
     (copy / "bench/results/demo.json").unlink()
-    with pytest.raises(FastudaError, match="demo.json: cannot be read"):
+    with pytest.raises(FastudaError, match=r"demo\.json: cannot be read"):
         stale_pages(copy)
 
 

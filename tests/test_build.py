@@ -72,7 +72,7 @@ def test_init_brings_heads_and_dilations(tmp_path: Path) -> None:
 
 
 def test_init_refuses_a_bare_backbone(backbone: Path, tmp_path: Path) -> None:
-    with pytest.raises(FastudaError, match="backbone without a classifier; use --set model.weights="):
+    with pytest.raises(FastudaError, match="backbone without a classifier; use --set"):
         build_model(recipe(), tmp_path, backbone)
 
 

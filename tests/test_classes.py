@@ -56,8 +56,8 @@ def test_cityscapes_train_ids_stand_for_themselves() -> None:
 
 def test_the_19_16_and_13_classes_are_the_protocols() -> None:
     assert CITYSCAPES_19 == NAMES
-    assert CITYSCAPES_16 == tuple(NAMES[i] for i in SIXTEEN)
-    assert CITYSCAPES_13 == tuple(NAMES[i] for i in THIRTEEN)
+    assert tuple(NAMES[i] for i in SIXTEEN) == CITYSCAPES_16
+    assert tuple(NAMES[i] for i in THIRTEEN) == CITYSCAPES_13
 
 
 @pytest.mark.parametrize(("names", "kept"), [(CITYSCAPES_16, SIXTEEN), (CITYSCAPES_13, THIRTEEN)])

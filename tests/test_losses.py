@@ -93,10 +93,8 @@ def test_every_weight_is_a_field_of_the_recipe() -> None:
         *("method.mixed_weight=0.5", "method.contrast_weight=0.25", "edge.paste_weight=0.125"),
         *("edge.htcm_weight=0.5", "edge.htcm_auxiliary_weight=0.25"),
     )
-    assert weights == {
-        **{"source": 1, "mix": 0.5, "htcm": 0.5, "pixel": 0.25, "prototype": 0.25},
-        **{"edge_mix": 0.125, "edge_htcm": 0.25, "edge_htcm_auxiliary": 0.125},
-    }
+    of_equation_12 = {"source": 1, "mix": 0.5, "htcm": 0.5, "pixel": 0.25, "prototype": 0.25}
+    assert weights == of_equation_12 | {"edge_mix": 0.125, "edge_htcm": 0.25, "edge_htcm_auxiliary": 0.125}
 
 
 def test_the_sum_is_over_the_terms_present() -> None:
@@ -117,7 +115,7 @@ def test_the_auxiliary_head_may_learn_labels_of_its_own() -> None:
 
 
 def test_a_mask_counts_for_both_heads() -> None:
-    logits = Logits(sure_of(0.5, 0.25, 0.25), sure_of(0.1, 0.1, 0.8))
+    logits = Logits(sure_of(0.5, 0.25, 0.25), sure_of(0.1, 0.2, 0.7))
     mask = torch.tensor([[[True, False]]])
     loss = segmentation_loss(logits, labels_of([0, 1]), 0.1, mask=mask)
     assert loss.item() == pytest.approx(math.log(2) + 0.1 * math.log(10))

@@ -291,7 +291,7 @@ def test_messages_name_the_argument_and_what_came() -> None:
         mix(SOURCE_LABEL.long())
     with pytest.raises(ValueError, match=r"auxiliary_pseudo_label must have shape \[1, 4, 4\], got \[1, 4, 3\]"):
         mix(auxiliary_pseudo_label=PSEUDO_LABEL[:, :, :3])
-    with pytest.raises(ValueError, match="keep_pasted must be .*, got 'outside'"):
+    with pytest.raises(ValueError, match=r"keep_pasted must be .*, got 'outside'"):
         mix(keep_pasted="outside")
     with pytest.raises(ValueError, match=r"keys must have shape \[1, any\], got \[2, 6\]"):
         choose_classes(SOURCE_LABEL, torch.zeros(2, 6))

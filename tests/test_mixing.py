@@ -156,8 +156,9 @@ def test_without_contrast_nothing_needs_the_weak_view() -> None:
     assert seen == [STRONG, HTS]
 
 
-def test_the_released_recipe_needs_the_weak_view_even_without_contrast() -> None:
-    _, seen = views_of(*RELEASED, "contrast.pixel=false", "contrast.prototype=false")
+def test_released_htcm_needs_the_weak_view_even_without_contrast() -> None:
+    off = ("contrast.pixel=false", "contrast.prototype=false", 'auxiliary.labels="pasted"')
+    _, seen = views_of(*RELEASED, *off)
     assert seen == [WEAK, STRONG, STRONG]
 
 

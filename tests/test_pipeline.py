@@ -156,9 +156,7 @@ def test_every_pixel_of_a_crop_and_its_label_come_from_its_place_in_the_box(
     assert 10 <= mirrored <= 30
 
 
-def test_crops_are_pillows_antialiased_resize_of_the_box(
-    unlabelled: Packed, recipe: Callable[..., Recipe]
-) -> None:
+def test_crops_are_pillows_antialiased_resize_of_the_box(unlabelled: Packed, recipe: Callable[..., Recipe]) -> None:
     compared = 0
     for batch in batches(unlabelled, recipe("views.crop_size=[24, 20]"), 25, "target"):
         assert batch.view is not None
@@ -187,7 +185,7 @@ def test_labels_hold_only_values_that_the_pack_holds(places: Packed, recipe: Cal
 
 def gaussian(image: Tensor, sigma: float, window: int) -> NDArray[np.float64]:
     """A Gaussian blur of [H, W, 3] by its definition."""
-    weights = np.exp(-(np.arange(window) - window // 2) ** 2 / (2 * sigma**2))
+    weights = np.exp(-((np.arange(window) - window // 2) ** 2) / (2 * sigma**2))
     padded = np.pad(image.numpy().astype(float), ((window // 2,) * 2, (window // 2,) * 2, (0, 0)), mode="reflect")
     for axis in (0, 1):
         windows = np.lib.stride_tricks.sliding_window_view(padded, window, axis)
@@ -302,7 +300,9 @@ def test_every_pack_format_gives_the_batches_of_png(
     for a, b in zip(png, other, strict=True):
         for field in ("view", "weak", "strong"):
             assert (getattr(a, field).int() - getattr(b, field).int()).abs().max() <= bound
-    assert_equal(*([one._replace(view=None, weak=one.label, strong=one.label) for one in many] for many in (png, other)))
+    assert_equal(
+        *([one._replace(view=None, weak=one.label, strong=one.label) for one in many] for many in (png, other))
+    )
 
 
 def test_evaluation_goes_through_the_split_once_in_order(places: Packed) -> None:

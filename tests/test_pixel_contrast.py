@@ -140,6 +140,14 @@ def test_bfloat16_logits_are_computed_in_fp32() -> None:
     assert loss.item() == pytest.approx(exact.item(), rel=1e-5)
 
 
+def test_bfloat16_probabilities_are_compared_in_fp32() -> None:
+    p, q = (probabilities(1, 40, 19, seed=seed, dtype=torch.bfloat16) for seed in (0, 1))
+    loss, grad, _ = with_gradient(pixel_contrast, p, q)
+    assert loss.dtype == torch.float32
+    assert grad.dtype == torch.bfloat16
+    assert loss.item() == pytest.approx(dense_contrast(p.double(), q.double(), 20.0).item(), rel=1e-5)
+
+
 def test_rows_left_out_take_no_part() -> None:
     valid = torch.tensor([[True, False, True, True, False], [False, False, True, False, True]])
     p, q = probabilities(2, 5, 3), probabilities(2, 5, 3, seed=1)

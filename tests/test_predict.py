@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fastuda.checkpoint import save_model
@@ -58,6 +59,7 @@ def test_images_are_found_below_a_folder_under_their_own_folders_names(tmp_path:
     for name in ("b/2.PNG", "b/1.jpg", "a/3.jpeg", "4.png"):
         picture(tmp_path / "in" / name)
     (tmp_path / "in" / "notes.txt").write_text("no image")
+    (tmp_path / "in" / "._4.png").write_bytes(b"what macOS leaves on foreign disks")
     assert find_images([tmp_path / "in"]) == [
         Input(tmp_path / "in/4.png", "4"),
         Input(tmp_path / "in/a/3.jpeg", "a/3"),
@@ -203,8 +205,6 @@ def strangers_weights(path: Path, num_classes: int, tiny_recipe: Callable[..., R
     names = [f"class {i}" for i in range(num_classes)]
     recipe = tiny_recipe(f"classes.names={names}", "model.aspp=[6, 12]", 'model.input="bgr-caffe"')
     save_model(path, network(recipe), recipe, {})
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = {key: value for key, value in file.metadata().items() if key != "recipe"}
@@ -223,9 +223,7 @@ def test_weights_without_a_recipe_get_the_preset_of_their_class_count(
     assert found.passes.normalisation.bgr
 
 
-def test_weights_of_an_unknown_class_count_ask_for_a_recipe(
-    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
-) -> None:
+def test_weights_of_an_unknown_class_count_ask_for_a_recipe(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
     path = strangers_weights(tmp_path / "w.safetensors", 7, tiny_recipe)
     with pytest.raises(FastudaError, match=r"these weights know 7 classes and do not say which.*--recipe"):
         load_trained(path, device="cpu")

@@ -73,10 +73,10 @@ def test_pixel_centres_of_a_shrunk_crop_by_hand() -> None:
 
 def test_an_enlarged_crop_stops_at_the_border_of_the_view() -> None:
     # One pixel enlarged to two: centres at -0.25 and 0.25, and left of the first pixel nothing changes any more.
-    logits = torch.tensor([[0.0, 0.0], [0.0, 4.0]]).view(1, 2, 1, 2)
+    logits = torch.tensor([[0.0, 0.0], [2.0, 6.0]]).view(1, 2, 1, 2)
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
     _, confidence = pseudo_label(logits, (1, 2), view_size=(1, 5), boxes=boxes)
-    assert confidence.flatten().tolist() == pytest.approx([0.5, sigmoid(0.25)])
+    assert confidence.flatten().tolist() == pytest.approx([sigmoid(2.0), sigmoid(2.25)])
 
 
 def test_flip_mirrors_the_marked_images_alone() -> None:

@@ -40,7 +40,8 @@ PROTOCOL: list[tuple[int, dict[str, Any]]] = [
     (22, {"warmup.optimizer.lr_backbone": 2.5e-4, "warmup.optimizer.lr_head": 2.5e-3}),
     (23, {"eval.size": [1280, 640], "eval.protocol": "full", "eval.batch_norm": "running"}),
     (24, {"classes.preset": "cityscapes19", "classes.names": None}),
-    (25, {"edge.enabled": False, "edge.paste_weight": 0.1, "edge.htcm_weight": 0.1, "edge.htcm_auxiliary_weight": 0.01}),
+    (25, {"edge.enabled": False, "edge.paste_weight": 0.1, "edge.htcm_weight": 0.1}),
+    (25, {"edge.htcm_auxiliary_weight": 0.01}),
     (26, {"source.layout": "gta5", "source.listing": None, "target.layout": "cityscapes"}),
 ]  # fmt: skip
 
@@ -161,7 +162,6 @@ val_labels = "val_labels/*.png"
 """
 
 
-
 def test_a_derived_recipe_changes_what_it_says_and_keeps_the_rest(write: Callable[..., str]) -> None:
     path = write('base = "gta2cs-released"\n[htcm]\nsamples = "all"\n[method]\ntau = 0.5\n')
     found = load_recipe(path)
@@ -243,8 +243,6 @@ def test_a_preset_takes_the_place_of_the_bases_own_names(write: Callable[..., st
     assert found.classes.build().names == CITYSCAPES_16
 
 
-
-
 @pytest.mark.parametrize(
     ("setting", "field", "value"),
     [
@@ -292,8 +290,6 @@ def test_a_setting_without_field_or_value_shows_how_to_write_it(setting: str) ->
 
 def test_a_setting_below_a_plain_value_is_refused() -> None:
     assert "--set seed.tau=1: seed is a value, not a section" in refused("gta2cs", "seed=1", "seed.tau=1")
-
-
 
 
 @pytest.mark.parametrize(

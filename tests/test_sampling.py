@@ -182,6 +182,12 @@ def test_the_boxes_area_and_ratio_are_uniform_where_every_shape_fits() -> None:
     assert abs(np.corrcoef(shares, ratios)[0, 1]) < 5 / math.sqrt(NUM_DRAWS)
 
 
+def test_the_ratio_is_width_over_height() -> None:
+    boxes = [draw(g, size=(1000, 1000), crop_scale=(0.2, 0.25), crop_ratio=(2, 4)).box for g in range(200)]
+    assert 1.99 <= min(width / height for _, _, height, width in boxes) < 2.1
+    assert 3.9 < max(width / height for _, _, height, width in boxes) <= 4.02
+
+
 def test_the_box_lies_anywhere_it_fits_with_equal_chance() -> None:
     boxes = [draw(g, crop_scale=(0.2, 0.3)).box for g in range(NUM_DRAWS)]
     tops = [top / (640 - height) for top, _, height, _ in boxes]

@@ -124,6 +124,7 @@ def witnessed(name: str, *settings: str) -> TrainingState:
     """The state after one adaptation step of witnesses on plain crops."""
     recipe = tiny(name, *settings)
     state = begin(recipe, Witness)
+    state.evaluation_model()  # as after an evaluation: the averaged model is in eval mode
     adaptation_step(state, *batches(recipe, plain=True), recipe, AS_IT_IS)
     return state
 
@@ -352,6 +353,7 @@ def test_host_traffic_is_noticed() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("name", preset_names())
 def test_an_iteration_does_not_wait_for_the_gpu(name: str) -> None:
     recipe = tiny(name)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastuda_cli.console import console, reported
+from fastuda_cli.console import reported, say
 
 app = typer.Typer(help="Measure fastuda on this machine.", no_args_is_help=True)
 
@@ -59,6 +59,6 @@ def figures(
 
         pages = stale_pages(root) if check else update_pages(root)
         for page in pages:
-            console.print(f"{page}: {'not current' if check else 'rewritten'}")
+            say(f"{page}: {'not current' if check else 'rewritten'}")
         if check and pages:
             raise typer.Exit(1)

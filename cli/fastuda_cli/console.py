@@ -8,11 +8,17 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from fastuda.errors import FastudaError, UsageError
 
 console = Console()
 _errors = Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """Print a line as it is: paths keep their brackets and are not broken."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -23,19 +29,14 @@ def reported() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        _errors.print(f"[bold red]usage:[/bold red] {_plain(error)}", highlight=False, soft_wrap=True)
+        _errors.print(f"[bold red]usage:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
     except FastudaError as error:
-        _errors.print(f"[bold red]error:[/bold red] {_plain(error)}", highlight=False, soft_wrap=True)
+        _errors.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     except ImportError as error:
         if "nvidia" not in str(error):
             raise
         advice = "NVIDIA DALI cannot be imported; install it with: pip install nvidia-dali-cuda130"
-        _errors.print(f"[bold red]error:[/bold red] {advice} ({_plain(error)})", highlight=False, soft_wrap=True)
+        _errors.print(f"[bold red]error:[/bold red] {advice} ({escape(str(error))})", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
-
-
-def _plain(error: BaseException) -> str:
-    """The message with brackets kept from being read as markup."""
-    return str(error).replace("[", "\\[")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fastuda_cli import options
-from fastuda_cli.console import console, reported
+from fastuda_cli.console import console, reported, say
 
 
 def check(
@@ -44,13 +44,12 @@ def check(
         for table in check_tables(report):
             console.print(table)
         if report.problems:
-            console.print(
+            say(
                 f"{len(report.problems)} faults; {len(report.skip)} of {report.num_samples} samples will be skipped "
-                f"(skip list: {skip_list})",
-                soft_wrap=True,
+                f"(skip list: {skip_list})"
             )
         else:
-            console.print(f"{report.num_samples} samples, all sound")
+            say(f"{report.num_samples} samples, all sound")
         if compare is not None:
             other = domain_of(resolved, compare[0], compare[1])
             gaps = comparison(resolved, report, other, display.task("Checking the other"))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastuda_cli.console import console, reported
+from fastuda_cli.console import console, reported, say
 
 
 def demo(
@@ -35,4 +35,4 @@ def demo(
             seed=seed,
             progress=Display(console).task("Drawing two domains"),
         )
-        console.print(f"source: {folder / 'source'}\ntarget: {folder / 'target'}", soft_wrap=True)
+        say(f"source: {folder / 'source'}\ntarget: {folder / 'target'}")

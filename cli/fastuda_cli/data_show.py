@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fastuda_cli import options
-from fastuda_cli.console import console, reported
+from fastuda_cli.console import console, reported, say
 
 
 def show(
@@ -35,5 +35,5 @@ def show(
         trained = load_trained(model, stage="source_only", device=device) if model else None
         save_picture(out, contact_sheet(resolved, prepare_all(resolved, display.task), trained, iteration))
         if trained is None:
-            console.print("no --model: pseudo-labels are unknown, and HTCM pastes nothing")
-        console.print(f"{out}", soft_wrap=True)
+            say("no --model: pseudo-labels are unknown, and HTCM pastes nothing")
+        say(str(out))

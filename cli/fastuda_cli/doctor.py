@@ -17,6 +17,7 @@ def doctor(
 ) -> None:
     """Look at GPU, driver, torch, DALI, Triton, disk and data sets; exit 1 if something needed is missing."""
     with reported():
+        from rich.markup import escape
         from rich.table import Table
 
         from fastuda.doctor import examine
@@ -34,7 +35,7 @@ def doctor(
         table = Table("", "found", "what to do")
         for finding in findings:
             subject = f"[{colours[finding.status]}]{finding.subject}[/]"
-            table.add_row(subject, finding.found, finding.advice)
+            table.add_row(subject, escape(finding.found), escape(finding.advice))
         console.print(table)
         if any(finding.status == "missing" for finding in findings):
             raise typer.Exit(1)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fastuda_cli import options
-from fastuda_cli.console import console, reported
+from fastuda_cli.console import console, reported, say
 
 
 def predict(
@@ -30,4 +30,4 @@ def predict(
         inputs = find_images(images)
         trained = load_trained(run_or_weights, stage=stage, which=which, recipe=recipe, device=device)
         run_prediction(trained, inputs, out, Display(console).task("Predicting"))
-        console.print(f"{len(inputs)} images: {out}", soft_wrap=True)
+        say(f"{len(inputs)} images: {out}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fastuda_cli.console import console, reported
+from fastuda_cli.console import console, reported, say
 
 
 def recipes(
@@ -31,4 +31,4 @@ def recipes(
             count = f"{recipe.warmup.iterations} + {recipe.train.iterations}"
             table.add_row(preset, recipe.description, domains, str(len(recipe.classes.build())), count)
         console.print(table)
-        console.print("`fastuda recipes NAME` shows every field; --set section.field=value changes one.")
+        say("`fastuda recipes NAME` shows every field; --set section.field=value changes one.")

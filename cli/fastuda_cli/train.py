@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fastuda_cli import options
-from fastuda_cli.console import console, reported
+from fastuda_cli.console import console, reported, say
 
 
 def train(
@@ -46,6 +46,4 @@ def train(
             resolved, run, name=name, device=device, init=init, resume=resume, display=Display(console)
         )
         console.print(score_table(results))
-        console.print(
-            f"results: {run / 'results.json'}\npictures: {run / 'pictures' / 'comparison.png'}", soft_wrap=True
-        )
+        say(f"results: {run / 'results.json'}\npictures: {run / 'pictures' / 'comparison.png'}")

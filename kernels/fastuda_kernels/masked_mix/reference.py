@@ -67,7 +67,7 @@ def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
     channels = images.to(torch.float32).unbind(-1)
     if normalisation.bgr:
         channels = channels[::-1]
-    # Mean and scale enter as numbers: a tensor of them would be copied from the host, which waits and cannot be graphed.
+    # Mean and scale enter as numbers: a tensor of them is a copy from the host, which no CUDA graph can hold.
     values = [
         (channel - mean) * scale
         for channel, mean, scale in zip(channels, normalisation.mean, normalisation.scale, strict=True)
