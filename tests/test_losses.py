@@ -94,7 +94,7 @@ def test_every_weight_is_a_field_of_the_recipe() -> None:
         *("edge.htcm_weight=0.5", "edge.htcm_auxiliary_weight=0.25"),
     )
     of_equation_12 = {"source": 1, "mix": 0.5, "htcm": 0.5, "pixel": 0.25, "prototype": 0.25}
-    assert weights == of_equation_12 | {"edge_mix": 0.125, "edge_htcm": 0.25, "edge_htcm_auxiliary": 0.125}
+    assert weights == of_equation_12 | {"edge_mix": 0.0625, "edge_htcm": 0.25, "edge_htcm_auxiliary": 0.125}
 
 
 def test_the_sum_is_over_the_terms_present() -> None:

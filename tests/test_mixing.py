@@ -140,7 +140,7 @@ def test_the_edge_variant_keeps_the_pasted_classes_on_x_hts_and_has_bands() -> N
 
 
 def test_without_cmix_only_the_htcm_view_of_the_target_is_made() -> None:
-    views, seen = views_of("gta2cs", "mix.enabled=false")
+    views, seen = views_of("gta2cs", "mix.enabled=false", "contrast.pixel=false", "contrast.prototype=false")
     assert seen == [HTS]
     assert views.hts.label_hts[0].tolist() == rows(3, 3, 8, 9)
     assert not views.st.pasted.any()

@@ -40,7 +40,7 @@ PROTOCOL: list[tuple[int, dict[str, Any]]] = [
     (22, {"warmup.optimizer.lr_backbone": 2.5e-4, "warmup.optimizer.lr_head": 2.5e-3}),
     (23, {"eval.size": [1280, 640], "eval.protocol": "full", "eval.batch_norm": "running"}),
     (24, {"classes.preset": "cityscapes19", "classes.names": None}),
-    (25, {"edge.enabled": False, "edge.paste_weight": 0.1, "edge.htcm_weight": 0.1}),
+    (25, {"edge.enabled": False, "edge.paste_weight": 1.0, "edge.htcm_weight": 0.1}),
     (25, {"edge.htcm_auxiliary_weight": 0.01}),
     (26, {"source.layout": "gta5", "source.listing": None, "target.layout": "cityscapes"}),
 ]  # fmt: skip
@@ -346,7 +346,11 @@ def test_every_wrong_field_is_named_at_once() -> None:
     ("settings", "part"),
     [
         (("contrast.on=hts", "htcm.enabled=false"), 'contrast.on = "hts" needs htcm.enabled'),
-        (("edge.enabled=true", "mix.enabled=false"), "edge.enabled needs mix.enabled and htcm.enabled"),
+        (("mix.enabled=false",), 'contrast.on = "st" needs mix.enabled; without it set contrast.pixel = false'),
+        (
+            ("edge.enabled=true", "mix.enabled=false", "contrast.pixel=false", "contrast.prototype=false"),
+            "edge.enabled needs mix.enabled and htcm.enabled",
+        ),
         (("edge.enabled=true", "htcm.enabled=false"), "edge.enabled needs mix.enabled and htcm.enabled"),
     ],
 )

@@ -56,7 +56,7 @@ def weighted_sum(losses: Losses, recipe: Recipe) -> Tensor:
         "htcm": mixed,
         "pixel": recipe.method.contrast_weight,
         "prototype": recipe.method.contrast_weight,
-        "edge_mix": edge.paste_weight,
+        "edge_mix": mixed * edge.paste_weight,
         "edge_htcm": mixed * edge.htcm_weight,
         "edge_htcm_auxiliary": mixed * edge.htcm_auxiliary_weight,
     }

@@ -60,8 +60,13 @@ class Recipe(Section):
                     f"{where}.ids names no class of this recipe: {', '.join(unknown)} "
                     f'(classes: {", ".join(names)}; "ignore" for values to leave out)'
                 )
-        if self.contrast.on == "hts" and not self.htcm.enabled and (self.contrast.pixel or self.contrast.prototype):
-            raise ValueError('contrast.on = "hts" needs htcm.enabled')
+        mixed_by = {"st": ("mix", self.mix.enabled), "hts": ("htcm", self.htcm.enabled)}
+        section, enabled = mixed_by[self.contrast.on]
+        if not enabled and (self.contrast.pixel or self.contrast.prototype):
+            raise ValueError(
+                f'contrast.on = "{self.contrast.on}" needs {section}.enabled; '
+                "without it set contrast.pixel = false and contrast.prototype = false"
+            )
         if self.edge.enabled and not (self.mix.enabled and self.htcm.enabled):
             raise ValueError("edge.enabled needs mix.enabled and htcm.enabled")
         return self

@@ -61,9 +61,9 @@ class Contrast(Section):
     """Prototype-level loss, ProCL."""
     on: Literal["st", "hts"] = "st"
     """Which mixed image the losses work on (paper table 6)."""
-    pixel_scale: Annotated[float, Field(gt=0)] = 20.0
+    pixel_scale: Annotated[float, Field(gt=0, le=80)] = 20.0
     """s2, of PiCL."""
-    prototype_scale: Annotated[float, Field(gt=0)] = 7.0
+    prototype_scale: Annotated[float, Field(gt=0, le=80)] = 7.0
     """s1, of ProCL."""
     prototype_samples: Literal["all", "first"] = "all"
     """Which samples of the batch ProCL counts; `first` in the released code."""
@@ -84,8 +84,8 @@ class Edge(Section):
 
     enabled: bool = False
     """Extra cross-entropy on the bands around paste masks; HTCM also keeps the pasted source classes."""
-    paste_weight: NonNegative = 0.1
-    """Of the band around the CMix mask, main and auxiliary head."""
+    paste_weight: NonNegative = 1.0
+    """Of the band around the CMix mask, main and auxiliary head, relative to L_st."""
     htcm_weight: NonNegative = 0.1
     """Of the band around M_ht outside the pasted classes, relative to L_hts."""
     htcm_auxiliary_weight: NonNegative = 0.01

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 BLOCK_ROWS = 256
 
@@ -46,6 +47,7 @@ class _Contrast(torch.autograd.Function):
         return (per_anchor * share).sum()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         rows, weight, partition, share = ctx.saved_tensors
         grad = torch.empty_like(rows)
