@@ -12,6 +12,7 @@ from fastuda.recipe import Recipe
 from fastuda.recipe_file import dump_recipe, load_recipe
 
 _MAY_CHANGE = {"runtime", "data", "description"}
+_SET_BY_WEIGHTS = {"input", "stride_on", "pool_padding", "aspp", "auxiliary"}
 
 
 class RunFolder:
@@ -43,16 +44,20 @@ class RunFolder:
         return folder
 
     @classmethod
-    def reopen(cls, path: Path, recipe: Recipe) -> RunFolder:
-        """An earlier run's folder; raises FastudaError when it is none, or its recipe differs from `recipe`."""
+    def reopen(cls, path: Path, recipe: Recipe) -> tuple[RunFolder, Recipe]:
+        """An earlier run's folder, and its recipe with `runtime` and `data` as now asked for.
+
+        Raises FastudaError when there is no run, UsageError when `recipe` differs from the run's own in
+        anything else but what weights files have set.
+        """
         folder = cls(path)
         if not folder.recipe.exists():
             raise FastudaError(f"{path}: no run to resume here (no recipe.toml); start it without --resume")
         saved = load_recipe(str(folder.recipe))
-        changed = _differences(saved.model_dump(mode="json"), recipe.model_dump(mode="json"))
+        changed = _differences(_asked_for(saved), _asked_for(recipe))
         if changed:
             raise UsageError(f"{path}: --resume with another recipe than the run's own:\n  " + "\n  ".join(changed))
-        return folder
+        return folder, saved.model_copy(update={"runtime": recipe.runtime, "data": recipe.data})
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Write the resolved recipe."""
@@ -67,11 +72,14 @@ class RunFolder:
         write_atomic(self.results, json.dumps(results, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
+def _asked_for(recipe: Recipe) -> dict[str, Any]:
+    """The fields that make a run what it is."""
+    return recipe.model_dump(mode="json", exclude={**dict.fromkeys(_MAY_CHANGE, True), "model": _SET_BY_WEIGHTS})
+
+
 def _differences(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
     lines: list[str] = []
     for key in saved.keys() | asked.keys():
-        if not prefix and key in _MAY_CHANGE:
-            continue
         ours, theirs = saved.get(key), asked.get(key)
         if isinstance(ours, dict) and isinstance(theirs, dict):
             lines += _differences(ours, theirs, f"{prefix}{key}.")

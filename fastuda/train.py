@@ -18,13 +18,13 @@ from fastuda.data.cache import cache_folder
 from fastuda.data.pipeline import EvaluationLoader, TrainingLoader
 from fastuda.datasets import Datasets, prepare_all, with_demo_data
 from fastuda.display import Display
-from fastuda.errors import FastudaError
+from fastuda.errors import FastudaError, UsageError
 from fastuda.evaluate import evaluate
 from fastuda.method.losses import Losses
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
-from fastuda.model.build import build_model
+from fastuda.model.build import build_model, build_network
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.pictures import comparison_grid
 from fastuda.recipe import Optimizer, Recipe
@@ -50,8 +50,10 @@ class Run:
     display: Display
     log: RunLog
     stop: StopRequest
+    warmup: bool = True
+    """Whether the run has a warm-up stage; kept in every checkpoint, as is `stages`."""
     stages: dict[str, Results] = field(default_factory=dict)
-    """Scores and seconds of each stage so far, by name; kept in every checkpoint."""
+    """Scores and seconds of each stage so far, by name."""
 
 
 @dataclass(frozen=True)
@@ -81,26 +83,35 @@ def train(
     skips the warm-up; `resume` continues a stopped run. Raises FastudaError for anything the user
     can mend, StoppedError when Ctrl-C or SIGTERM ended the run with its state saved.
     """
+    if resume and init is not None:
+        raise UsageError("--init starts a run and --resume continues one: give one of them")
     torch_device = choose_device(device)
     configure(recipe.runtime, torch_device)
     recipe = with_demo_data(recipe, display.task)
     data = prepare_all(recipe, display.task)
-    model, recipe = build_model(recipe, cache_folder(recipe.data), init)
-    folder = RunFolder.reopen(path, recipe) if resume else RunFolder.create(path, recipe)
-    saved = read_state(folder.last_state) if resume else None
+    saved = None
+    if resume:
+        folder, recipe = RunFolder.reopen(path, recipe)
+        saved = read_state(folder.last_state)
+        model = build_network(recipe)  # its weights are in the saved state
+    else:
+        model, recipe = build_model(recipe, cache_folder(recipe.data), init)
+        folder = RunFolder.create(path, recipe)
     memory_format = torch.channels_last if recipe.runtime.channels_last else torch.contiguous_format
     model.to(torch_device, memory_format=memory_format)  # type: ignore[call-overload]
 
     passes = Passes.of(recipe, torch_device)
     with StopRequest() as stop, RunLog(folder) as run_log:
         run = Run(recipe, folder, data, torch_device, passes, display, run_log, stop)
-        run.stages = saved.notes["stages"] if saved else {}
-        for stage in _stages(recipe, warmup=init is None and recipe.warmup.iterations > 0):
+        run.warmup = init is None and recipe.warmup.iterations > 0
+        if saved is not None:
+            run.stages, run.warmup = saved.notes["stages"], saved.notes["warmup"]
+        for stage in _stages(recipe, run.warmup):
             model = _run_stage(run, stage, model, saved)
         return _finish(run, name)
 
 
-def _stages(recipe: Recipe, *, warmup: bool) -> list[Stage]:
+def _stages(recipe: Recipe, warmup: bool) -> list[Stage]:
     stages = [Stage("adapted", "adaptation", recipe.train.iterations, recipe.train.optimizer, True)]
     if warmup:
         warmup_optimizer = recipe.warmup.optimizer
@@ -137,7 +148,7 @@ def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | Non
                 _evaluate_stage(run, stage, state, done)
                 window = _Window()
             if run.stop.received:
-                save_state(run.folder.last_state, state, stage.name, {"stages": run.stages})
+                _save(run, stage, state)
                 raise StoppedError(
                     f"{run.stop.received}: stopped at iteration {done} of the {stage.title}, everything saved; "
                     f"continue with --run {run.folder.path} --resume"
@@ -179,9 +190,13 @@ def _evaluate_stage(run: Run, stage: Stage, state: TrainingState, iteration: int
         # The paper's "early stopping": chosen on the very images that it is scored on.
         notes["best"] = {**record, "chosen_on": "evaluation set"}
         save_model(run.folder.model(stage.name, "best"), model, run.recipe, notes["best"])
-    save_state(run.folder.last_state, state, stage.name, {"stages": run.stages})
+    _save(run, stage, state)
     run.log.evaluation(stage.name, iteration, own)
     run.display.scored(stage.title, iteration, own)
+
+
+def _save(run: Run, stage: Stage, state: TrainingState) -> None:
+    save_state(run.folder.last_state, state, stage.name, {"stages": run.stages, "warmup": run.warmup})
 
 
 def _refuse_nonfinite(run: Run, stage: Stage, state: TrainingState) -> None:

@@ -54,7 +54,10 @@ def test_a_run_is_reopened_on_another_machine_or_disk(
     changes: tuple[str, ...], tmp_path: Path, tiny_recipe: Callable[..., Recipe]
 ) -> None:
     RunFolder.create(tmp_path / "run", tiny_recipe())
-    assert RunFolder.reopen(tmp_path / "run", tiny_recipe(*changes)).path == tmp_path / "run"
+    asked = tiny_recipe(*changes)
+    folder, recipe = RunFolder.reopen(tmp_path / "run", asked)
+    assert folder.path == tmp_path / "run"
+    assert (recipe.runtime, recipe.data) == (asked.runtime, asked.data)
 
 
 @pytest.mark.parametrize(

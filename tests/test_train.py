@@ -198,6 +198,31 @@ def test_init_skips_the_warm_up_and_starts_from_that_network(
     assert all(torch.equal(expected[key], got[key]) for key in expected)
 
 
+def test_a_run_from_init_resumes_without_it(
+    finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = finished[0] / "checkpoints" / "source_only-last.safetensors"
+    original, calls = train_module.adaptation_step, []
+
+    def interrupted(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "adaptation_step", interrupted)
+        with pytest.raises(StoppedError):
+            run(tiny(), tmp_path / "run", init=init)
+    with pytest.raises(UsageError, match="--init starts a run and --resume continues one"):
+        run(tiny(), tmp_path / "run", init=init, resume=True)
+    results, output = run(tiny(), tmp_path / "run", resume=True)
+    assert "source_only" not in results
+    assert "Warm-up" not in output
+    expected, got = _state(finished[0]), _state(tmp_path / "run")
+    assert all(torch.equal(expected[key], got[key]) for key in expected)
+
+
 def test_another_seed_gives_another_run(finished: Any, tmp_path: Path, tiny: Callable[..., Recipe]) -> None:
     run(tiny("seed=1"), tmp_path / "run")
     expected, got = _state(finished[0]), _state(tmp_path / "run")

@@ -27,10 +27,9 @@ def build_model(recipe: Recipe, cache: Path, init: Path | None = None) -> tuple[
     Raises FastudaError when a file cannot be had, read or matched.
     """
     torch.manual_seed(recipe.seed)
-    num_classes = len(recipe.classes.build())
     if init is None and recipe.model.weights == "random":
         log.warning("model.weights = random: training from scratch; pretrained weights are worth many mIoU")
-        return _network(recipe.model, num_classes), recipe
+        return build_network(recipe), recipe
     path = init or _pretrained(recipe.model, cache)
     imported = read_weights(path, recipe.model.convention)
     if init is not None and not imported.has_heads:
@@ -39,19 +38,22 @@ def build_model(recipe: Recipe, cache: Path, init: Path | None = None) -> tuple[
             f"use --set model.weights={path}"
         )
     settings = _adopt(recipe.model, imported, path)
-    model = _network(settings, num_classes)
+    recipe = recipe.model_copy(update={"model": settings})
+    model = build_network(recipe)
     report = load_into(model, imported, path=path)
     log.info("%s: %d tensors loaded (%s)", path.name, report.matched, imported.kind)
     for key, reason in report.dropped.items():
         log.info("%s: %s left out: %s", path.name, key, reason)
     for difference in report.differences:
         log.info("%s: %s", path.name, difference)
-    return model, recipe.model_copy(update={"model": settings})
+    return model, recipe
 
 
-def _network(settings: Model, num_classes: int) -> DeepLabV2:
+def build_network(recipe: Recipe) -> DeepLabV2:
+    """The recipe's network with random weights, on the CPU."""
+    settings = recipe.model
     return DeepLabV2(
-        num_classes,
+        len(recipe.classes.build()),
         depth=settings.depth,
         width=settings.width,
         stride_on=settings.stride_on,
