@@ -61,7 +61,9 @@ def read_state(path: Path) -> SavedState:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise FastudaError(f"{path}: no checkpoint to resume from; start the run without --resume") from None
+        raise FastudaError(
+            f"{path}: no checkpoint to resume from; delete the run's folder and start it without --resume"
+        ) from None
     except (SafetensorError, OSError) as error:
         raise FastudaError(f"{path}: this checkpoint cannot be read ({error}); it is damaged") from error
     if header.get("format") != FORMAT:

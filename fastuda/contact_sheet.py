@@ -12,7 +12,8 @@ from fastuda.classes import IGNORE_INDEX, ClassSet
 from fastuda.data.batch import DomainBatch
 from fastuda.data.pipeline import TrainingLoader
 from fastuda.datasets import Datasets
-from fastuda.method.mixing import mix_crops
+from fastuda.errors import UsageError
+from fastuda.method.mixing import mix_crops, mixed_views
 from fastuda.method.network import Passes
 from fastuda.method.pseudo_labels import PseudoLabels
 from fastuda.method.step import label_target
@@ -32,18 +33,26 @@ def contact_sheet(recipe: Recipe, data: Datasets, trained: Trained | None, itera
     source = next(TrainingLoader(data.source, "source", recipe, device, start_iteration=iteration))
     target = next(TrainingLoader(data.target, "target", recipe, device, start_iteration=iteration))
     assert source.label is not None
-    passes = Passes.of(recipe, device)
-    pseudo = _unknown(target) if trained is None else label_target(trained.model.train(), target, trained.passes)
-    mixed = mix_crops(source, target, pseudo, recipe, passes, "everywhere" if recipe.edge.enabled else "nowhere")
+    passes = Passes.of(recipe, device) if trained is None else trained.passes
     classes = recipe.classes.build()
+    if trained is None:
+        pseudo = _unknown(target)
+        st = hts = mix_crops(source, target, pseudo, recipe, passes, "nowhere")
+    elif trained.model.num_classes != len(classes):
+        raise UsageError(f"{trained.file}: knows {trained.model.num_classes} classes, the recipe {len(classes)}")
+    else:
+        with torch.no_grad():
+            pseudo = label_target(trained.model.train(), target, passes)
+            views = mixed_views(trained.model, source, target, pseudo, recipe, passes)
+        st, hts = views.st, views.hts
 
     columns = ["source weak", "label", "source strong", "target weak", "pseudo-label above τ", "target strong"]
     columns += ["class-mixed weak", "class-mixed strong", "label", "HTCM-mixed", "label"]
     confident = torch.where(pseudo.confidence > recipe.method.tau, pseudo.label, IGNORE_INDEX)
     rows = []
     for i in range(len(source.names)):
-        mixed_weak, mixed_strong, hts = (
-            _pixels(image[i], passes.normalisation) for image in (mixed.weak, mixed.strong, mixed.hts)
+        mixed_weak, mixed_strong, mixed_hts = (
+            _pixels(image[i], passes.normalisation) for image in (st.weak, st.strong, hts.hts)
         )
         rows.append(
             [
@@ -55,9 +64,9 @@ def contact_sheet(recipe: Recipe, data: Datasets, trained: Trained | None, itera
                 target.strong[i].cpu().numpy(),
                 mixed_weak,
                 mixed_strong,
-                overlay(mixed_strong, mixed.label_st[i].cpu().numpy(), classes),
-                hts,
-                overlay(hts, mixed.label_hts[i].cpu().numpy(), classes),
+                overlay(mixed_strong, st.label_st[i].cpu().numpy(), classes),
+                mixed_hts,
+                overlay(mixed_hts, hts.label_hts[i].cpu().numpy(), classes),
             ]
         )
     return grid(columns, rows, classes)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastuda.data.pipeline import EvaluationLoader
+from fastuda.errors import FastudaError
 from fastuda.method.network import Passes
 from fastuda.metrics import Scores, scores
 from fastuda.model.deeplab import DeepLabV2
@@ -32,7 +33,7 @@ def evaluate(
 
     `full`: logits upsampled to each label's own size. `released`: the label resized (nearest) to the
     network's input size. `on_image(name, logits [1, C, H', W'], label [H, W])` sees every image.
-    The model must be in eval mode; it is left as it is.
+    The model must be in eval mode; it is left as it is. Raises FastudaError when no pixel counts.
     """
     classes = recipe.classes.build()
     device = next(model.parameters()).device
@@ -54,6 +55,11 @@ def evaluate(
         done += len(batch.names)
         if progress is not None:
             progress(done, len(loader))
+    if not confusion["full"].any():
+        raise FastudaError(
+            f"{loader.folder}: no pixel of this evaluation split has a class of the recipe; check the label ids "
+            "(`fastuda data check` counts the classes)"
+        )
     return {
         protocol: scores(matrix.cpu().numpy(), classes.names, protocol, recipe.eval.subsets)
         for protocol, matrix in confusion.items()

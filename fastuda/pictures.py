@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,8 @@ def save_picture(path: Path, picture: Image.Image) -> None:
     except OSError as error:
         raise write_failure(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 @torch.no_grad()

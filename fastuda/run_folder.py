@@ -33,11 +33,18 @@ class RunFolder:
         return self.checkpoints / f"{stage}-{which}.safetensors"
 
     @classmethod
+    def check(cls, path: Path, *, resume: bool) -> None:
+        """Raise FastudaError when there is a run where a new one is to be, or none where one is to go on."""
+        if resume and not cls(path).recipe.exists():
+            raise FastudaError(f"{path}: no run to resume here (no recipe.toml); start it without --resume")
+        if not resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise FastudaError(f"{path}: exists already; continue it with --resume, or choose another --run folder")
+
+    @classmethod
     def create(cls, path: Path, recipe: Recipe) -> RunFolder:
         """A new folder with the resolved recipe in it. Raises FastudaError when there is one already."""
+        cls.check(path, resume=False)
         folder = cls(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise FastudaError(f"{path}: exists already; continue it with --resume, or choose another --run folder")
         make_folder(folder.checkpoints)
         make_folder(folder.pictures)
         folder.write_recipe(recipe)
@@ -50,9 +57,8 @@ class RunFolder:
         Raises FastudaError when there is no run, UsageError when `recipe` differs from the run's own in
         anything else but what weights files have set.
         """
+        cls.check(path, resume=True)
         folder = cls(path)
-        if not folder.recipe.exists():
-            raise FastudaError(f"{path}: no run to resume here (no recipe.toml); start it without --resume")
         saved = load_recipe(str(folder.recipe))
         changed = _differences(_asked_for(saved), _asked_for(recipe))
         if changed:

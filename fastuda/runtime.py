@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 import fastuda
-from fastuda.errors import FastudaError
+from fastuda.errors import FastudaError, UsageError
 from fastuda.recipe import Runtime
 
 
 def choose_device(name: str | None) -> torch.device:
     """`cuda` or `cpu`; without a name, a GPU if there is one. Raises FastudaError for a GPU that is not there."""
     if name not in (None, "cuda", "cpu"):
-        raise FastudaError(f"--device {name}: cuda or cpu")
+        raise UsageError(f"--device {name}: cuda or cpu")
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise FastudaError(
@@ -30,14 +30,18 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def configure(settings: Runtime, device: torch.device) -> None:
-    """Set torch's process-wide switches: TF32 and cuDNN benchmark on a GPU, determinism if asked for."""
+    """Set torch's process-wide switches: TF32 convolutions and cuDNN benchmark on a GPU, determinism if asked for.
+
+    Matrix products stay in full fp32: the losses and the confidence threshold depend on them. On a GPU
+    determinism goes as far as torch has deterministic kernels; it warns of each operation that has none.
+    """
     if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = not settings.deterministic
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(settings.deterministic)
+    torch.use_deterministic_algorithms(settings.deterministic, warn_only=device.type == "cuda")
 
 
 def versions() -> dict[str, str]:

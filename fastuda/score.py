@@ -70,6 +70,8 @@ def _domain(recipe: Recipe, root: Path | None, split: str | None, layout: str | 
     changes: dict[str, object] = {}
     if root is not None:
         changes["root"] = root.absolute()
+    if split is not None and domain.layout != "cityscapes":
+        raise UsageError(f"--split {split}: only Cityscapes has splits by name, and this data set is {domain.layout}")
     if split is not None:
         changes["val_split"] = split
     return domain.model_copy(update=changes)

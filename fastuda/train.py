@@ -15,6 +15,7 @@ from torch import Tensor
 from fastuda.batch_norm import gather_statistics
 from fastuda.checkpoint import SavedState, read_state, restore_state, save_model, save_state
 from fastuda.data.cache import cache_folder
+from fastuda.data.layouts import data_root
 from fastuda.data.pipeline import EvaluationLoader, TrainingLoader
 from fastuda.datasets import Datasets, prepare_all, with_demo_data
 from fastuda.display import Display
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 Results = dict[str, Any]
 EVALUATION_BATCH = 4
+SOURCE_ONLY, ADAPTED = "source_only", "adapted"
 
 
 @dataclass
@@ -87,8 +89,10 @@ def train(
         raise UsageError("--init starts a run and --resume continues one: give one of them")
     torch_device = choose_device(device)
     configure(recipe.runtime, torch_device)
+    RunFolder.check(path, resume=resume)  # before the work that would be for nothing
     recipe = with_demo_data(recipe, display.task)
-    data = prepare_all(recipe, display.task)
+    for domain in (recipe.source, recipe.target):
+        data_root(domain)
     saved = None
     if resume:
         folder, recipe = RunFolder.reopen(path, recipe)
@@ -96,6 +100,8 @@ def train(
         model = build_network(recipe)  # its weights are in the saved state
     else:
         model, recipe = build_model(recipe, cache_folder(recipe.data), init)
+    data = prepare_all(recipe, display.task)
+    if not resume:
         folder = RunFolder.create(path, recipe)
     memory_format = torch.channels_last if recipe.runtime.channels_last else torch.contiguous_format
     model.to(torch_device, memory_format=memory_format)  # type: ignore[call-overload]
@@ -106,16 +112,18 @@ def train(
         run.warmup = init is None and recipe.warmup.iterations > 0
         if saved is not None:
             run.stages, run.warmup = saved.notes["stages"], saved.notes["warmup"]
+        elif init is not None:
+            _score(run, SOURCE_ONLY, "--init", model.eval(), 0)
         for stage in _stages(recipe, run.warmup):
             model = _run_stage(run, stage, model, saved)
         return _finish(run, name)
 
 
 def _stages(recipe: Recipe, warmup: bool) -> list[Stage]:
-    stages = [Stage("adapted", "adaptation", recipe.train.iterations, recipe.train.optimizer, True)]
+    stages = [Stage(ADAPTED, "adaptation", recipe.train.iterations, recipe.train.optimizer, True)]
     if warmup:
         warmup_optimizer = recipe.warmup.optimizer
-        stages.insert(0, Stage("source_only", "warm-up", recipe.warmup.iterations, warmup_optimizer, False))
+        stages.insert(0, Stage(SOURCE_ONLY, "warm-up", recipe.warmup.iterations, warmup_optimizer, False))
     return stages
 
 
@@ -129,6 +137,8 @@ def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | Non
         return model  # this stage was complete; the saved state is of the one after it
     start = int(state.iteration)
     run.stages.setdefault(stage.name, {"seconds": 0.0})
+    if start == 0:
+        _save(run, stage, state)  # so that --resume works from the first moment
     step = _stepper(run, stage, state, start)
 
     state.student.train()
@@ -137,14 +147,14 @@ def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | Non
         for iteration in range(start, stage.num_iterations):
             window.add(step())
             done = iteration + 1
-            last = done == stage.num_iterations
-            if done % run.recipe.train.log_every == 0 or last or run.stop.received:
+            evaluated = done == stage.num_iterations or done % _evaluation_interval(run) == 0
+            if evaluated or done % run.recipe.train.log_every == 0 or run.stop.received:
                 # The one host-device sync of the loop: the losses have to be read to be shown.
                 losses, rate = window.close(run.stages[stage.name])
                 _refuse_nonfinite(run, stage, state)
                 run.log.training(stage.name, done, losses, rate, float(state.optimizer.param_groups[0]["lr"]))
                 progress.advance(done, losses, rate, run.stages[stage.name].get("last"))
-            if done % _evaluation_interval(run) == 0 or last:
+            if evaluated:
                 _evaluate_stage(run, stage, state, done)
                 window = _Window()
             if run.stop.received:
@@ -172,27 +182,32 @@ def _evaluation_interval(run: Run) -> int:
 
 
 def _evaluate_stage(run: Run, stage: Stage, state: TrainingState, iteration: int) -> None:
-    """Score the averaged model, keep it as last and, if it is, as best, and save the state."""
+    """Score the averaged model and save the state."""
     _refuse_nonfinite(run, stage, state)
     model = state.evaluation_model()
     if stage.reads_target and run.recipe.eval.batch_norm == "target":
         gather_statistics(model, run.data.target, run.recipe, run.passes, run.device)
+    _score(run, stage.name, stage.title, model, iteration)
+    _save(run, stage, state)
+
+
+def _score(run: Run, stage: str, title: str, model: DeepLabV2, iteration: int) -> None:
+    """Score a model in eval mode, keep it as the stage's last and, if it is, as its best."""
     loader = EvaluationLoader(run.data.evaluation, EVALUATION_BATCH, run.recipe.runtime.loader_threads, run.device)
     by_protocol = evaluate(model, loader, run.recipe, run.passes, progress=run.display.task("Evaluating"))
     own = by_protocol[run.recipe.eval.protocol]
     record = {"iteration": iteration, **own.to_json()}
     record["by_protocol"] = {protocol: scores.to_json()["miou"] for protocol, scores in by_protocol.items()}
 
-    notes = run.stages[stage.name]
+    notes = run.stages.setdefault(stage, {"seconds": 0.0})
     notes["last"] = record
-    save_model(run.folder.model(stage.name, "last"), model, run.recipe, record)
+    save_model(run.folder.model(stage, "last"), model, run.recipe, record)
     if "best" not in notes or (own.miou > notes["best"]["miou"]):
         # The paper's "early stopping": chosen on the very images that it is scored on.
         notes["best"] = {**record, "chosen_on": "evaluation set"}
-        save_model(run.folder.model(stage.name, "best"), model, run.recipe, notes["best"])
-    _save(run, stage, state)
-    run.log.evaluation(stage.name, iteration, own)
-    run.display.scored(stage.title, iteration, own)
+        save_model(run.folder.model(stage, "best"), model, run.recipe, notes["best"])
+    run.log.evaluation(stage, iteration, own)
+    run.display.scored(title, iteration, own)
 
 
 def _save(run: Run, stage: Stage, state: TrainingState) -> None:
@@ -206,14 +221,12 @@ def _refuse_nonfinite(run: Run, stage: Stage, state: TrainingState) -> None:
     names = TrainingLoader.names_at(run.data.source, "source", run.recipe, first)
     if stage.reads_target:
         names += TrainingLoader.names_at(run.data.target, "target", run.recipe, first)
-    kept = run.stages[stage.name].get("last")
-    where = (
-        f"the last good checkpoint, of iteration {kept['iteration']}, is kept" if kept else "there is no checkpoint yet"
-    )
+    kept = run.stages[stage.name].get("last", {"iteration": 0})
+    table = "train" if stage.reads_target else "warmup"
     raise FastudaError(
         f"the loss was not finite at iteration {first + 1} of the {stage.title} (samples: {', '.join(names)}); "
-        f"{where}. "
-        "Lower the learning rate (--set train.optimizer.lr_backbone=…) or check these samples"
+        f"the last good checkpoint, of iteration {kept['iteration']}, is kept. "
+        f"Lower the learning rate (--set {table}.optimizer.lr_backbone=…) or check these samples"
     )
 
 
@@ -221,7 +234,7 @@ def _finish(run: Run, name: str) -> Results:
     """Pictures and results.json."""
     models = [
         (stage, run.folder.model(stage, "last"))
-        for stage in ("source_only", "adapted")
+        for stage in (SOURCE_ONLY, ADAPTED)
         if run.folder.model(stage, "last").exists()
     ]
     comparison_grid(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fastuda.errors import FastudaError
+from fastuda.errors import FastudaError, UsageError
 from fastuda.method.network import Passes
 from fastuda.model.build import read_model
 from fastuda.model.deeplab import DeepLabV2
@@ -62,6 +62,10 @@ def load_trained(
 
 
 def _model_file(path: Path, stage: str, which: str) -> Path:
+    if stage not in ("adapted", "source_only"):
+        raise UsageError(f"--stage {stage}: adapted or source_only")
+    if which not in ("last", "best"):
+        raise UsageError(f"--which {which}: last or best")
     if path.is_file():
         return path
     if not path.exists():

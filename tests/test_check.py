@@ -144,23 +144,36 @@ def test_a_tunnel_is_no_false_alarm(tmp_path: Path) -> None:
 def test_skip_lists_belong_to_one_data_set_and_split(gta5: Domain, tmp_path: Path) -> None:
     assert gta5.root is not None
     cache = tmp_path / "cache"
-    assert read_skip_list(cache, gta5, "train") == frozenset()
+    assert read_skip_list(cache, gta5, "train", labelled=True) == frozenset()
     (gta5.root / "images/00003.png").write_bytes(b"")
     before = sorted(path for path in gta5.root.rglob("*"))
     path = write_skip_list(cache, gta5, check(gta5, CLASSES, "train", labelled=True))
     assert sorted(path for path in gta5.root.rglob("*")) == before
-    assert read_skip_list(cache, gta5, "train") == {"00003"}
-    assert read_skip_list(cache, gta5, "val") == frozenset()
+    assert read_skip_list(cache, gta5, "train", labelled=True) == {"00003"}
+    assert read_skip_list(cache, gta5, "val", labelled=True) == frozenset()
     folders = [Domain(layout="folder", root=gta5.root, images=glob) for glob in ("images/*.png", "images/0*.png")]
-    assert read_skip_list(cache, folders[0], "train") == frozenset()
+    assert read_skip_list(cache, folders[0], "train", labelled=False) == frozenset()
     write_skip_list(cache, folders[0], check(folders[0], CLASSES, "train", labelled=False))
-    assert [read_skip_list(cache, folder, "train") for folder in folders] == [{"00003"}, frozenset()]
+    assert [read_skip_list(cache, folder, "train", labelled=False) for folder in folders] == [{"00003"}, frozenset()]
     write_pair(gta5.root, "00003")
     write_skip_list(cache, gta5, check(gta5, CLASSES, "train", labelled=True))
-    assert read_skip_list(cache, gta5, "train") == frozenset()
+    assert read_skip_list(cache, gta5, "train", labelled=True) == frozenset()
     path.write_text("[]")
     with pytest.raises(FastudaError, match="not a skip list; delete it"):
-        read_skip_list(cache, gta5, "train")
+        read_skip_list(cache, gta5, "train", labelled=True)
+
+
+def test_a_skip_list_holds_for_its_ids_and_until_the_faulty_file_changes(gta5: Domain, tmp_path: Path) -> None:
+    assert gta5.root is not None
+    write_pair(gta5.root, "00003", values=(7, 99))
+    folder = Domain(layout="folder", root=gta5.root, images="images/*.png", labels="labels/*.png", ids={7: "road"})
+    write_skip_list(tmp_path, folder, check(folder, CLASSES, "train", labelled=True))
+    assert "00003" in read_skip_list(tmp_path, folder, "train", labelled=True)
+    wider = folder.model_copy(update={"ids": {7: "road", 99: "ignore"}})
+    assert read_skip_list(tmp_path, wider, "train", labelled=True) == frozenset()
+    assert read_skip_list(tmp_path, folder, "train", labelled=False) == frozenset()
+    write_pair(gta5.root, "00003", values=(7,))
+    assert "00003" not in read_skip_list(tmp_path, folder, "train", labelled=True)
 
 
 def test_compare_lists_classes_of_one_side_and_share_ratios(gta5: Domain, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_saving_again_replaces_the_file(
 
 
 def test_a_missing_checkpoint_says_how_to_start(tmp_path: Path) -> None:
-    with pytest.raises(FastudaError, match=r"none: no checkpoint to resume from; start the run without --resume"):
+    with pytest.raises(FastudaError, match=r"none: no checkpoint to resume from; delete the run's folder"):
         read_state(tmp_path / "none")
 
 

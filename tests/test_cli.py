@@ -88,6 +88,8 @@ def test_wrong_usage_exits_with_2() -> None:
     code, output = fastuda("train", "dmo")
     assert code == 2
     assert "did you mean demo?" in output
+    assert "cuda or cpu" in (result := fastuda("train", "demo", "--device", "cuda1"))[1]
+    assert result[0] == 2
     code, output = fastuda("train", "demo", "--set", "method.tua=0.5")
     assert code == 2
     assert "method.tua: no such field; did you mean tau?" in output
@@ -144,6 +146,22 @@ def test_eval_prints_both_protocols_and_equals_the_run(trained: Path, tmp_path: 
         assert part in output
     results = json.loads((trained / "results.json").read_text())
     assert json.loads(out.read_text())["full"]["iou"] == results["adapted"]["iou"]
+
+
+def test_eval_refuses_what_it_would_ignore(trained: Path, drawn: Path) -> None:
+    code, output = fastuda("eval", trained, "--stage", "adopted")
+    assert code == 2
+    assert "--stage adopted: adapted or source_only" in output
+    source_val = ["--target", drawn / "source_val", "--layout", "gta5", "--device", "cpu"]
+    code, output = fastuda("eval", trained, *source_val, "--split", "train")
+    assert code == 2
+    assert "only Cityscapes has splits by name" in output
+
+
+def test_resume_needs_nothing_said_twice(trained: Path) -> None:
+    code, output = fastuda("train", "demo", "--run", trained, "--resume", "--device", "cpu")
+    assert code == 0, output
+    assert "adapted" in output
 
 
 def test_eval_scores_another_data_set_in_its_own_layout(trained: Path, drawn: Path) -> None:

@@ -54,7 +54,6 @@ FROM_GTA2CS: dict[str, dict[str, Any]] = {
         "contrast.prototype_samples": "first",
         "auxiliary.labels": "prediction",
         "model.aspp": [6, 12],
-        "model.input": "bgr-caffe",
         "eval.protocol": "released",
     },
     "gta2cs-edge": {"edge.enabled": True},

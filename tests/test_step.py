@@ -291,7 +291,7 @@ def test_input_conventions_by_hand() -> None:
 
     network: Any = note
     Passes.of(tiny("gta2cs"), cpu).raw(network, pixel)
-    Passes.of(tiny("gta2cs-released"), cpu).raw(network, pixel)
+    Passes.of(tiny("gta2cs", 'model.input="bgr-caffe"'), cpu).raw(network, pixel)
     rgb = [(10 / 255 - 0.485) / 0.229, (20 / 255 - 0.456) / 0.224, (40 / 255 - 0.406) / 0.225]
     assert seen == [pytest.approx(rgb), pytest.approx([40 - 104.00698793, 20 - 116.66876762, 10 - 122.67891434])]
 
@@ -371,3 +371,46 @@ def test_an_iteration_does_not_wait_for_the_gpu(name: str) -> None:
         adaptation_step(state, source, target, recipe, passes)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+STEM_MEAN = "backbone.bn1.running_mean"
+
+
+def statistics_after(name: str, *settings: str) -> Tensor:
+    recipe = tiny(name, *settings)
+    state = begin(recipe)
+    adaptation_step(state, *batches(recipe), recipe, AS_IT_IS)
+    return state.student.state_dict()[STEM_MEAN]
+
+
+def test_running_statistics_of_views_do_not_follow_the_mixed_crops() -> None:
+    recipe = tiny("gta2cs", 'method.running_statistics="views"')
+    state = begin(recipe)
+    source, target = batches(recipe)
+    adaptation_step(state, source, target, recipe, AS_IT_IS)
+
+    expected = begin(recipe).student.train()
+    assert source.view is not None
+    assert target.view is not None
+    with torch.no_grad():
+        AS_IT_IS.raw(expected, source.view)
+        AS_IT_IS.raw(expected, target.view)
+    torch.testing.assert_close(state.student.state_dict()[STEM_MEAN], expected.state_dict()[STEM_MEAN])
+    assert {layer.momentum for layer in state.student.modules() if isinstance(layer, torch.nn.BatchNorm2d)} == {0.1}
+    assert not torch.equal(statistics_after("gta2cs"), state.student.state_dict()[STEM_MEAN])
+
+
+@pytest.mark.parametrize("teacher", ["student", "ema"])
+def test_a_teacher_on_running_statistics_leaves_them_alone_and_the_student_in_train_mode(teacher: str) -> None:
+    settings = ('method.teacher_batch_norm="running"', 'method.running_statistics="views"')
+    recipe = tiny("gta2cs", f'method.teacher="{teacher}"', *settings)
+    state = begin(recipe)
+    source, target = batches(recipe)
+    adaptation_step(state, source, target, recipe, AS_IT_IS)
+
+    expected = begin(recipe).student.train()
+    assert source.view is not None
+    with torch.no_grad():
+        AS_IT_IS.raw(expected, source.view)
+    torch.testing.assert_close(state.student.state_dict()[STEM_MEAN], expected.state_dict()[STEM_MEAN])
+    assert state.student.training

@@ -107,7 +107,7 @@ def test_results_name_scores_versions_data_and_seconds(finished: Any) -> None:
 def test_the_log_has_every_loss_of_the_method_and_every_evaluation(finished: Any) -> None:
     rows = [json.loads(line) for line in (finished[0] / "log.jsonl").read_text().splitlines()]
     adapted = [row for row in rows if row["stage"] == "adapted" and "losses" in row]
-    assert [row["iteration"] for row in adapted] == [2, 4, 6]
+    assert [row["iteration"] for row in adapted] == [2, 3, 4, 6]
     assert set(adapted[0]["losses"]) == {"source", "mix", "htcm", "pixel", "prototype", "total"}
     assert [row["iteration"] for row in rows if "scores" in row] == [3, 4, 3, 6]
 
@@ -177,6 +177,31 @@ def test_resuming_a_finished_run_trains_nothing_and_keeps_its_results(
     assert results["adapted"] == finished[1]["adapted"]
 
 
+def test_a_run_killed_before_its_first_evaluation_resumes(
+    finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "warmup_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny(), tmp_path / "run")
+    run(tiny(), tmp_path / "run", resume=True)
+    expected, got = _state(finished[0]), _state(tmp_path / "run")
+    assert all(torch.equal(expected[key], got[key]) for key in expected)
+
+
+def test_an_evaluation_split_without_a_class_of_the_recipe_is_refused(
+    finished: Any, tmp_path: Path, cache: Path
+) -> None:
+    own = load_recipe(str(finished[0] / "recipe.toml"))
+    roots = [f"source.root={own.source.root}", f"target.root={own.target.root}"]
+    names = ["classes.names=['lava', 'magma']", "classes.palette=[[1, 2, 3], [4, 5, 6]]"]
+    with pytest.raises(FastudaError, match="no pixel of this evaluation split has a class of the recipe"):
+        run(load_recipe("demo", [*TINY, *roots, *names, f"data.cache={cache}"]), tmp_path / "run")
+
+
 def test_resuming_with_another_recipe_names_the_field(finished: Any, tiny: Callable[..., Recipe]) -> None:
     with pytest.raises(UsageError, match=r"method\.tau: the run has 0\.95, you ask for 0\.5"):
         run(tiny("method.tau=0.5"), finished[0], resume=True)
@@ -192,7 +217,8 @@ def test_init_skips_the_warm_up_and_starts_from_that_network(
 ) -> None:
     init = finished[0] / "checkpoints" / "source_only-last.safetensors"
     results, output = run(tiny(), tmp_path / "run", init=init)
-    assert "source_only" not in results
+    assert results["source_only"]["last"]["iteration"] == 0
+    assert results["source_only"]["iou"] == finished[1]["source_only"]["iou"]
     assert "Warm-up" not in output
     expected, got = _state(finished[0]), _state(tmp_path / "run")
     assert all(torch.equal(expected[key], got[key]) for key in expected)
@@ -217,7 +243,8 @@ def test_a_run_from_init_resumes_without_it(
     with pytest.raises(UsageError, match="--init starts a run and --resume continues one"):
         run(tiny(), tmp_path / "run", init=init, resume=True)
     results, output = run(tiny(), tmp_path / "run", resume=True)
-    assert "source_only" not in results
+    assert results["source_only"]["last"]["iteration"] == 0
+    assert results["source_only"]["iou"] == finished[1]["source_only"]["iou"]
     assert "Warm-up" not in output
     expected, got = _state(finished[0]), _state(tmp_path / "run")
     assert all(torch.equal(expected[key], got[key]) for key in expected)
@@ -261,7 +288,7 @@ def test_a_full_disk_while_saving_leaves_no_half_checkpoint(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(weights_module.os, "fsync", full)
-    with pytest.raises(FastudaError, match=r"source_only-last\.safetensors: cannot be written: No space left"):
+    with pytest.raises(FastudaError, match=r"last\.state\.safetensors: cannot be written: No space left"):
         run(tiny(), tmp_path / "run")
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
     assert not (tmp_path / "run" / "results.json").exists()

@@ -30,18 +30,20 @@ def train(
     with reported():
         from fastuda.display import Display
         from fastuda.recipe_file import load_recipe
-        from fastuda.run_folder import latest_run
+        from fastuda.run_folder import RunFolder, latest_run
         from fastuda.tables import score_table
         from fastuda.train import train as run_training
 
         chosen = options.settings(set_, source, target)
         if iterations is not None:
             chosen.append(f"train.iterations={iterations}")
-        resolved = load_recipe(recipe, chosen)
         name = Path(recipe).stem
         if run is None:
             started = datetime.now().strftime("%Y%m%d-%H%M%S")
             run = latest_run(Path("runs"), name) if resume else Path("runs") / f"{name}-{started}"
+        # A run goes on by its own recipe, so that nothing has to be said twice.
+        saved = RunFolder(run).recipe
+        resolved = load_recipe(str(saved) if resume and saved.exists() else recipe, chosen)
         results = run_training(
             resolved, run, name=name, device=device, init=init, resume=resume, display=Display(console)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -54,7 +55,8 @@ def write_atomic(path: Path, content: bytes) -> None:
     except OSError as error:
         raise write_failure(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def append(path: Path, line: bytes) -> None:
@@ -69,8 +71,10 @@ def append(path: Path, line: bytes) -> None:
 def write_failure(path: Path, error: OSError) -> FastudaError:
     """The error to raise when writing `path` failed: what happened, and how to use another folder."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FastudaError(f"{path}: no space left on the disk; make room and run again, or {CHANGE_HINT}")
-    return FastudaError(f"{path}: cannot be written ({error.strerror or error}); {CHANGE_HINT}")
+        return FastudaError(
+            f"{path}: no space left on the disk; make room and run again, or, for the cache, {CHANGE_HINT}"
+        )
+    return FastudaError(f"{path}: cannot be written ({error.strerror or error}); for the cache, {CHANGE_HINT}")
 
 
 def _readable(num_bytes: int) -> str:

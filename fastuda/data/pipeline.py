@@ -128,6 +128,7 @@ class EvaluationLoader:
         labelled: bool = True,
         limit: int | None = None,
     ) -> None:
+        self.folder = packed.folder
         self._packed = packed
         self._batch_size = batch_size
         self._num_threads = num_threads
@@ -197,7 +198,7 @@ def _training_graph(
         outputs["label"] = fn.resize(label, roi_start=start, roi_end=end, size=crop_size, interp_type=types.INTERP_NN)
         outputs["view_label"] = label
     wanted = _output_names(views, labelled="label" in given)
-    return *(outputs[name] for name in wanted), given["box"], given["class_keys"]
+    return *(outputs[name] for name in wanted), _to_device(given["box"]), _to_device(given["class_keys"])
 
 
 @pipeline_def  # type: ignore[untyped-decorator]

@@ -87,7 +87,7 @@ def prepare(
     """
     listing = find_samples(domain, split, labelled=labels != "none")
     cache = cache_folder(data)
-    skip = read_skip_list(cache, domain, split)
+    skip = read_skip_list(cache, domain, split, labelled=labels != "none")
     samples = [sample for sample in listing.samples if sample.name not in skip]
     num_skipped = len(listing.samples) - len(samples)
     if not samples:

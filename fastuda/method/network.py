@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastuda.model.deeplab import DeepLabV2, Logits
 from fastuda.recipe import Recipe
@@ -43,3 +45,17 @@ class Passes:
         with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
             logits: Logits = model(images)
         return logits
+
+
+@contextmanager
+def frozen_running_statistics(model: DeepLabV2) -> Iterator[None]:
+    """While entered, passes in train mode leave BatchNorm's running statistics as they are (protocol row 4)."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum

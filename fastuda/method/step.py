@@ -6,13 +6,15 @@ eagerly, compiled, under `FakeTensorMode` and inside a CUDA graph.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
 from fastuda.data.batch import DomainBatch
 from fastuda.method.losses import Losses, mixed_losses, segmentation_loss, weighted_sum
 from fastuda.method.mixing import mixed_views
-from fastuda.method.network import Passes
+from fastuda.method.network import Passes, frozen_running_statistics
 from fastuda.method.pseudo_labels import PseudoLabels, label_crops
 from fastuda.method.state import TrainingState
 from fastuda.model.deeplab import DeepLabV2
@@ -46,7 +48,9 @@ def adaptation_step(
 
     pseudo = label_target(_teacher(state, recipe), target, passes)
     state.student.train()
-    losses = mixed_losses(mixed_views(state.student, source, target, pseudo, recipe, passes), recipe)
+    with nullcontext() if recipe.method.running_statistics == "all" else frozen_running_statistics(state.student):
+        views = mixed_views(state.student, source, target, pseudo, recipe, passes)
+    losses = mixed_losses(views, recipe)
     if losses:
         weighted_sum(losses, recipe).backward()  # type: ignore[no-untyped-call]
     losses = {name: loss.detach() for name, loss in {"source": source_loss, **losses}.items()}

@@ -27,23 +27,41 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of initialisation, shuffling, augmentation and mixing."""
     classes: Classes = Classes()
+    """Which classes are trained."""
     source: Domain
+    """The labelled data set."""
     target: Domain
+    """The data set to adapt to; its training labels are never read."""
     demo: Demo | None = None
+    """How many images to draw when no folders are given; the demo alone has it."""
     data: Data = Data()
+    """The cache and the packed format."""
     views: Views = Views()
+    """What the network sees of an image."""
     jitter: Jitter = Jitter()
+    """The strong view's colours."""
     model: Model = Model()
+    """The network and its weights."""
     warmup: Warmup = Warmup()
+    """The source-only stage."""
     method: Method = Method()
+    """Teacher and weights of the adaptation."""
     mix: Mix = Mix()
+    """CMix."""
     htcm: Htcm = Htcm.model_validate({})
+    """HTCM."""
     contrast: Contrast = Contrast()
+    """PiCL and ProCL."""
     auxiliary: Auxiliary = Auxiliary()
+    """The classifier on layer3."""
     edge: Edge = Edge()
+    """The edge variant."""
     train: Train = Train()
+    """The adaptation stage."""
     eval: Evaluation = Evaluation()
+    """How models are scored."""
     runtime: Runtime = Runtime()
+    """Device-side switches."""
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
@@ -67,6 +85,10 @@ class Recipe(Section):
                 f'contrast.on = "{self.contrast.on}" needs {section}.enabled; '
                 "without it set contrast.pixel = false and contrast.prototype = false"
             )
+        if self.views.source_jitter > 0 and not self.views.whole:
+            raise ValueError("views.source_jitter changes the whole source view, and views.whole is false")
+        if self.htcm.enabled and self.htcm.from_ == "mixed" and not self.mix.enabled:
+            raise ValueError('htcm.from = "mixed" needs mix.enabled')
         if self.edge.enabled and not (self.mix.enabled and self.htcm.enabled):
             raise ValueError("edge.enabled needs mix.enabled and htcm.enabled")
         return self

@@ -84,9 +84,9 @@ class Demo(Section):
     """Unlabelled target training images."""
     num_val: Positive = 50
     """Labelled target images for evaluation."""
-    size: Size = (512, 256)
+    size: tuple[Annotated[int, Field(ge=64)], Annotated[int, Field(ge=32)]] = (512, 256)
     """Width and height drawn, pixels."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """The worlds' seed, apart from the run's own."""
 
 

@@ -16,6 +16,9 @@ class Method(Section):
     """Who makes the pseudo-labels."""
     teacher_batch_norm: Literal["batch", "running"] = "batch"
     """The teacher's BatchNorm statistics: its batch's own (the paper), or the student's running ones."""
+    running_statistics: Literal["all", "views"] = "all"
+    """Which passes update the BatchNorm statistics that evaluation uses: every one (the paper), or those
+    over views alone, not the mixed crops, whose scale and content the evaluation never sees."""
     tau: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Confidence threshold of HTCM and of the prototypes."""
     mixed_weight: NonNegative = 0.1
@@ -33,7 +36,7 @@ class Mix(Section):
     """Train on the class-mixed view."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the present classes that is pasted (floor, at least one)."""
-    min_class: Annotated[int, Field(ge=0)] = 0
+    min_class: Annotated[int, Field(ge=0, lt=255)] = 0
     """Only train ids from here on are pasted; 5 in the released code."""
     skip_highest: bool = False
     """Never paste the highest class present: the released code's off-by-one."""

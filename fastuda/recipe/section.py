@@ -16,4 +16,4 @@ Channel = Annotated[int, Field(ge=0, le=255)]
 class Section(BaseModel):
     """A table of the recipe: unknown keys are errors, values are frozen once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)

@@ -20,7 +20,7 @@ class Model(Section):
     """Which convolution of a bottleneck strides: caffe's first 1×1 or torchvision's 3×3."""
     pool_padding: Literal[0, 1] = 1
     """Padding of the stem's 3×3/2 max-pool, which uses `ceil_mode` (0 in pure Caffe networks)."""
-    aspp: tuple[Positive, ...] = (6, 12, 18, 24)
+    aspp: Annotated[tuple[Positive, ...], Field(min_length=1)] = (6, 12, 18, 24)
     """Dilations of the classifier's branches; released weights need (6, 12) (protocol row 18)."""
     auxiliary: bool = True
     """A second classifier on layer3 (protocol row 16)."""
@@ -61,7 +61,7 @@ class Warmup(Section):
 
 
 class Train(Section):
-    """Length and rhythm of the adaptation."""
+    """Length of the adaptation; batch and rhythm of both stages."""
 
     iterations: Positive = 250_000
     """Adaptation iterations."""
@@ -91,7 +91,7 @@ class Evaluation(Section):
 
 
 class Runtime(Section):
-    """How the numbers are computed; no field here changes what is computed."""
+    """How the numbers are computed, not which."""
 
     amp: Literal["bf16", "none"] = "bf16"
     """Autocast on a GPU; CPU always computes in fp32."""
@@ -100,4 +100,4 @@ class Runtime(Section):
     loader_threads: Positive = 4
     """DALI's CPU threads a pipeline."""
     deterministic: bool = False
-    """Refuse kernels that differ from run to run."""
+    """Use kernels that do not differ from run to run, where there are such (on CPU: all)."""

@@ -68,7 +68,7 @@ def draw_demo(
     root: Path,
     *,
     num_source: int = 300,
-    num_source_val: int = 50,
+    num_source_val: int = 40,
     num_target: int = 300,
     num_val: int = 50,
     size: tuple[int, int] = (512, 256),
