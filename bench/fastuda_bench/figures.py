@@ -14,7 +14,7 @@ from typing import Any
 
 from fastuda.errors import FastudaError
 
-PAGES = ("README.md", "fastuda/data/README.md")
+PAGES = ("README.md", "bench/README.md", "fastuda/data/README.md")
 _MARKED = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 _GTA5_PAIRS = 24_966
 
@@ -98,9 +98,24 @@ def _formats(rows: list[dict[str, Any]]) -> str:
     )
 
 
+def _runs(runs: dict[str, dict[str, Any]]) -> str:
+    """Several runs beside one another: each title's results.json, of its adaptation or, without one, its warm-up."""
+    stages = {title: results.get("adapted", results.get("source_only")) for title, results in runs.items()}
+    scores = {title: stage["last"] for title, stage in stages.items() if stage is not None}
+    rows = [("**mIoU**", *(f"**{_number(score['miou'])}**" for score in scores.values()))]
+    for name in next(iter(scores.values()))["iou"]:
+        rows.append((name, *(_number(score["iou"][name]) for score in scores.values())))
+    rows.append(("iterations", *(str(score["iteration"]) for score in scores.values())))
+    first = next(iter(runs.values()))
+    machine = f"{first['device']}, torch {first['versions']['torch']}"
+    note = f"IoU in percent, seed {first['seed']}, last iteration, {machine}.\n"
+    return _table(("class", *scores), rows) + "\n" + note
+
+
 _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "demo": ("demo.json", _demo),
     "prepare": ("prepare.json", _prepare),
+    "streets2camvid": ("streets2camvid.json", _runs),
     "formats": ("formats.json", _formats),
 }
 
