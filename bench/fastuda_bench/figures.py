@@ -112,9 +112,16 @@ def _runs(runs: dict[str, dict[str, Any]]) -> str:
     return _table(("class", *scores), rows) + "\n" + note
 
 
+def _scores(content: dict[str, Any]) -> str:
+    """A table of mIoU kept as it was measured: a head, rows of a name and numbers, a note."""
+    rows: list[tuple[str, ...]] = [(name, *(_number(value) for value in values)) for name, *values in content["rows"]]
+    return _table(tuple(content["head"]), rows) + "\n" + content["note"] + "\n"
+
+
 _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "demo": ("demo.json", _demo),
     "prepare": ("prepare.json", _prepare),
+    "streets2camvid-batch-norm": ("streets2camvid-batch-norm.json", _scores),
     "streets2camvid": ("streets2camvid.json", _runs),
     "formats": ("formats.json", _formats),
 }
