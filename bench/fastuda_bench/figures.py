@@ -115,7 +115,7 @@ def _runs(runs: dict[str, dict[str, Any]]) -> str:
 def _scores(content: dict[str, Any]) -> str:
     """A table of mIoU kept as it was measured: a head, rows of a name and numbers, a note."""
     rows: list[tuple[str, ...]] = [(name, *(_number(value) for value in values)) for name, *values in content["rows"]]
-    return _table(tuple(content["head"]), rows) + "\n" + content["note"] + "\n"
+    return f"{_table(tuple(content['head']), rows)}\n{content['note']}\n"
 
 
 _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
