@@ -1,0 +1,92 @@
+"""Fetching pretrained weights: checked, kept, and plain words when it cannot be done."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from fastuda.errors import FastudaError
+from fastuda.model.download import KNOWN_WEIGHTS, fetch
+
+
+def _served(tmp_path: Path, name: str = "net-{}.pth") -> tuple[str, str]:
+    payload = b"weights" * 1000
+    digits = hashlib.sha256(payload).hexdigest()
+    path = tmp_path / "server" / name.format(digits[:8])
+    path.parent.mkdir()
+    path.write_bytes(payload)
+    return path.as_uri(), digits
+
+
+def test_fetch_checks_and_keeps_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, digits = _served(tmp_path)
+    cache = tmp_path / "deep" / "cache"
+    path = fetch(url, cache)
+    assert path == cache / f"net-{digits[:8]}.pth"
+    assert path.read_bytes() == b"weights" * 1000
+    assert fetch(url, tmp_path / "other", digits.upper()).exists()
+
+    monkeypatch.setattr(urllib.request, "urlopen", _unreachable)
+    assert fetch(url, cache, digits) == path
+    path.write_bytes(b"something else")
+    with pytest.raises(FastudaError, match=rf"not {digits[:8]}…; delete .*net-"):
+        fetch(url, cache)
+    assert os.listdir(cache) == [path.name]
+
+
+@pytest.mark.parametrize("name", ["net-{}.pth", "net-00000000.pth"])
+def test_fetch_leaves_nothing_of_a_wrong_file(tmp_path: Path, name: str) -> None:
+    url, _ = _served(tmp_path, name)
+    with pytest.raises(FastudaError, match=r"its SHA-256 is .*, not 00000000.*nothing was kept"):
+        fetch(url, tmp_path / "cache", "0" * 64 if "{}" in name else None)
+    assert os.listdir(tmp_path / "cache") == []
+
+
+def _unreachable(*_: object, **__: object) -> None:
+    raise urllib.error.URLError("Name or service not known")
+
+
+@pytest.mark.parametrize("name", list(KNOWN_WEIGHTS))
+def test_fetch_without_a_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(urllib.request, "urlopen", _unreachable)
+    with pytest.raises(FastudaError) as caught:
+        fetch(name, tmp_path)
+    url = KNOWN_WEIGHTS[name]
+    for word in (
+        url,
+        f"put the file {url.rsplit('/', 1)[1]} into {tmp_path}",
+        "--set model.weights=random",
+        "not known",
+    ):
+        assert word in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+class _Response(io.BytesIO):
+    headers = {"Content-Length": "10"}  # noqa: RUF012 - stands in for http.client's
+
+
+def test_fetch_refuses_a_download_that_broke_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: _Response(b"1234"))
+    with pytest.raises(FastudaError, match="4 of 10 bytes arrived"):
+        fetch("https://example.org/net.pth", tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["resnet152", "ftp://example.org/net.pth", "https://example.org/"])
+def test_fetch_of_an_unknown_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FastudaError, match=f"{name}: neither .* resnet18, resnet50, resnet101"):
+        fetch(name, tmp_path)
+
+
+def test_a_cache_that_cannot_be_a_folder(tmp_path: Path) -> None:
+    url, _ = _served(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(FastudaError, match="cannot download"):
+        fetch(url, tmp_path / "file")
