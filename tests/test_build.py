@@ -41,6 +41,13 @@ def test_a_random_start_is_announced_and_follows_the_seed(tmp_path: Path, caplog
     assert not torch.equal(one.state_dict()[weight], other.state_dict()[weight])
 
 
+def test_every_batch_norm_takes_the_recipes_momentum(tmp_path: Path) -> None:
+    settings = recipe("model.weights=random", "model.batch_norm_momentum=0.02")
+    model, _ = build_model(settings, tmp_path)
+    momenta = {layer.momentum for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)}
+    assert momenta == {0.02}
+
+
 def test_torchvision_weights_keep_the_protocols_stride_and_bring_their_input(backbone: Path, tmp_path: Path) -> None:
     model, resolved = build_model(recipe(f"model.weights={backbone}", "model.input='bgr-caffe'"), tmp_path)
     assert resolved.model.input == "rgb-imagenet"

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from fastuda.errors import FastudaError
 from fastuda.model.deeplab import DeepLabV2
@@ -52,7 +53,7 @@ def build_model(recipe: Recipe, cache: Path, init: Path | None = None) -> tuple[
 def build_network(recipe: Recipe) -> DeepLabV2:
     """The recipe's network with random weights, on the CPU."""
     settings = recipe.model
-    return DeepLabV2(
+    network = DeepLabV2(
         len(recipe.classes.build()),
         depth=settings.depth,
         width=settings.width,
@@ -61,6 +62,10 @@ def build_network(recipe: Recipe) -> DeepLabV2:
         aspp=settings.aspp,
         auxiliary=settings.auxiliary,
     )
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = settings.batch_norm_momentum
+    return network
 
 
 def _pretrained(settings: Model, cache: Path) -> Path:

@@ -24,6 +24,8 @@ class Model(Section):
     """Dilations of the classifier's branches; released weights need (6, 12) (protocol row 18)."""
     auxiliary: bool = True
     """A second classifier on layer3 (protocol row 16)."""
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of a new batch in BatchNorm's running statistics; below the usual 0.1 they remember more batches."""
     input: Literal["rgb-imagenet", "bgr-caffe"] = "rgb-imagenet"
     """Input convention: RGB mean/std, or BGR 0-255 minus the Caffe mean (protocol row 20)."""
     weights: str = "imagenet"
