@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,6 +27,11 @@ from fastuda.recipe_file import load_recipe
 
 Pixels = NDArray[np.uint8]
 
+# The same examples every time, none shrunk: interpreted kernels take too long to search for the smallest failure.
+_PHASES = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+hypothesis.settings.register_profile("quick", max_examples=12, deadline=None, derandomize=True, phases=_PHASES)
+hypothesis.settings.load_profile("quick")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
@@ -27,6 +40,30 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def device() -> torch.device:
+    """Where the Triton kernels of a test run: a GPU, or the CPU through Triton's interpreter."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Memory that nobody has written yet holds NaN, or the largest integer."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.fixture
+def kernels_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The public functions choose Triton for every tensor, CPU tensors too."""
+    for operation in ("masked_mix", "pixel_contrast", "pseudo_label", "upsample_cross_entropy"):
+        module = importlib.import_module(f"fastuda_kernels.{operation}")
+        monkeypatch.setattr(module, "runs_triton", lambda tensor: True)
 
 
 @pytest.fixture

@@ -7,33 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from formulas import dense_contrast, probabilities
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastuda_kernels.pixel_contrast import pixel_contrast
 from fastuda_kernels.pixel_contrast.reference import BLOCK_ROWS
-
-
-def dense_contrast(p: Tensor, q: Tensor, scale: float, valid: Tensor | None = None) -> Tensor:
-    """Equation 11 as printed: the whole 2N × 2N matrix of each image's valid rows, in the dtype that comes."""
-    losses = []
-    for image in range(len(p)):
-        counted = torch.ones(p.shape[1], dtype=torch.bool) if valid is None else valid[image]
-        rows = torch.cat([p[image][counted], q[image][counted]])
-        num_rows = len(rows)
-        if num_rows == 0:
-            losses.append(p[image].sum() * 0)
-            continue
-        similarity = scale * (rows @ rows.T)
-        positive = torch.arange(num_rows).roll(num_rows // 2)
-        others = similarity.masked_fill(torch.eye(num_rows, dtype=torch.bool), -math.inf)
-        losses.append((others.logsumexp(1) - similarity[torch.arange(num_rows), positive]).mean())
-    return torch.stack(losses).mean()
-
-
-def probabilities(*shape: int, seed: int = 0, sharpness: float = 1.0, dtype: torch.dtype = torch.float64) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return (sharpness * torch.randn(*shape, generator=generator, dtype=torch.float64)).softmax(-1).to(dtype)
 
 
 def with_gradient(function: Any, p: Tensor, q: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,6 +21,7 @@ from fastuda.method.step import adaptation_step, label_target, warmup_step
 from fastuda.model.deeplab import DeepLabV2, Logits
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe, preset_names
+from fastuda_kernels.boundary import INTERPRETED
 from fastuda_kernels.masked_mix import Normalisation
 
 AS_IT_IS = Passes(Normalisation(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), bgr=False), None)
@@ -212,6 +213,23 @@ def test_the_steps_gradient_and_total_are_those_of_equation_12(name: str) -> Non
     for parameter, gradient in ours.items():
         tolerance = 1e-4 * float(expected[parameter].abs().max())
         torch.testing.assert_close(gradient, expected[parameter], rtol=1e-3, atol=tolerance + 1e-7, msg=parameter)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="on a GPU the kernels take no CPU tensors")
+@pytest.mark.parametrize("name", ["gta2cs", "gta2cs-released", "gta2cs-edge", "gta2cs-fast"])
+def test_the_step_is_the_same_on_the_kernels(name: str, request: pytest.FixtureRequest) -> None:
+    # An untrained network is sure of nothing; a low threshold gives HTCM and the prototypes something to do.
+    recipe = tiny(name, "method.tau=0.06")
+    plain, fused = begin(recipe), begin(recipe)
+    expected = adaptation_step(plain, *batches(recipe), recipe, AS_IT_IS)
+    request.getfixturevalue("kernels_everywhere")
+    actual = adaptation_step(fused, *batches(recipe), recipe, AS_IT_IS)
+    for term, loss in expected.items():
+        torch.testing.assert_close(actual[term], loss, rtol=1e-4, atol=1e-5, msg=term)
+    ours = gradients(fused.student)
+    for parameter, gradient in gradients(plain.student).items():
+        tolerance = 1e-3 * float(gradient.abs().max()) + 1e-6
+        torch.testing.assert_close(ours[parameter], gradient, rtol=1e-3, atol=tolerance, msg=parameter)
 
 
 def test_gradients_do_not_pile_up_over_iterations() -> None:

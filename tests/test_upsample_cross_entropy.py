@@ -6,36 +6,10 @@ import math
 
 import pytest
 import torch
+from formulas import dense_cross_entropy
 from torch import Tensor
 
 from fastuda_kernels.upsample_cross_entropy import upsample_cross_entropy
-
-
-def bilinear_weights(low: int, full: int, align_corners: bool) -> Tensor:
-    """fp64 [full, low]: the share of each low-resolution position in each output pixel of one axis."""
-    weights = torch.zeros(full, low, dtype=torch.float64)
-    for pixel in range(full):
-        if align_corners:
-            coordinate = pixel * (low - 1) / (full - 1) if full > 1 else 0.0
-        else:
-            coordinate = max((pixel + 0.5) * low / full - 0.5, 0.0)
-        left = min(math.floor(coordinate), low - 1)
-        right = min(left + 1, low - 1)
-        weights[pixel, left] += 1 - (coordinate - left)
-        weights[pixel, right] += coordinate - left
-    return weights
-
-
-def dense_loss(logits: Tensor, labels: Tensor, counted: Tensor, weight: Tensor | None, align_corners: bool) -> Tensor:
-    """Sum of weight · (log Σ exp z − z_label) over counted pixels, divided by their number."""
-    rows = bilinear_weights(logits.shape[2], labels.shape[1], align_corners)
-    columns = bilinear_weights(logits.shape[3], labels.shape[2], align_corners)
-    full = rows @ logits.double() @ columns.T
-    own = full.gather(1, labels.long().where(counted, 0)[:, None])[:, 0]
-    per_pixel = full.logsumexp(1) - own
-    if weight is not None:
-        per_pixel = per_pixel * weight
-    return per_pixel[counted].sum() / counted.sum()
 
 
 def case(height: int, width: int, low: tuple[int, int] = (3, 4), num_classes: int = 5) -> tuple[Tensor, Tensor]:
@@ -83,14 +57,16 @@ def test_equals_the_dense_formula(size: tuple[int, int], align_corners: bool) ->
     assert_same(
         logits,
         upsample_cross_entropy(logits, labels, align_corners=align_corners),
-        dense_loss(logits, labels, labels != 255, None, align_corners),
+        dense_cross_entropy(logits, labels, labels != 255, None, align_corners),
     )
 
 
 def test_logits_of_a_single_position_cover_every_pixel() -> None:
     logits, labels = case(5, 7, low=(1, 1))
     logits.requires_grad_()
-    assert_same(logits, upsample_cross_entropy(logits, labels), dense_loss(logits, labels, labels != 255, None, True))
+    assert_same(
+        logits, upsample_cross_entropy(logits, labels), dense_cross_entropy(logits, labels, labels != 255, None, True)
+    )
 
 
 def test_a_weight_multiplies_pixels_and_leaves_the_divisor_alone() -> None:
@@ -100,7 +76,7 @@ def test_a_weight_multiplies_pixels_and_leaves_the_divisor_alone() -> None:
     assert_same(
         logits,
         upsample_cross_entropy(logits, labels, weight=weight),
-        dense_loss(logits, labels, labels != 255, weight, True),
+        dense_cross_entropy(logits, labels, labels != 255, weight, True),
     )
     halved = upsample_cross_entropy(logits, labels, weight=torch.full(labels.shape, 0.5))
     assert halved.item() == pytest.approx(upsample_cross_entropy(logits, labels).item() / 2)
@@ -113,7 +89,7 @@ def test_a_mask_leaves_pixels_out_of_sum_and_divisor() -> None:
     assert_same(
         logits,
         upsample_cross_entropy(logits, labels, mask=mask),
-        dense_loss(logits, labels, mask & (labels != 255), None, True),
+        dense_cross_entropy(logits, labels, mask & (labels != 255), None, True),
     )
 
 
@@ -145,7 +121,7 @@ def test_another_ignore_index() -> None:
     assert_same(
         logits,
         upsample_cross_entropy(logits, labels, ignore_index=3),
-        dense_loss(logits, labels, labels != 3, None, True),
+        dense_cross_entropy(logits, labels, labels != 3, None, True),
     )
 
 
@@ -170,7 +146,7 @@ def test_fp32_errs_like_rounding_and_bfloat16_is_computed_in_fp32() -> None:
         low = logits.to(dtype)
         loss = upsample_cross_entropy(low, labels)
         assert loss.dtype == torch.float32
-        exact = dense_loss(low, labels, labels != 255, None, True)
+        exact = dense_cross_entropy(low, labels, labels != 255, None, True)
         assert loss.item() == pytest.approx(exact.item(), rel=2e-6)
 
 

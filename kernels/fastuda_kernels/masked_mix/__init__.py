@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from fastuda_kernels.checks import check_tensor
+from fastuda_kernels.choice import runs_triton
 from fastuda_kernels.masked_mix import reference
+from fastuda_kernels.masked_mix import triton as fused
 from fastuda_kernels.masked_mix.reference import MixedCrops, Normalisation
 
 __all__ = ["KeepPasted", "MixedCrops", "Normalisation", "choose_classes", "masked_mix", "normalise"]
@@ -38,13 +40,15 @@ def choose_classes(
     """
     check_tensor("labels", labels, shape=(None, None, None), dtypes=(torch.uint8,))
     check_tensor("keys", keys, shape=(labels.shape[0], None), dtypes=(torch.float32,), device=labels.device)
-    return reference.choose_classes(labels, keys, fraction, min_class, skip_highest)
+    choose = fused.choose_classes if runs_triton(labels) else reference.choose_classes
+    return choose(labels, keys, fraction, min_class, skip_highest)
 
 
 def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
     """uint8 RGB [B, H, W, 3] → the network's input [B, 3, H, W], channels-last, `normalisation.dtype`."""
     check_tensor("images", images, shape=(None, None, None, 3), dtypes=(torch.uint8,))
-    return reference.normalise(images, normalisation)
+    normalise_values = fused.normalise if runs_triton(images) else reference.normalise
+    return normalise_values(images, normalisation)
 
 
 def masked_mix(
@@ -106,7 +110,8 @@ def masked_mix(
     check_tensor("chosen", chosen, shape=(crop[0], None), dtypes=(torch.bool,), device=device)
     if keep_pasted not in ("nowhere", "inside", "everywhere"):
         raise ValueError(f'keep_pasted must be "nowhere", "inside" or "everywhere", got {keep_pasted!r}')
-    return reference.masked_mix(
+    mix = fused.masked_mix if runs_triton(source_weak) else reference.masked_mix
+    return mix(
         source_weak,
         source_strong,
         target_weak,

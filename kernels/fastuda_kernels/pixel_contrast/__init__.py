@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from fastuda_kernels.checks import FLOATS, check_tensor
+from fastuda_kernels.choice import runs_triton
+from fastuda_kernels.pixel_contrast import triton as fused
 from fastuda_kernels.pixel_contrast.reference import blockwise_contrast
 
 __all__ = ["pixel_contrast"]
@@ -35,7 +37,8 @@ def pixel_contrast(
         scale: s in the paper, 0 < scale <= 80.
         from_logits: apply a softmax over C first; gradients are then with respect to the logits.
         valid: bool [B, N]; rows that are False are neither anchors, positives nor negatives.
-        precision: `"fp32"`, or `"fast"` to allow low-precision products where a kernel has them.
+        precision: `"fp32"` (products of fp16 halves, errs like fp32), or `"fast"` (plain fp16 products, gradient
+            error of some 1e-3); the reference always computes in fp32.
 
     Returns:
         Scalar of float32 (float64 for float64 input): per image the mean over its valid anchors, 0
@@ -52,6 +55,8 @@ def pixel_contrast(
         raise ValueError(f"scale must be above 0 and at most {MAX_SCALE:g}, got {scale}")
     if precision not in ("fp32", "fast"):
         raise ValueError(f'precision must be "fp32" or "fast", got {precision!r}')
+    if runs_triton(p):
+        return fused.pixel_contrast(p, q, scale, valid, from_logits=from_logits, precision=precision)
     if from_logits:
         wide = p.dtype if p.dtype == torch.float64 else torch.float32
         p, q = p.softmax(-1, dtype=wide), q.softmax(-1, dtype=wide)

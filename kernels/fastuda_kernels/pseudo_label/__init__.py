@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from fastuda_kernels.checks import FLOATS, check_tensor
+from fastuda_kernels.choice import runs_triton
+from fastuda_kernels.pseudo_label import triton as fused
 from fastuda_kernels.pseudo_label.reference import confusion_of_upsampled, label_of_upsampled
 
 __all__ = ["argmax_confusion", "pseudo_label"]
@@ -49,6 +51,8 @@ def pseudo_label(
             raise ValueError("boxes are in pixels of the view: give view_size=(height, width) too")
     if flip is not None:
         check_tensor("flip", flip, shape=(logits.shape[0],), dtypes=(torch.bool,), device=logits.device)
+    if runs_triton(logits):
+        return fused.pseudo_label(logits, size, auxiliary, view_size, boxes, flip)
     return label_of_upsampled(logits, size, auxiliary, view_size, boxes, flip)
 
 
@@ -68,4 +72,6 @@ def argmax_confusion(logits: Tensor, labels: Tensor, *, ignore_index: int = 255)
     check_tensor("logits", logits, shape=(None, None, None, None), dtypes=FLOATS)
     pixels = (logits.shape[0], None, None)
     check_tensor("labels", labels, shape=pixels, dtypes=(torch.uint8,), device=logits.device)
+    if runs_triton(logits):
+        return fused.argmax_confusion(logits, labels, ignore_index)
     return confusion_of_upsampled(logits, labels, ignore_index)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from fastuda_kernels.checks import FLOATS, check_tensor
+from fastuda_kernels.choice import runs_triton
+from fastuda_kernels.upsample_cross_entropy import triton as fused
 from fastuda_kernels.upsample_cross_entropy.reference import cross_entropy_of_upsampled
 
 __all__ = ["upsample_cross_entropy"]
@@ -24,7 +26,8 @@ def upsample_cross_entropy(
 
     Args:
         logits: float [B, C, H', W'], any memory format.
-        labels: uint8 or int64 [B, H, W], train ids; `ignore_index` pixels do not count.
+        labels: uint8 or int64 [B, H, W], train ids; `ignore_index` pixels do not count. Any other value
+            from C on is a mistake: an error on the CPU, a NaN loss from the kernel, which cannot wait to raise.
         weight: float [B, H, W], multiplies a pixel's loss; the mean still divides by the number of pixels.
         mask: bool [B, H, W]; pixels that are False do not count, as if ignored.
         align_corners: as in `torch.nn.functional.interpolate` (protocol row 17: True).
@@ -42,4 +45,6 @@ def upsample_cross_entropy(
         check_tensor("weight", weight, shape=labels.shape, dtypes=FLOATS, device=logits.device)
     if mask is not None:
         check_tensor("mask", mask, shape=labels.shape, dtypes=(torch.bool,), device=logits.device)
+    if runs_triton(logits):
+        return fused.upsample_cross_entropy(logits, labels, ignore_index, weight, mask, align_corners)
     return cross_entropy_of_upsampled(logits, labels, ignore_index, weight, mask, align_corners)

@@ -1,0 +1,187 @@
+"""What `fastuda bench kernels` times: each operation at a training step's sizes, by each implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastuda_bench import formulas
+from fastuda_bench.limits import Work
+from fastuda_kernels.masked_mix import MixedCrops, Normalisation
+from fastuda_kernels.masked_mix import masked_mix as public_masked_mix
+from fastuda_kernels.masked_mix import reference as masked_mix_reference
+from fastuda_kernels.pixel_contrast import pixel_contrast
+from fastuda_kernels.pixel_contrast.reference import blockwise_contrast
+from fastuda_kernels.pseudo_label import argmax_confusion, pseudo_label
+from fastuda_kernels.upsample_cross_entropy import upsample_cross_entropy
+
+NUM_CLASSES = 19
+SCALE = 20.0
+_INPUT = Normalisation(mean=(104.007, 116.669, 122.679), scale=(1.0, 1.0, 1.0), bgr=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation at one size."""
+
+    operation: str
+    size: str
+    implementations: dict[str, Callable[[], Any]]
+    """`eager` is the formula one would type (and what is compiled); `reference` and `triton` are fastuda's."""
+    work: Work
+    """Of a forward pass, or, with `inputs`, of forward and backward."""
+    inputs: list[Tensor] = field(default_factory=list)
+    """What a backward pass leads to; none where there is none."""
+    trust: Callable[[Any], list[Tensor]] = lambda result: [result]
+    """The tensors of a result in which implementations must agree."""
+
+
+def cases(device: torch.device, *, small: bool = False) -> list[Case]:
+    """The real sizes of the `gta2cs` step at batch 2, or of a toy; logits bf16 and channels-last on a GPU."""
+    crop, low_crop, view, low_view = (64, 9, (64, 96), (9, 13)) if small else (512, 65, (720, 1280), (91, 161))
+    made = [
+        _contrast(device, low_crop**2),
+        _cross_entropy(device, (low_crop, low_crop), (crop, crop)),
+        _cross_entropy(device, low_view, view),
+        _pseudo_label(device, crop, (80, 160) if small else (640, 1280)),
+        _confusion(device, (80, 160) if small else (1024, 2048)),
+        _mix(device, 2, crop),
+    ]
+    if device.type == "cuda" and not small:
+        made.append(_mix(device, 32, crop))
+    return made
+
+
+def _logits(device: torch.device, num_images: int, low: tuple[int, int], seed: int = 0) -> Tensor:
+    values = 3 * torch.randn(num_images, NUM_CLASSES, *low, generator=torch.Generator().manual_seed(seed))
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return values.to(device, dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _labels(device: torch.device, *size: int) -> Tensor:
+    """uint8 blocks of 16 pixels of a class, one in ten ignored: neighbours agree, as on a street."""
+    coarse = torch.randint(0, NUM_CLASSES, (size[0], *(-(-n // 16) for n in size[1:])), generator=_generator())
+    coarse[torch.rand(coarse.shape, generator=_generator()) < 0.1] = 255
+    full = coarse.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, : size[1], : size[2]]
+    return full.to(torch.uint8).to(device).contiguous()
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _contrast(device: torch.device, num_positions: int) -> Case:
+    side = round(num_positions**0.5)
+    first, second = (
+        _logits(device, 2, (side, side), seed).flatten(2).transpose(1, 2).detach().requires_grad_() for seed in (0, 1)
+    )
+    pairs = 2 * (2 * num_positions) ** 2
+    moved = 2 * (first.numel() + second.numel()) * first.element_size()
+
+    def reference() -> Tensor:
+        wide = [view.softmax(-1, dtype=torch.float32) for view in (first, second)]
+        return blockwise_contrast(wide[0], wide[1], SCALE, None)
+
+    return Case(
+        "pixel_contrast",
+        f"2 images × 2·{num_positions} rows × {NUM_CLASSES}",
+        {
+            "eager": lambda: formulas.dense_contrast(first, second, SCALE),
+            "reference": reference,
+            "triton": lambda: pixel_contrast(first, second, SCALE, from_logits=True),
+        },
+        Work(bytes=moved, flops=pairs * 2 * NUM_CLASSES * 3, exponentials=2 * pairs),
+        [first, second],
+    )
+
+
+def _cross_entropy(device: torch.device, low: tuple[int, int], full: tuple[int, int]) -> Case:
+    logits = _logits(device, 2, low).requires_grad_()
+    labels = _labels(device, 2, *full)
+    wide = labels.long()
+    moved = 2 * logits.numel() * logits.element_size() + labels.numel()
+    return Case(
+        "upsample_cross_entropy",
+        f"2×{NUM_CLASSES}×{low[0]}×{low[1]} → {full[0]}×{full[1]}",
+        {
+            "eager": lambda: formulas.upsampled_cross_entropy(logits, wide),
+            "triton": lambda: upsample_cross_entropy(logits, labels),
+        },
+        Work(bytes=moved, exponentials=labels.numel() * NUM_CLASSES),
+        [logits],
+    )
+
+
+def _pseudo_label(device: torch.device, crop: int, view: tuple[int, int]) -> Case:
+    low = (view[0] // 8 + 1, view[1] // 8 + 1)
+    logits = _logits(device, 2, low)
+    box = (view[0] // 8, view[1] // 8, view[0] // 2, view[1] // 2)
+    boxes = torch.tensor([box, box], dtype=torch.float32, device=device)
+    num_pixels = 2 * crop * crop
+    return Case(
+        "pseudo_label",
+        f"2×{NUM_CLASSES}×{low[0]}×{low[1]} → {crop}² crops",
+        {
+            "eager": lambda: formulas.cropped_pseudo_label(logits, view, box, crop),
+            "triton": lambda: pseudo_label(logits, (crop, crop), view_size=view, boxes=boxes),
+        },
+        Work(bytes=logits.numel() * logits.element_size() + 5 * num_pixels, exponentials=num_pixels * NUM_CLASSES),
+        # The formula crops a finished map, the kernel reads the crop's own pixels: labels differ along edges.
+        trust=lambda result: [],
+    )
+
+
+def _confusion(device: torch.device, full: tuple[int, int]) -> Case:
+    low = (full[0] * 5 // 64 + 1, full[1] * 5 // 64 + 1)
+    logits, labels = _logits(device, 2, low), _labels(device, 2, *full)
+    return Case(
+        "argmax_confusion",
+        f"2×{NUM_CLASSES}×{low[0]}×{low[1]} → {full[0]}×{full[1]}",
+        {
+            "eager": lambda: formulas.upsampled_confusion(logits, labels),
+            "triton": lambda: argmax_confusion(logits, labels),
+        },
+        Work(bytes=logits.numel() * logits.element_size() + labels.numel()),
+        trust=lambda counts: [counts.diagonal().sum() / counts.sum(), counts.sum(1) / counts.sum()],
+    )
+
+
+def _mix(device: torch.device, num_images: int, crop: int) -> Case:
+    generator = _generator()
+
+    def image() -> Tensor:
+        size = (num_images, crop, crop, 3)
+        return torch.randint(0, 256, size, generator=generator, dtype=torch.uint8).to(device)
+
+    weak, strong, target_weak, target_strong = image(), image(), image(), image()
+    source, pseudo = _labels(device, num_images, crop, crop), _labels(device, num_images, crop, crop).flip(1)
+    confidence = torch.rand(num_images, crop, crop, generator=generator).to(device)
+    chosen = (torch.rand(num_images, NUM_CLASSES, generator=generator) < 0.5).to(device)
+    normalisation = _INPUT._replace(dtype=torch.bfloat16 if device.type == "cuda" else torch.float32)
+
+    def eager() -> MixedCrops:
+        return masked_mix_reference.masked_mix(
+            weak, strong, target_weak, target_strong, source, pseudo, confidence, chosen,
+            normalisation, 0.95, 255, "nowhere", None, None, False,
+        )  # fmt: skip
+
+    def fused() -> MixedCrops:
+        return public_masked_mix(
+            weak, strong, target_weak, target_strong, source, pseudo, confidence, chosen,
+            normalisation=normalisation, confidence_threshold=0.95,
+        )  # fmt: skip
+
+    num_pixels = num_images * crop * crop
+    read = num_pixels * (4 * 3 + 1 + 1 + 4)
+    written = num_pixels * (3 * 3 * normalisation.dtype.itemsize + 4 + 1)
+    return Case(
+        "masked_mix",
+        f"{num_images} crops of {crop}²",
+        {"eager": eager, "triton": fused},
+        Work(bytes=read + written),
+        trust=lambda mixed: [tensor for tensor in mixed if tensor is not None],
+    )

@@ -1,0 +1,68 @@
+"""What a device can do at most, measured in the same run: memory bandwidth, matrix products, exponentials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fastuda_bench.timing import measure
+
+_COPY_BYTES = {"cuda": 2**29, "cpu": 2**27}
+_PRODUCT_SIDE = {"cuda": 8192, "cpu": 1024}
+_EXPONENTIALS = {"cuda": 2**28, "cpu": 2**22}
+_EXPONENTIALS_A_CLOCK = 16
+"""Of a multiprocessor's special-function units, NVIDIA's GPUs since Volta."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an operation cannot do without: bytes moved, floating-point operations of products, exponentials."""
+
+    bytes: float
+    flops: float = 0.0
+    exponentials: float = 0.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Rates of a device, each a second."""
+
+    bytes: float
+    flops: float
+    exponentials: float
+
+    def milliseconds(self, work: Work) -> float:
+        """The shortest time in which the device can do `work`: its slowest part, if the others hide behind it."""
+        seconds = (work.bytes / self.bytes, work.flops / self.flops, work.exponentials / self.exponentials)
+        return 1000 * max(seconds)
+
+
+def measured_limits(device: torch.device) -> Limits:
+    """Copy bandwidth (read and write counted), products in bf16 on a GPU and fp32 on a CPU, exponentials in fp32.
+
+    On a GPU the exponentials are counted from multiprocessors and clock where torch tells the clock: a
+    kernel that does nothing else would measure its memory.
+    """
+    kind = device.type
+    source = torch.empty(_COPY_BYTES[kind], dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    side = _PRODUCT_SIDE[kind]
+    left = torch.ones(side, side, device=device, dtype=torch.bfloat16 if kind == "cuda" else torch.float32)
+    values = torch.zeros(_EXPONENTIALS[kind], device=device)
+
+    def rate(amount: float, function: object) -> float:
+        times = measure(function, device, 3).milliseconds  # type: ignore[arg-type]
+        return 1000 * amount / min(times)
+
+    exponentials = rate(values.numel(), lambda: torch.exp(values, out=values.zero_()))
+    if kind == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        kilohertz = getattr(properties, "clock_rate", None)
+        if kilohertz:
+            exponentials = properties.multi_processor_count * _EXPONENTIALS_A_CLOCK * kilohertz * 1e3
+    return Limits(
+        bytes=rate(2 * source.numel(), lambda: target.copy_(source)),
+        flops=rate(2 * side**3, lambda: left @ left),
+        exponentials=exponentials,
+    )

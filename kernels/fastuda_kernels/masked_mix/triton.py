@@ -1,0 +1,352 @@
+"""Mixing in Triton: one pass over the crops, each byte read from memory once and each output written once.
+
+B images, C classes, H W pixels. Images are seen as flat rows of 3·H·W bytes, RGB RGB …, which is also the order of
+a channels-last result, so that reads and writes are contiguous; a program takes a run of pixels, three steps of
+its images' values and one of its labels. A value's pixel is its index divided by three.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastuda_kernels.boundary import kernel_op, launch
+from fastuda_kernels.masked_mix.reference import MixedCrops, Normalisation
+
+_PIXELS = 512
+_PRESENCE_PIXELS = 4096
+_KEEP = {"nowhere": 0, "inside": 1, "everywhere": 2}
+
+
+@triton.jit
+def _normalised(value, channel, mean0, mean1, mean2, scale0, scale1, scale2):
+    """(value - mean) · scale of the output channel, fp32."""
+    mean = tl.where(channel == 0, mean0, tl.where(channel == 1, mean1, mean2))
+    scale = tl.where(channel == 0, scale0, tl.where(channel == 1, scale1, scale2))
+    return (value.to(tl.float32) - mean) * scale
+
+
+@triton.jit
+def _is_chosen(chosen_ptr, image, label, inside, C: tl.constexpr):
+    return tl.load(chosen_ptr + image * C + label, mask=inside & (label < C), other=0) != 0
+
+
+@triton.jit
+def _pasted_at(labels_ptr, chosen_ptr, image, pixel, inside, num_pixels, C: tl.constexpr):
+    label = tl.load(labels_ptr + image * num_pixels + pixel, mask=inside, other=0).to(tl.int32)
+    return _is_chosen(chosen_ptr, image, label, inside, C)
+
+
+@triton.jit
+def _confident_at(confidence_ptr, image, pixel, inside, num_pixels, threshold):
+    return tl.load(confidence_ptr + image * num_pixels + pixel, mask=inside, other=0.0) > threshold
+
+
+@triton.jit
+def _kept(pasted, confident, KEEP: tl.constexpr):
+    """Where the HTCM image shows the class-mixed view's pasted source pixels."""
+    if KEEP == 0:
+        return pasted & False
+    if KEEP == 1:
+        return pasted & confident
+    return pasted
+
+
+@triton.jit
+def masked_mix_kernel(
+    source_weak_ptr,
+    source_strong_ptr,
+    target_weak_ptr,
+    target_strong_ptr,
+    source_label_ptr,
+    pseudo_label_ptr,
+    htcm_label_ptr,
+    auxiliary_label_ptr,
+    confidence_ptr,
+    chosen_ptr,
+    weak_ptr,
+    strong_ptr,
+    hts_ptr,
+    labels_ptr,
+    masks_ptr,
+    num_pixels,
+    W,
+    threshold,
+    ignore_index,
+    mean0,
+    mean1,
+    mean2,
+    scale0,
+    scale1,
+    scale2,
+    C: tl.constexpr,
+    KEEP: tl.constexpr,
+    BGR: tl.constexpr,
+    BANDS: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    """A run of pixels of one image: three mixed images, four labels, the paste mask and the bands."""
+    image = tl.program_id(1).to(tl.int64)
+    first = tl.program_id(0) * BLOCK_P
+    for step in tl.static_range(3):
+        value = 3 * first + step * BLOCK_P + tl.arange(0, BLOCK_P)
+        pixel, channel = value // 3, value % 3
+        inside = pixel < num_pixels
+        pasted = _pasted_at(source_label_ptr, chosen_ptr, image, pixel, inside, num_pixels, C)
+        confident = _confident_at(confidence_ptr, image, pixel, inside, num_pixels, threshold)
+        to = image * num_pixels * 3 + value
+        at = to + 2 - 2 * channel if BGR else to
+        source_weak = tl.load(source_weak_ptr + at, mask=inside, other=0)
+        source_strong = tl.load(source_strong_ptr + at, mask=inside, other=0)
+        target_weak = tl.load(target_weak_ptr + at, mask=inside, other=0)
+        target_strong = tl.load(target_strong_ptr + at, mask=inside, other=0)
+        weak = tl.where(pasted, source_weak, target_weak)
+        strong = tl.where(pasted, source_weak, target_strong)
+        onto_source = tl.where(confident, target_strong, source_strong)
+        hts = tl.where(_kept(pasted, confident, KEEP), source_weak, onto_source)
+        dtype = weak_ptr.dtype.element_ty
+        weak = _normalised(weak, channel, mean0, mean1, mean2, scale0, scale1, scale2)
+        strong = _normalised(strong, channel, mean0, mean1, mean2, scale0, scale1, scale2)
+        hts = _normalised(hts, channel, mean0, mean1, mean2, scale0, scale1, scale2)
+        tl.store(weak_ptr + to, weak.to(dtype), mask=inside)
+        tl.store(strong_ptr + to, strong.to(dtype), mask=inside)
+        tl.store(hts_ptr + to, hts.to(dtype), mask=inside)
+
+    pixel = first + tl.arange(0, BLOCK_P)
+    inside = pixel < num_pixels
+    at = image * num_pixels + pixel
+    source_label = tl.load(source_label_ptr + at, mask=inside, other=0)
+    pseudo = tl.load(pseudo_label_ptr + at, mask=inside, other=0)
+    pasted = _is_chosen(chosen_ptr, image, source_label.to(tl.int32), inside, C)
+    confident = _confident_at(confidence_ptr, image, pixel, inside, num_pixels, threshold)
+    htcm_label = tl.load(htcm_label_ptr + at, mask=inside, other=0)
+    auxiliary = tl.load(auxiliary_label_ptr + at, mask=inside, other=0)
+    target_in_hts = confident & (_kept(pasted, confident, KEEP) == 0)
+    label_st = tl.where(pasted, source_label, pseudo)
+    ignored = (tl.zeros_like(pixel) + ignore_index).to(tl.uint8)
+    plane = tl.num_programs(1).to(tl.int64) * num_pixels
+    tl.store(labels_ptr + at, label_st, mask=inside)
+    tl.store(labels_ptr + plane + at, tl.where(target_in_hts, htcm_label, source_label), mask=inside)
+    tl.store(labels_ptr + 2 * plane + at, tl.where(pasted | confident, label_st, ignored), mask=inside)
+    tl.store(labels_ptr + 3 * plane + at, tl.where(pasted, source_label, auxiliary), mask=inside)
+    tl.store(masks_ptr + at, pasted.to(tl.int8), mask=inside)
+    if BANDS:
+        # The window reaches up and left; at the border it holds the pixel itself twice.
+        left = tl.where(pixel % W == 0, 0, 1)
+        up = tl.where(pixel < W, 0, W)
+        paste = pasted.to(tl.int32)
+        sure = confident.to(tl.int32)
+        for corner in tl.static_range(1, 4):
+            near = pixel - (left if corner % 2 else 0) - (up if corner >= 2 else 0)
+            paste += _pasted_at(source_label_ptr, chosen_ptr, image, near, inside, num_pixels, C).to(tl.int32)
+            sure += _confident_at(confidence_ptr, image, near, inside, num_pixels, threshold).to(tl.int32)
+        band_st = (paste > 0) & (paste < 4)
+        band_hts = (sure > 0) & (sure < 4) & (pasted == 0)
+        tl.store(masks_ptr + plane + at, band_st.to(tl.int8), mask=inside)
+        tl.store(masks_ptr + 2 * plane + at, band_hts.to(tl.int8), mask=inside)
+
+
+@triton.jit
+def normalise_kernel(
+    image_ptr,
+    out_ptr,
+    num_values,
+    mean0,
+    mean1,
+    mean2,
+    scale0,
+    scale1,
+    scale2,
+    BGR: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """uint8 RGB values to the network's input, in the same order or with each pixel's channels reversed."""
+    first = tl.program_id(0).to(tl.int64) * BLOCK
+    channel = ((first % 3).to(tl.int32) + tl.arange(0, BLOCK)) % 3
+    value = first + tl.arange(0, BLOCK)
+    inside = value < num_values
+    at = value + 2 - 2 * channel if BGR else value
+    pixel = tl.load(image_ptr + at, mask=inside, other=0)
+    out = _normalised(pixel, channel, mean0, mean1, mean2, scale0, scale1, scale2)
+    tl.store(out_ptr + value, out.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def presence_kernel(labels_ptr, present_ptr, num_pixels, BLOCK_P: tl.constexpr):
+    """Which of the 256 values occur in a run of pixels: int8 [B, runs, 256]."""
+    image = tl.program_id(1).to(tl.int64)
+    pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    # Pixels outside repeat the image's last one, which is present anyway.
+    pixel = tl.minimum(pixel, num_pixels - 1)
+    label = tl.load(labels_ptr + image * num_pixels + pixel).to(tl.int32)
+    values = tl.arange(0, 256)
+    run = image * tl.num_programs(0) + tl.program_id(0)
+    tl.store(present_ptr + run * 256 + values, (tl.histogram(label, 256) > 0).to(tl.int8))
+
+
+@triton.jit
+def choose_kernel(
+    present_ptr,
+    keys_ptr,
+    chosen_ptr,
+    num_runs,
+    fraction,
+    min_class,
+    C: tl.constexpr,
+    SKIP_HIGHEST: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """The present classes with the smallest keys: bool [B, C]; equal keys go by class number."""
+    image = tl.program_id(0).to(tl.int64)
+    c = tl.arange(0, BLOCK_C)
+    real = c < C
+    present = tl.zeros((BLOCK_C,), tl.int32)
+    for run in range(num_runs):
+        present |= tl.load(present_ptr + (image * num_runs + run) * 256 + c, mask=real, other=0).to(tl.int32)
+    candidate = (present != 0) & (c >= min_class)
+    share = tl.sum(candidate.to(tl.int32)).to(tl.float32) * fraction
+    count = tl.maximum(share.to(tl.int32), 1)
+    if SKIP_HIGHEST:
+        candidate = candidate & (c != tl.max(tl.where(candidate, c, -1)))
+    key = tl.load(keys_ptr + image * C + c, mask=real, other=0.0)
+    key = tl.where(candidate, key, float("inf"))
+    # The same keys once more along the other axis, since a vector cannot be turned in place.
+    other = tl.load(keys_ptr + image * C + c, mask=real, other=0.0)
+    other = tl.where(candidate, other, float("inf"))
+    before = (other[None, :] < key[:, None]) | ((other[None, :] == key[:, None]) & (c[None, :] < c[:, None]))
+    rank = tl.sum(before.to(tl.int32), 1)
+    tl.store(chosen_ptr + image * C + c, (candidate & (rank < count)).to(tl.int8), mask=real)
+
+
+def _choose_shapes(labels: Tensor, keys: Tensor, fraction: float, min_class: int, skip_highest: bool) -> Tensor:
+    return torch.empty(keys.shape, dtype=torch.bool, device=keys.device)
+
+
+@kernel_op("fastuda::choose_classes", _choose_shapes)
+def choose_present(labels: Tensor, keys: Tensor, fraction: float, min_class: int, skip_highest: bool) -> Tensor:
+    """bool [B, C]; two launches, one over the pixels and one over the classes."""
+    num_images, num_classes = keys.shape
+    num_pixels = labels.shape[1] * labels.shape[2]
+    runs = triton.cdiv(num_pixels, _PRESENCE_PIXELS)
+    present = torch.empty((num_images, runs, 256), dtype=torch.int8, device=labels.device)
+    launch(presence_kernel, (runs, num_images), labels, present, num_pixels, BLOCK_P=_PRESENCE_PIXELS)
+    chosen = _choose_shapes(labels, keys, fraction, min_class, skip_highest)
+    launch(
+        choose_kernel,
+        (num_images,),
+        present, keys, chosen.view(torch.int8), runs, fraction, min_class,
+        C=num_classes, SKIP_HIGHEST=skip_highest, BLOCK_C=triton.next_power_of_2(num_classes),
+    )  # fmt: skip
+    return chosen
+
+
+def _normalise_shapes(images: Tensor, mean: list[float], scale: list[float], bgr: bool, dtype: torch.dtype) -> Tensor:
+    return torch.empty(images.shape, dtype=dtype, device=images.device)
+
+
+@kernel_op("fastuda::normalise", _normalise_shapes)
+def normalise_values(images: Tensor, mean: list[float], scale: list[float], bgr: bool, dtype: torch.dtype) -> Tensor:
+    """[B, H, W, 3] of uint8 to the same shape of `dtype`."""
+    out = _normalise_shapes(images, mean, scale, bgr, dtype)
+    num_values, block = images.numel(), 4 * _PIXELS
+    launch(
+        normalise_kernel,
+        (triton.cdiv(num_values, block),),
+        images, out, num_values, *mean, *scale,
+        BGR=bgr, BLOCK=block,
+    )  # fmt: skip
+    return out
+
+
+def _mix_shapes(
+    source_weak: Tensor, source_strong: Tensor, target_weak: Tensor, target_strong: Tensor,
+    source_label: Tensor, pseudo_label: Tensor, htcm_label: Tensor | None, auxiliary_label: Tensor | None,
+    confidence: Tensor, chosen: Tensor, mean: list[float], scale: list[float], bgr: bool, dtype: torch.dtype,
+    threshold: float, ignore_index: int, keep: int, bands: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    weak, strong, hts = (torch.empty(source_weak.shape, dtype=dtype, device=source_weak.device) for _ in range(3))
+    pixels = source_label.shape
+    labels = source_label.new_empty((4, *pixels))
+    return weak, strong, hts, labels, source_label.new_empty((3 if bands else 1, *pixels), dtype=torch.bool)
+
+
+@kernel_op("fastuda::masked_mix", _mix_shapes)
+def mix(
+    source_weak: Tensor, source_strong: Tensor, target_weak: Tensor, target_strong: Tensor,
+    source_label: Tensor, pseudo_label: Tensor, htcm_label: Tensor | None, auxiliary_label: Tensor | None,
+    confidence: Tensor, chosen: Tensor, mean: list[float], scale: list[float], bgr: bool, dtype: torch.dtype,
+    threshold: float, ignore_index: int, keep: int, bands: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Three images [B, H, W, 3], four labels [4, B, H, W], and masks [1 or 3, B, H, W]."""
+    outputs = _mix_shapes(
+        source_weak, source_strong, target_weak, target_strong, source_label, pseudo_label, htcm_label,
+        auxiliary_label, confidence, chosen, mean, scale, bgr, dtype, threshold, ignore_index, keep, bands,
+    )  # fmt: skip
+    weak, strong, hts, labels, masks = outputs
+    num_images, height, width = source_label.shape
+    launch(
+        masked_mix_kernel,
+        (triton.cdiv(height * width, _PIXELS), num_images),
+        source_weak, source_strong, target_weak, target_strong, source_label, pseudo_label,
+        pseudo_label if htcm_label is None else htcm_label,
+        pseudo_label if auxiliary_label is None else auxiliary_label,
+        confidence, chosen.view(torch.int8), weak, strong, hts, labels, masks.view(torch.int8),
+        height * width, width, threshold, ignore_index, *mean, *scale,
+        C=chosen.shape[1], KEEP=keep, BGR=bgr, BANDS=bands, BLOCK_P=_PIXELS,
+    )  # fmt: skip
+    return outputs
+
+
+def choose_classes(labels: Tensor, keys: Tensor, fraction: float, min_class: int, skip_highest: bool) -> Tensor:
+    """What `fastuda_kernels.masked_mix.choose_classes` returns, whose checks the arguments have passed."""
+    chosen: Tensor = choose_present(labels.contiguous(), keys.contiguous(), fraction, min_class, skip_highest)
+    return chosen
+
+
+def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
+    """What `fastuda_kernels.masked_mix.normalise` returns, whose checks the arguments have passed."""
+    mean, scale, bgr, dtype = normalisation
+    values: Tensor = normalise_values(images.contiguous(), list(mean), list(scale), bgr, dtype)
+    return values.permute(0, 3, 1, 2)
+
+
+def masked_mix(
+    source_weak: Tensor,
+    source_strong: Tensor,
+    target_weak: Tensor,
+    target_strong: Tensor,
+    source_label: Tensor,
+    pseudo_label: Tensor,
+    confidence: Tensor,
+    chosen: Tensor,
+    normalisation: Normalisation,
+    confidence_threshold: float,
+    ignore_index: int,
+    keep_pasted: str,
+    htcm_label: Tensor | None,
+    auxiliary_pseudo_label: Tensor | None,
+    bands: bool,
+) -> MixedCrops:
+    """What `fastuda_kernels.masked_mix.masked_mix` returns, whose checks the arguments have passed."""
+    crops = [t.contiguous() for t in (source_weak, source_strong, target_weak, target_strong)]
+    own = [t.contiguous() for t in (source_label, pseudo_label)]
+    other = [None if t is None else t.contiguous() for t in (htcm_label, auxiliary_pseudo_label)]
+    mean, scale, bgr, dtype = normalisation
+    weak, strong, hts, labels, masks = mix(
+        *crops, *own, *other, confidence.contiguous(), chosen.contiguous(), list(mean), list(scale), bgr, dtype,
+        confidence_threshold, ignore_index, _KEEP[keep_pasted], bands,
+    )  # fmt: skip
+    return MixedCrops(
+        weak=weak.permute(0, 3, 1, 2),
+        strong=strong.permute(0, 3, 1, 2),
+        hts=hts.permute(0, 3, 1, 2),
+        label_st=labels[0],
+        label_hts=labels[1],
+        label_confident=labels[2],
+        label_auxiliary=labels[3],
+        pasted=masks[0],
+        band_st=masks[1] if bands else None,
+        band_hts=masks[2] if bands else None,
+    )

@@ -1,0 +1,121 @@
+"""The kernel bench: its clocks, its memory gauge, its baselines, and its command."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from formulas import dense_contrast, dense_cross_entropy
+from typer.testing import CliRunner
+
+from fastuda_bench import formulas, kernels
+from fastuda_bench.kernel_cases import cases
+from fastuda_bench.limits import Limits, Work, measured_limits
+from fastuda_bench.memory import peak_extra_bytes
+from fastuda_bench.timing import measure
+from fastuda_cli.main import app
+from fastuda_kernels.pixel_contrast.reference import blockwise_contrast
+
+CPU = torch.device("cpu")
+
+
+def test_a_repeat_is_the_mean_of_its_calls() -> None:
+    times = measure(lambda: time.sleep(0.02), CPU, 2)
+    assert len(times.milliseconds) == 2
+    assert all(20 <= value < 60 for value in times.milliseconds)
+    assert not times.captured
+
+
+def test_memory_at_the_peak_is_seen_though_it_is_freed() -> None:
+    def allocate() -> None:
+        torch.ones(25_000_000)
+
+    extra = peak_extra_bytes(allocate, CPU)
+    assert extra is not None
+    assert 90e6 < extra < 130e6
+
+
+def test_the_blockwise_contrast_needs_a_fraction_of_the_dense_formulas_memory() -> None:
+    first, second = (torch.randn(1, 1600, 19, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+
+    def gradient(function: Any) -> None:
+        p = first.softmax(-1).requires_grad_()
+        function(p, second).backward()
+
+    dense = peak_extra_bytes(lambda: gradient(lambda p, q: formulas.dense_contrast(p, q, 20.0)), CPU)
+    blocks = peak_extra_bytes(lambda: gradient(lambda p, q: blockwise_contrast(p, q, 20.0, None)), CPU)
+    assert dense is not None
+    assert blocks is not None
+    assert dense > 2 * 3200**2 * 4
+    assert blocks < dense / 3
+
+
+def test_the_baselines_are_the_operations() -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(2, 9, 5, generator=generator) for _ in range(2))
+    exact = dense_contrast(first.double().softmax(-1), second.double().softmax(-1), 20.0)
+    assert formulas.dense_contrast(first, second, 20.0).item() == pytest.approx(exact.item(), rel=1e-5)
+    logits, labels = torch.randn(2, 5, 3, 4, generator=generator), torch.randint(0, 5, (2, 9, 8), generator=generator)
+    labels[0, 0] = 255
+    exact = dense_cross_entropy(logits.double(), labels, labels != 255, None, True)
+    assert formulas.upsampled_cross_entropy(logits, labels).item() == pytest.approx(exact.item(), rel=1e-5)
+
+
+def test_the_slowest_part_of_the_work_is_the_limit() -> None:
+    limits = Limits(bytes=1e9, flops=1e12, exponentials=1e10)
+    assert limits.milliseconds(Work(bytes=1e6)) == pytest.approx(1)
+    assert limits.milliseconds(Work(bytes=1e6, flops=1e10)) == pytest.approx(10)
+    assert limits.milliseconds(Work(bytes=1e6, flops=1e10, exponentials=1e9)) == pytest.approx(100)
+
+
+def test_a_cpus_limits_are_within_reason() -> None:
+    limits = measured_limits(CPU)
+    assert 1e8 < limits.bytes < 1e12
+    assert 1e8 < limits.flops < 1e14
+    assert 1e6 < limits.exponentials < 1e12
+
+
+def test_rows_hold_what_is_needed_to_compare_them_later() -> None:
+    rows = kernels.kernel_rows(CPU, repeats=2, small=True)
+    assert {row["operation"] for row in rows} == {case.operation for case in cases(CPU, small=True)}
+    assert {row["implementation"] for row in rows} == {"eager", "reference"}
+    for row in rows:
+        assert row["both"]["repeats"] == 2
+        assert row["both"]["median"] > 0
+        assert 0 < row["share_of_limit"] < 1.5
+        assert {"cpu", "gpu", "versions", "commit", "date", "limits", "peak_extra_bytes"} <= row.keys()
+        assert (row["forward"] is None) == (row["operation"] in ("pseudo_label", "argmax_confusion", "masked_mix"))
+    assert kernels.speedup(rows[0], rows) == 1
+
+
+def test_no_speed_is_reported_of_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = formulas.dense_contrast
+    monkeypatch.setattr(formulas, "dense_contrast", lambda *arguments: dense(*arguments) + 0.1)
+    with pytest.raises(AssertionError, match="pixel_contrast: reference is not eager"):
+        kernels.kernel_rows(CPU, repeats=1, small=True)
+
+
+def test_the_command_writes_rows_and_a_chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = kernels.cases
+    monkeypatch.setattr(kernels, "cases", lambda device, **_: small(device, small=True)[:2])
+    out, chart = tmp_path / "kernels.json", tmp_path / "kernels.png"
+    result = CliRunner().invoke(
+        app, ["bench", "kernels", "--device", "cpu", "--repeats", "1", "--json", str(out), "--chart", str(chart)]
+    )
+    assert result.exit_code == 0, result.output
+    assert "pixel_contrast" in result.output
+    assert [row["question"] for row in json.loads(out.read_text())] == ["kernels"] * 4
+    assert chart.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_row_is_of_a_captured_graph() -> None:
+    rows = kernels.kernel_rows(torch.device("cuda"), repeats=2, compiled=False, small=True)
+    triton = [row for row in rows if row["implementation"] == "triton"]
+    assert {row["operation"] for row in triton} == {row["operation"] for row in rows}
+    assert all(row["captured"] for row in triton)
