@@ -57,7 +57,7 @@ def _planes(
     return reference._sample(logits, rows, columns).softmax(1)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (4, 6), (17, 23), (3, 40)])
+@pytest.mark.parametrize("size", [(1, 1), (4, 6), (3, 40), (65, 65)])
 def test_whole_views(size: tuple[int, int], device: torch.device) -> None:
     held_to_reference(maps(2, 19, 4, 6, device=device), size)
 

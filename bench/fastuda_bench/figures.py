@@ -14,7 +14,7 @@ from typing import Any
 
 from fastuda.errors import FastudaError
 
-PAGES = ("README.md", "bench/README.md", "fastuda/data/README.md")
+PAGES = ("README.md", "bench/README.md", "fastuda/data/README.md", "kernels/README.md")
 _MARKED = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 _GTA5_PAIRS = 24_966
 
@@ -118,12 +118,35 @@ def _scores(content: dict[str, Any]) -> str:
     return f"{_table(tuple(content['head']), rows)}\n{content['note']}\n"
 
 
+def _kernels(rows: list[dict[str, Any]]) -> str:
+    """Milliseconds and memory of each operation by each implementation."""
+    lines = []
+    for row in rows:
+        starts = row["implementation"] == "eager"
+        memory = row["peak_extra_bytes"]
+        lines.append(
+            (
+                f"`{row['operation']}`, {row['size']}" if starts else "",
+                row["implementation"],
+                *("–" if row[part] is None else f"{row[part]['median']:.2f}" for part in ("forward", "both")),
+                f"{row['both']['spread']:.2f}",
+                "–" if memory is None else f"{memory / 1e6:.0f}",
+            )
+        )
+    first = rows[0]
+    where = first["gpu"] or f"{first['cores']} cores of an {first['cpu']}"
+    note = f"Median of {first['both']['repeats']} on {where}, torch {first['versions']['torch']}, {first['date']}.\n"
+    head = ("operation", "by", "forward ms", "with backward ms", "spread", "peak MB")
+    return _table(head, lines) + "\n" + note
+
+
 _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "demo": ("demo.json", _demo),
     "prepare": ("prepare.json", _prepare),
     "streets2camvid-batch-norm": ("streets2camvid-batch-norm.json", _scores),
     "streets2camvid": ("streets2camvid.json", _runs),
     "formats": ("formats.json", _formats),
+    "kernels-cpu": ("kernels-cpu.json", _kernels),
 }
 
 

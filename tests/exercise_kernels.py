@@ -1,0 +1,36 @@
+"""Runs every operation once on a GPU, at sizes that fit no block: what compute-sanitizer watches."""
+
+from __future__ import annotations
+
+import torch
+
+from fastuda_kernels.masked_mix import Normalisation, choose_classes, masked_mix, normalise
+from fastuda_kernels.pixel_contrast import pixel_contrast
+from fastuda_kernels.pseudo_label import argmax_confusion, pseudo_label
+from fastuda_kernels.upsample_cross_entropy import upsample_cross_entropy
+
+RGB = Normalisation((123.0, 116.0, 103.0), (0.017, 0.017, 0.017), True, torch.bfloat16)
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    device = torch.device("cuda")
+    logits = torch.randn(3, 19, 7, 11, device=device, requires_grad=True)
+    labels = torch.randint(0, 19, (3, 53, 87), device=device).to(torch.uint8)
+    upsample_cross_entropy(logits, labels, mask=labels != 3).backward()
+    rows = logits.flatten(2).transpose(1, 2)
+    pixel_contrast(rows, rows.flip(1), from_logits=True, valid=labels[:, 0, :77] != 1).backward()
+    boxes = torch.tensor([[1.0, 2.0, 30.0, 40.0]] * 3, device=device)
+    label, confidence = pseudo_label(logits, (53, 87), auxiliary=logits, view_size=(53, 87), boxes=boxes)
+    argmax_confusion(logits, label)
+    crops = [torch.randint(0, 256, (3, 53, 87, 3), device=device).to(torch.uint8) for _ in range(4)]
+    chosen = choose_classes(labels, torch.rand(3, 19, device=device))
+    masked_mix(
+        *crops, labels, label, confidence, chosen, normalisation=RGB, confidence_threshold=0.5, bands=True
+    )  # fmt: skip
+    normalise(crops[0], RGB)
+    torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()
