@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -213,6 +214,27 @@ def test_the_steps_gradient_and_total_are_those_of_equation_12(name: str) -> Non
     for parameter, gradient in ours.items():
         tolerance = 1e-4 * float(expected[parameter].abs().max())
         torch.testing.assert_close(gradient, expected[parameter], rtol=1e-3, atol=tolerance + 1e-7, msg=parameter)
+
+
+@pytest.mark.parametrize("name", ["gta2cs", "gta2cs-released", "gta2cs-edge", "gta2cs-fast"])
+def test_the_step_is_the_same_with_grouped_passes(name: str) -> None:
+    recipe = tiny(name)
+    plain, together = begin(recipe), begin(recipe)
+    expected = adaptation_step(plain, *batches(recipe), recipe, AS_IT_IS)
+    actual = adaptation_step(together, *batches(recipe), recipe, replace(AS_IT_IS, grouped=True))
+    for term, loss in expected.items():
+        torch.testing.assert_close(actual[term], loss, rtol=1e-4, atol=1e-5, msg=term)
+    for (buffer, ours), separate in zip(together.student.named_buffers(), plain.student.buffers(), strict=True):
+        torch.testing.assert_close(ours, separate, rtol=1e-4, atol=1e-5, msg=buffer)
+
+
+def test_grouped_passes_are_fewer_and_larger() -> None:
+    recipe = tiny("gta2cs")
+    state = begin(recipe, Witness)
+    adaptation_step(state, *batches(recipe, plain=True), recipe, replace(AS_IT_IS, grouped=True))
+    seen = [images for images, _, _ in state.student.seen]  # type: ignore[union-attr,operator]
+    assert len(seen) == 3
+    assert seen[2] == VIEWS["weak"] | VIEWS["strong"] | VIEWS["hts"]
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="on a GPU the kernels take no CPU tensors")

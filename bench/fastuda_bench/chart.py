@@ -23,7 +23,9 @@ def bar_chart(path: Path, rows: list[Row]) -> None:
         for row in group:
             name, value = row["implementation"], row["both"]["median"]
             axes.barh(at, value, 0.8, color=_COLOURS[name], label=None if name in seen else name)
-            axes.annotate(f" {value:.3g} ms", (value, at), va="center", fontsize=8)
+            axes.annotate(
+                f" {value:,.0f} ms" if value >= 100 else f" {value:.3g} ms", (value, at), va="center", fontsize=8
+            )
             seen.add(name)
             at += 1
         at += 0.7

@@ -128,8 +128,8 @@ def _kernels(rows: list[dict[str, Any]]) -> str:
             (
                 f"`{row['operation']}`, {row['size']}" if starts else "",
                 row["implementation"],
-                *("–" if row[part] is None else f"{row[part]['median']:.2f}" for part in ("forward", "both")),
-                f"{row['both']['spread']:.2f}",
+                *("–" if row[part] is None else _milliseconds(row[part]["median"]) for part in ("forward", "both")),
+                _milliseconds(row["both"]["spread"]),
                 "–" if memory is None else f"{memory / 1e6:.0f}",
             )
         )
@@ -162,6 +162,10 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
 
 
 def _gain(before: float | None, after: float | None) -> str:

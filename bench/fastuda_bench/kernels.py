@@ -58,7 +58,7 @@ def table_of(rows: list[Row]) -> Table:
     """The rows as a table; each operation's `eager` is what the others are compared with."""
     title = f"kernels on {rows[0]['gpu'] or rows[0]['cpu']}, torch {rows[0]['versions']['torch']}; milliseconds"
     table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("operation")
+    table.add_column("operation", min_width=24)
     table.add_column("by", no_wrap=True)
     for column in ("forward", "backward", "both", "× eager", "limit", "peak MB"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -68,12 +68,16 @@ def table_of(rows: list[Row]) -> Table:
         table.add_row(
             f"{row['operation']}\n{row['size']}" if starts else "",
             row["implementation"],
-            *(f"{row[name]['median']:.3f}" if row[name] else "–" for name in PASSES),
+            *(_milliseconds(row[name]["median"]) if row[name] else "–" for name in PASSES),
             f"{speedup(row, rows):.1f}",
             f"{100 * row['share_of_limit']:.0f} %",
             "–" if memory is None else f"{memory / 1e6:.1f}",
         )
     return table
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3f}"
 
 
 def speedup(row: Row, rows: list[Row]) -> float:

@@ -66,33 +66,31 @@ def mixed_views(
     """Mix the crops and run the student on each mixed image that a loss needs: weak, strong, HTCM, in this order."""
     keep: KeepPasted = "everywhere" if recipe.edge.enabled else "nowhere"
     st = hts = mix_crops(source, target, pseudo, recipe, passes, keep)
-    auxiliary_label = st.label_auxiliary
-    weak = strong = hts_logits = hts_weak = None
+    auxiliary_label, logits = st.label_auxiliary, dict[str, Logits]()
+    needs_weak = _needs_weak(recipe)
 
-    if _needs_weak(recipe):
-        weak = passes.normalised(student, st.weak)
-        if recipe.auxiliary.labels == "prediction" or recipe.htcm.from_ == "mixed":
-            own = label_crops(weak, (source.weak.shape[1], source.weak.shape[2]), None, None)
+    if needs_weak and (recipe.auxiliary.labels == "prediction" or recipe.htcm.from_ == "mixed"):
+        # What comes next depends on this view's own prediction, so it goes through the network before the others.
+        logits["weak"] = passes.normalised(student, st.weak)
+        own = label_crops(logits["weak"], (source.weak.shape[1], source.weak.shape[2]), None, None)
         if recipe.auxiliary.labels == "prediction":
             auxiliary_label = own.two_head
         if recipe.htcm.from_ == "mixed":
             pseudo, keep = own, "everywhere" if recipe.edge.enabled else "inside"
             hts = mix_crops(source, target, pseudo, recipe, passes, keep)
+
+    images: dict[str, Tensor] = {}
+    if needs_weak and "weak" not in logits:
+        images["weak"] = st.weak
     if recipe.mix.enabled:
-        strong = passes.normalised(student, st.strong)
+        images["strong"] = st.strong
     if recipe.htcm.enabled:
-        hts_logits = passes.normalised(student, hts.hts)
+        images["hts"] = hts.hts
     if recipe.contrast.on == "hts" and _contrasts(recipe):
-        calm = mix_crops(
-            source._replace(strong=source.weak),
-            target._replace(strong=target.weak),
-            pseudo,
-            recipe,
-            passes,
-            keep,
-        )
-        hts_weak = passes.normalised(student, calm.hts)
-    return MixedViews(st, hts, auxiliary_label, weak, strong, hts_logits, hts_weak)
+        weak_crops = (source._replace(strong=source.weak), target._replace(strong=target.weak))
+        images["hts weak"] = mix_crops(*weak_crops, pseudo, recipe, passes, keep).hts
+    logits |= zip(images, passes.each(student, list(images.values())), strict=True)
+    return MixedViews(st, hts, auxiliary_label, *(logits.get(name) for name in ("weak", "strong", "hts", "hts weak")))
 
 
 def _contrasts(recipe: Recipe) -> bool:

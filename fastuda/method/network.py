@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from fastuda.model.batch_norm import grouped
 from fastuda.model.deeplab import DeepLabV2, Logits
 from fastuda.recipe import Recipe
 from fastuda_kernels.masked_mix import Normalisation, normalise
@@ -29,12 +30,15 @@ class Passes:
     normalisation: Normalisation
     amp: torch.dtype | None
     """Autocast type, None for fp32."""
+    grouped: bool = False
+    """Whether several mixed images go through the network in one pass, a BatchNorm group each."""
 
     @classmethod
     def of(cls, recipe: Recipe, device: torch.device) -> Passes:
-        """bf16 autocast on a GPU when the recipe asks for it; CPU computes in fp32."""
-        amp = torch.bfloat16 if device.type == "cuda" and recipe.runtime.amp == "bf16" else None
-        return cls(_NORMALISATIONS[recipe.model.input], amp)
+        """bf16 autocast and grouped passes on a GPU when the recipe asks for them; CPU computes plainly."""
+        on_gpu = device.type == "cuda"
+        amp = torch.bfloat16 if on_gpu and recipe.runtime.amp == "bf16" else None
+        return cls(_NORMALISATIONS[recipe.model.input], amp, grouped=on_gpu and recipe.runtime.grouped)
 
     def raw(self, model: DeepLabV2, images: Tensor) -> Logits:
         """Low-resolution logits of uint8 RGB [B, H, W, 3]."""
@@ -45,6 +49,22 @@ class Passes:
         with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
             logits: Logits = model(images)
         return logits
+
+    def each(self, model: DeepLabV2, images: Sequence[Tensor]) -> list[Logits]:
+        """Low-resolution logits of several normalised [B, 3, H, W], in order; in one pass if `grouped`.
+
+        Both ways BatchNorm sees each tensor as a batch of its own, so they differ in rounding alone.
+        """
+        if not self.grouped or len(images) < 2:
+            return [self.normalised(model, one) for one in images]
+        together = torch.cat(list(images)).contiguous(memory_format=torch.channels_last)
+        with grouped(model, len(images)):
+            logits = self.normalised(model, together)
+        main = logits.main.chunk(len(images))
+        if logits.auxiliary is None:
+            return [Logits(one, None) for one in main]
+        auxiliary = logits.auxiliary.chunk(len(images))
+        return [Logits(one, other) for one, other in zip(main, auxiliary, strict=True)]
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastuda.model.batch_norm import GroupedBatchNorm2d
+
 Depth = Literal[18, 50, 101]
 StrideOn = Literal["1x1", "3x3"]
 
@@ -29,7 +31,7 @@ def first_planes(width: float) -> int:
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and in_channels == out_channels:
         return None
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), GroupedBatchNorm2d(out_channels))
 
 
 class BasicBlock(nn.Module):
@@ -40,9 +42,9 @@ class BasicBlock(nn.Module):
     def __init__(self, in_channels: int, planes: int, *, stride: int, dilation: int, stride_on: StrideOn) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, planes, 3, stride, dilation, dilation, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
+        self.bn1 = GroupedBatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, 1, dilation, dilation, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
+        self.bn2 = GroupedBatchNorm2d(planes)
         self.downsample = _shortcut(in_channels, planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,11 +63,11 @@ class Bottleneck(nn.Module):
         super().__init__()
         stride_1x1, stride_3x3 = (stride, 1) if stride_on == "1x1" else (1, stride)
         self.conv1 = nn.Conv2d(in_channels, planes, 1, stride_1x1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
+        self.bn1 = GroupedBatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, stride_3x3, dilation, dilation, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
+        self.bn2 = GroupedBatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(planes * self.expansion)
+        self.bn3 = GroupedBatchNorm2d(planes * self.expansion)
         self.downsample = _shortcut(in_channels, planes * self.expansion, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,7 +94,7 @@ class ResNet(nn.Module):
         super().__init__()
         block = BasicBlock if depth == 18 else Bottleneck
         self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
+        self.bn1 = GroupedBatchNorm2d(STEM_CHANNELS)
         self.bn1.requires_grad_(False)
         self.maxpool = nn.MaxPool2d(3, 2, pool_padding, ceil_mode=True)
 

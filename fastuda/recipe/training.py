@@ -97,6 +97,8 @@ class Runtime(Section):
 
     amp: Literal["bf16", "none"] = "bf16"
     """Autocast on a GPU; CPU always computes in fp32."""
+    grouped: bool = True
+    """Mixed views in one pass with BatchNorm statistics a view, on a GPU; elsewhere one after another."""
     channels_last: bool = True
     """NHWC activations."""
     loader_threads: Positive = 4

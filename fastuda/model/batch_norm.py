@@ -1,0 +1,65 @@
+"""BatchNorm of several groups of one batch, each with statistics of its own: one pass that equals several.
+
+B images in G groups, C channels, H W positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class GroupedBatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d`, whose training batch may be G groups of images, one behind the other (see `grouped`).
+
+    Each group is normalised by its own statistics, and the running statistics take the groups in
+    their order, so that outputs, gradients and statistics are those of G passes. Only the stem's and
+    the blocks' layers are of this class; in evaluation mode groups make no difference.
+    """
+
+    num_groups = 1
+
+    def forward(self, input: Tensor) -> Tensor:
+        """float [B, C, H, W] → the same; B is a multiple of the number of groups."""
+        if not self.training or self.num_groups == 1:
+            return super().forward(input)
+        groups = input.view(self.num_groups, -1, *input.shape[1:])
+        wide = groups if groups.dtype == torch.float64 else groups.float()
+        variance, mean = torch.var_mean(wide, dim=(1, 3, 4), correction=0)
+        self._follow(mean.detach(), variance.detach(), groups[0].numel() // groups.shape[2])
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        normalised: Tensor = wide * scale[:, None, :, None, None] + shift[:, None, :, None, None]
+        return normalised.to(input.dtype).flatten(0, 1)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Move the running statistics by each group's [G, C], in order, as one pass a group would."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        unbiased = variance * (count / max(count - 1, 1))
+        # `.data`: an earlier plain pass that still waits for its backward has kept these buffers, though it
+        # does not read them there, and must not be told that they changed; torch's own update does not tell it.
+        running_mean, running_variance = self.running_mean.data, self.running_var.data
+        for group in range(self.num_groups):
+            running_mean.lerp_(mean[group].to(running_mean.dtype), self.momentum)
+            running_variance.lerp_(unbiased[group].to(running_variance.dtype), self.momentum)
+        self.num_batches_tracked.add_(self.num_groups)
+
+
+@contextmanager
+def grouped(model: nn.Module, num_groups: int) -> Iterator[None]:
+    """While entered, the model's training batches are `num_groups` groups of images, one behind the other."""
+    layers = [layer for layer in model.modules() if isinstance(layer, GroupedBatchNorm2d)]
+    for layer in layers:
+        layer.num_groups = num_groups
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.num_groups = 1
