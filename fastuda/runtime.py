@@ -59,7 +59,8 @@ def device_name(device: torch.device) -> str:
     """The GPU's name, or the CPU's architecture and the number of cores this process may use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    cores = len(os.sched_getaffinity(0))
+    return f"CPU, {platform.machine()}, {cores} core{'s' if cores > 1 else ''}"
 
 
 class StopRequest:

@@ -134,7 +134,8 @@ def _kernels(rows: list[dict[str, Any]]) -> str:
             )
         )
     first = rows[0]
-    where = first["gpu"] or f"{first['cores']} cores of an {first['cpu']}"
+    cores = "one core" if first["cores"] == 1 else f"{first['cores']} cores"
+    where = first["gpu"] or f"{cores} of an {first['cpu']}"
     note = f"Median of {first['both']['repeats']} on {where}, torch {first['versions']['torch']}, {first['date']}.\n"
     head = ("operation", "by", "forward ms", "with backward ms", "spread", "peak MB")
     return _table(head, lines) + "\n" + note

@@ -6,6 +6,7 @@ B images, C classes, h w low resolution, H W output.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -29,9 +30,9 @@ def label_of_upsampled(
 def confusion_of_upsampled(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
     """int64 [C, C] of class by prediction; protocol row 23."""
     num_classes = logits.shape[1]
-    height, width = labels.shape[-2:]
-    rows, columns = _weights(logits, (height, width), None, None, None)
-    prediction = _sample(logits, rows, columns).argmax(1)
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    full = F.interpolate(wide, size=labels.shape[-2:], mode="bilinear", align_corners=True)
+    prediction = full.argmax(1)
     truth = labels.long()
     counted = (truth != ignore_index) & (truth < num_classes)
     # Pixels that do not count share one extra cell: the shape stays fixed, and nothing waits for the host.
