@@ -145,6 +145,8 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "demo": ("demo.json", _demo),
     "prepare": ("prepare.json", _prepare),
     "streets2camvid-batch-norm": ("streets2camvid-batch-norm.json", _scores),
+    "streets2camvid-pseudo-labels": ("streets2camvid-pseudo-labels.json", _scores),
+    "streets2camvid-short": ("streets2camvid-short.json", _runs),
     "streets2camvid": ("streets2camvid.json", _runs),
     "formats": ("formats.json", _formats),
     "kernels-cpu": ("kernels-cpu.json", _kernels),
