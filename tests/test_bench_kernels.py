@@ -19,6 +19,7 @@ from fastuda_bench.memory import peak_extra_bytes
 from fastuda_bench.timing import measure
 from fastuda_cli.main import app
 from fastuda_kernels.pixel_contrast.reference import blockwise_contrast
+from fastuda_kernels.pseudo_label import pseudo_label
 
 CPU = torch.device("cpu")
 
@@ -63,6 +64,13 @@ def test_the_baselines_are_the_operations() -> None:
     labels[0, 0] = 255
     exact = dense_cross_entropy(logits.double(), labels, labels != 255, None, True)
     assert formulas.upsampled_cross_entropy(logits, labels).item() == pytest.approx(exact.item(), rel=1e-5)
+    boxes = torch.tensor([[1.0, 2.0, 5.0, 4.0], [0.0, 0.0, 9.0, 8.0]])
+    ours, expected = (
+        formulas.cropped_pseudo_label(logits, (9, 8), boxes, 6),
+        pseudo_label(logits, (6, 6), view_size=(9, 8), boxes=boxes),
+    )
+    assert torch.equal(ours[0], expected[0])
+    torch.testing.assert_close(ours[1], expected[1])
 
 
 def test_the_slowest_part_of_the_work_is_the_limit() -> None:

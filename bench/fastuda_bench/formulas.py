@@ -23,12 +23,16 @@ def upsampled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(full, labels, ignore_index=255)
 
 
-def cropped_pseudo_label(logits: Tensor, view: tuple[int, int], box: tuple[int, int, int, int], size: int) -> Tensor:
-    """Full-size probabilities of the view, cut to (top, left, height, width), resized, arg-maxed (protocol row 5)."""
-    top, left, height, width = box
-    full = F.interpolate(logits.float(), size=view, mode="bilinear", align_corners=True).softmax(1)
-    confidence, label = full[:, :, top : top + height, left : left + width].max(1)
-    return F.interpolate(torch.stack([confidence, label.float()], 1), size=(size, size), mode="nearest")
+def cropped_pseudo_label(logits: Tensor, view: tuple[int, int], boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Logits sampled at the pixels of size² crops of the view, softmax, max; boxes are (top, left, height, width)."""
+    steps = (torch.arange(size, device=logits.device) + 0.5) / size
+    y = boxes[:, 0:1] + steps * boxes[:, 2:3] - 0.5
+    x = boxes[:, 1:2] + steps * boxes[:, 3:4] - 0.5
+    y, x = 2 * y / (view[0] - 1) - 1, 2 * x / (view[1] - 1) - 1
+    grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
+    sampled = F.grid_sample(logits.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
+    confidence, label = sampled.softmax(1).max(1)
+    return label.to(torch.uint8), confidence
 
 
 def upsampled_confusion(logits: Tensor, labels: Tensor) -> Tensor:

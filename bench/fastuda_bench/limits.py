@@ -50,12 +50,13 @@ def measured_limits(device: torch.device) -> Limits:
     side = _PRODUCT_SIDE[kind]
     left = torch.ones(side, side, device=device, dtype=torch.bfloat16 if kind == "cuda" else torch.float32)
     values = torch.zeros(_EXPONENTIALS[kind], device=device)
+    powers = torch.empty_like(values)
 
     def rate(amount: float, function: object) -> float:
         times = measure(function, device, 3).milliseconds  # type: ignore[arg-type]
         return 1000 * amount / min(times)
 
-    exponentials = rate(values.numel(), lambda: torch.exp(values, out=values.zero_()))
+    exponentials = rate(values.numel(), lambda: torch.exp(values, out=powers))
     if kind == "cuda":
         properties = torch.cuda.get_device_properties(device)
         kilohertz = getattr(properties, "clock_rate", None)
