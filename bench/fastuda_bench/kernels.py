@@ -90,7 +90,7 @@ def speedup(row: Row, rows: list[Row]) -> float:
 def _implementations(case: Case, device: torch.device, compiled: bool) -> dict[str, Callable[[], Any]]:
     calls = {name: call for name, call in case.implementations.items() if name != "triton" or device.type == "cuda"}
     if compiled:
-        calls["compiled"] = torch.compile(case.implementations["eager"])
+        calls["compiled"] = torch.compile(case.implementations["eager"], dynamic=False)
     if device.type != "cuda" and "reference" not in calls:
         calls["reference"] = case.implementations["triton"]  # the public function, which runs the reference here
     return calls

@@ -35,13 +35,15 @@ def gpu(device: torch.device) -> Row:
     """A GPU's name, power limit in watts and driver; None each for a CPU, or where nvidia-smi does not say."""
     if device.type != "cuda":
         return {"gpu": None, "power_limit_w": None, "driver": None}
-    asked = ["nvidia-smi", f"--id={device.index or 0}", "--query-gpu=power.limit,driver_version"]
+    uuid = torch.cuda.get_device_properties(device).uuid
+    asked = ["nvidia-smi", f"--id=GPU-{uuid}", "--query-gpu=power.limit,driver_version"]
     try:
         said = subprocess.run([*asked, "--format=csv,noheader,nounits"], capture_output=True, text=True, check=True)
         power, driver = (part.strip() for part in said.stdout.split(","))
+        watts = float(power)
     except (OSError, subprocess.CalledProcessError, ValueError):
         return {"gpu": torch.cuda.get_device_name(device), "power_limit_w": None, "driver": None}
-    return {"gpu": torch.cuda.get_device_name(device), "power_limit_w": float(power), "driver": driver}
+    return {"gpu": torch.cuda.get_device_name(device), "power_limit_w": watts, "driver": driver}
 
 
 def summary(values: Sequence[float]) -> Row:

@@ -52,11 +52,12 @@ def _captured(function: Callable[[], object]) -> torch.cuda.CUDAGraph | None:
         for _ in range(3):
             function()
     torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
+    graph, own_stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
         with torch.cuda.graph(graph):
             function()
     except RuntimeError:
+        torch.cuda.set_stream(own_stream)  # a capture that fails leaves its own behind
         torch.cuda.synchronize()
         return None
     return graph

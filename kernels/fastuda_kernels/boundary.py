@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import triton
-from torch.library import custom_op, triton_op, wrap_triton
+from torch import Tensor
+from torch.library import custom_op, triton_op
 
 INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
 """Whether TRITON_INTERPRET=1 was set when Triton was imported: kernels then run in numpy, on CPU tensors."""
@@ -29,10 +31,18 @@ def kernel_op(name: str, shapes: Callable[..., Any]) -> Callable[[Callable[..., 
     return decorate
 
 
+def wrap_triton(kernel: Any) -> Any:
+    """A kernel as a `kernel_op` launches it; by this very name torch.compile's cache finds an operator's kernels."""
+    return kernel if INTERPRETED else torch.library.wrap_triton(kernel)
+
+
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> None:
-    """Launch a Triton kernel inside a `kernel_op`; an empty grid is no launch."""
-    if 0 not in grid:
-        (kernel if INTERPRETED else wrap_triton(kernel))[grid](*args, **constants)
+    """Launch a wrapped kernel on the GPU of its tensors; an empty grid is no launch."""
+    if 0 in grid:
+        return
+    device = next(arg.device for arg in args if isinstance(arg, Tensor))
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        kernel[grid](*args, **constants)
 
 
 def num_multiprocessors(device: torch.device) -> int:

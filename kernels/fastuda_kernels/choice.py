@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import warnings
 
 import torch
 import triton
@@ -23,13 +24,20 @@ def runs_triton(tensor: Tensor) -> bool:
 
 
 @torch.compiler.assume_constant_result
-@functools.cache
 def _works(index: int) -> bool:
+    # A function around the cached one: torch.compile looks into caches and would not see the mark on it.
+    return _tried(index)
+
+
+@functools.cache
+def _tried(index: int) -> bool:
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         raise RuntimeError("call each operation once before capturing a CUDA graph: Triton has not been tried yet")
     try:
         probe = torch.zeros(1, dtype=torch.int32, device=torch.device("cuda", index))
-        _one_kernel[(1,)](probe)
+        with warnings.catch_warnings(), torch.cuda.device_of(probe):
+            warnings.simplefilter("ignore")
+            _one_kernel[(1,)](probe)
         worked = bool(probe.item() == 1)
         reason = "a kernel wrote nothing"
     except Exception as error:  # whatever a missing compiler or an unfit driver raises

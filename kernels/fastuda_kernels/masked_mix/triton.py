@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastuda_kernels.boundary import kernel_op, launch
+from fastuda_kernels.boundary import kernel_op, launch, wrap_triton
 from fastuda_kernels.masked_mix.reference import MixedCrops, Normalisation
 
 _PIXELS = 512
@@ -231,10 +231,10 @@ def choose_present(labels: Tensor, keys: Tensor, fraction: float, min_class: int
     num_pixels = labels.shape[1] * labels.shape[2]
     runs = triton.cdiv(num_pixels, _PRESENCE_PIXELS)
     present = torch.empty((num_images, runs, 256), dtype=torch.int8, device=labels.device)
-    launch(presence_kernel, (runs, num_images), labels, present, num_pixels, BLOCK_P=_PRESENCE_PIXELS)
+    launch(wrap_triton(presence_kernel), (runs, num_images), labels, present, num_pixels, BLOCK_P=_PRESENCE_PIXELS)
     chosen = _choose_shapes(labels, keys, fraction, min_class, skip_highest)
     launch(
-        choose_kernel,
+        wrap_triton(choose_kernel),
         (num_images,),
         present, keys, chosen.view(torch.int8), runs, fraction, min_class,
         C=num_classes, SKIP_HIGHEST=skip_highest, BLOCK_C=triton.next_power_of_2(num_classes),
@@ -252,7 +252,7 @@ def normalise_values(images: Tensor, mean: list[float], scale: list[float], bgr:
     out = _normalise_shapes(images, mean, scale, bgr, dtype)
     num_values, block = images.numel(), 4 * _PIXELS
     launch(
-        normalise_kernel,
+        wrap_triton(normalise_kernel),
         (triton.cdiv(num_values, block),),
         images, out, num_values, *mean, *scale,
         BGR=bgr, BLOCK=block,
@@ -287,7 +287,7 @@ def mix(
     weak, strong, hts, labels, masks = outputs
     num_images, height, width = source_label.shape
     launch(
-        masked_mix_kernel,
+        wrap_triton(masked_mix_kernel),
         (triton.cdiv(height * width, _PIXELS), num_images),
         source_weak, source_strong, target_weak, target_strong, source_label, pseudo_label,
         pseudo_label if htcm_label is None else htcm_label,

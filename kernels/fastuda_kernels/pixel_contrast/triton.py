@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from fastuda_kernels.boundary import kernel_op, launch, num_multiprocessors
+from fastuda_kernels.boundary import kernel_op, launch, num_multiprocessors, wrap_triton
 from fastuda_kernels.pixel_contrast.device import (
     contrast_finish_kernel,
     contrast_gradient_kernel,
@@ -76,7 +76,7 @@ def contrast_forward(
     positive = p.new_empty((num_images, num_positions), dtype=torch.float32)
     blocks = _row_blocks(num_classes)
     launch(
-        contrast_prepare_kernel,
+        wrap_triton(contrast_prepare_kernel),
         (triton.cdiv(num_positions, blocks["BLOCK_N"]), num_images),
         p, q, packed, positive, num_positions, *p.stride(), *q.stride(),
         C=num_classes, K=columns, SPLIT=split, FROM_LOGITS=from_logits, **blocks,
@@ -86,7 +86,7 @@ def contrast_forward(
     has_valid = valid is not None
     valid_or_any = packed if valid is None else valid
     launch(
-        contrast_partition_kernel,
+        wrap_triton(contrast_partition_kernel),
         (triton.cdiv(num_rows, BLOCK_ROWS), splits, num_images),
         packed, valid_or_any, partial, num_positions, columns_a_split, scale * _LOG2_E,
         K=columns, C=num_classes, SPLIT=split, HAS_VALID=has_valid,
@@ -96,7 +96,7 @@ def contrast_forward(
     losses = p.new_empty(num_images, dtype=torch.float32)
     share = p.new_empty(num_images, dtype=torch.float32)
     launch(
-        contrast_loss_kernel,
+        wrap_triton(contrast_loss_kernel),
         (num_images,),
         partial, positive, valid_or_any, inverse, losses, share, num_positions, scale,
         SPLITS=splits, HAS_VALID=has_valid, BLOCK_R=_ROWS_A_STEP,
@@ -125,7 +125,7 @@ def contrast_backward(
     has_valid = valid is not None
     valid_or_any = packed if valid is None else valid
     launch(
-        contrast_gradient_kernel,
+        wrap_triton(contrast_gradient_kernel),
         (triton.cdiv(num_rows, BLOCK_ROWS), splits * triton.cdiv(num_classes, block_c), num_images),
         packed, valid_or_any, inverse, partial, num_positions, columns_a_split, scale * _LOG2_E,
         K=columns, C=num_classes, SPLIT=split, HAS_VALID=has_valid,
@@ -134,7 +134,7 @@ def contrast_backward(
     grad_p, grad_q = p.new_empty(p.shape), p.new_empty(p.shape)
     blocks = _row_blocks(num_classes)
     launch(
-        contrast_finish_kernel,
+        wrap_triton(contrast_finish_kernel),
         (triton.cdiv(num_positions, blocks["BLOCK_N"]), num_images),
         partial, packed, valid_or_any, share, upstream, grad_p, grad_q, num_positions, scale,
         C=num_classes, K=columns, SPLIT=split, SPLITS=splits, FROM_LOGITS=from_logits, HAS_VALID=has_valid,
@@ -146,6 +146,7 @@ def contrast_backward(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     p, _, valid, ctx.scale, ctx.from_logits, ctx.split = inputs
     _, packed, inverse, share = output
+    ctx.set_materialize_grads(False)  # or backward would be handed zeros for what only it reads
     ctx.mark_non_differentiable(packed, inverse, share)
     ctx.save_for_backward(p, packed, inverse, share, *(() if valid is None else (valid,)))
 

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastuda_kernels.boundary import kernel_op, launch
+from fastuda_kernels.boundary import kernel_op, launch, wrap_triton
 
 _ELEMENTS = 1024
 _ROWS_A_PROGRAM = 8
@@ -39,6 +39,12 @@ def _sample(logits_ptr, y, x, c, inside, h, w, stride_class, stride_y, stride_x)
     z11 = tl.load(below + at1, mask=inside, other=0.0).to(tl.float32)
     z = (1 - fx) * ((1 - fy) * z00 + fy * z10) + fx * ((1 - fy) * z01 + fy * z11)
     return tl.where(inside, z, float("-inf"))
+
+
+@triton.jit
+def _largest(z, C: tl.constexpr):
+    """The class of the largest value, int32; held below C, since NaN lets a padding class win."""
+    return tl.minimum(tl.argmax(z, 1).to(tl.int32), C - 1)
 
 
 @triton.jit
@@ -100,7 +106,7 @@ def pseudo_label_kernel(
         second = _sample(other, y, x, c, inside, h, w, auxiliary_stride_class, auxiliary_stride_y, auxiliary_stride_x)
         probability = (probability + _softmax(tl.where((column < W)[:, None], second, 0.0))) / 2
     at = (image * H + row) * W + column
-    tl.store(label_ptr + at, tl.argmax(probability, 1).to(tl.uint8), mask=column < W)
+    tl.store(label_ptr + at, _largest(probability, C).to(tl.uint8), mask=column < W)
     tl.store(confidence_ptr + at, tl.max(probability, 1), mask=column < W)
 
 
@@ -143,7 +149,7 @@ def confusion_kernel(
         real = (column < W) & (tl.zeros_like(column) + row < H)
         label = tl.load(labels_ptr + (image * H + row) * W + column, mask=real, other=0).to(tl.int32)
         counted = real & (label != ignore_index) & (label < C)
-        cell = label * C + tl.argmax(z, 1).to(tl.int32)
+        cell = label * C + _largest(z, C)
         if USE_HISTOGRAM:
             counts += tl.histogram(tl.where(counted, cell, C * C), BINS)
         else:
@@ -182,7 +188,7 @@ def label_of_upsampled(
     second = logits if auxiliary is None else auxiliary
     blocks = _blocks(num_classes)
     launch(
-        pseudo_label_kernel,
+        wrap_triton(pseudo_label_kernel),
         (triton.cdiv(width, blocks["BLOCK_P"]), height, num_images),
         logits, second, confidence if boxes is None else boxes, label if flip is None else flip, label, confidence,
         h, w, height, width, _ratio(h, view_height), _ratio(w, view_width), *logits.stride(), *second.stride(),
@@ -204,7 +210,7 @@ def confusion_of_upsampled(logits: Tensor, labels: Tensor, ignore_index: int) ->
     counts = torch.zeros((num_classes, num_classes), dtype=torch.int64, device=logits.device)
     bins, blocks = triton.next_power_of_2(num_classes * num_classes + 1), _blocks(num_classes)
     launch(
-        confusion_kernel,
+        wrap_triton(confusion_kernel),
         (triton.cdiv(width, blocks["BLOCK_P"]), triton.cdiv(height, _ROWS_A_PROGRAM), num_images),
         logits, labels, counts, h, w, height, width, _ratio(h, height), _ratio(w, width), *logits.stride(),
         ignore_index,
@@ -226,7 +232,8 @@ def pseudo_label(
     view = size if boxes is None or view_size is None else view_size
     crops = None if boxes is None else boxes.float().contiguous()
     flips = None if flip is None else flip.contiguous()
-    label, confidence = label_of_upsampled(logits.detach(), *size, auxiliary, *view, crops, flips)
+    second = None if auxiliary is None else auxiliary.detach()
+    label, confidence = label_of_upsampled(logits.detach(), *size, second, *view, crops, flips)
     return label, confidence
 
 

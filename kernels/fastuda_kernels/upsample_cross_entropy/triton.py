@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastuda_kernels.boundary import kernel_op, launch
+from fastuda_kernels.boundary import kernel_op, launch, wrap_triton
 
 _ELEMENTS_A_STEP = 1024
 _PATCH_SIDE = 8
@@ -182,7 +182,7 @@ def gather_corners_kernel(
     at = gradient_ptr + image * stride_image + position[:, None] + c[None, :] * stride_class
     tl.store(at, gradient / count, mask=(x < w)[:, None] & (c < C)[None, :])
     if (image == 0) & (tl.program_id(1) == 0) & (tl.program_id(0) == 0):
-        tl.store(loss_ptr, tl.load(totals_ptr) / count)
+        tl.store(loss_ptr, tl.div_rn(tl.load(totals_ptr), count))
 
 
 def _shapes(
@@ -212,7 +212,7 @@ def cross_entropy_with_gradient(
     side_x = min(_PATCH_SIDE, max(1, _ELEMENTS_A_STEP // block_c // _PATCH_SIDE))
     side_y = min(_PATCH_SIDE, max(1, _ELEMENTS_A_STEP // block_c // side_x))
     launch(
-        upsample_cross_entropy_kernel,
+        wrap_triton(upsample_cross_entropy_kernel),
         (num_x, num_y, num_images),
         logits, labels, labels if mask is None else mask, labels if weight is None else weight, sums, corners,
         h, w, height, width, *logits.stride(), ignore_index,
@@ -223,7 +223,7 @@ def cross_entropy_with_gradient(
     if not with_gradient:
         return totals[0] / totals[1].clamp(min=1), gradient
     launch(
-        gather_corners_kernel,
+        wrap_triton(gather_corners_kernel),
         (triton.cdiv(w, _POSITIONS_A_PROGRAM), h, num_images),
         corners, totals, loss, gradient, w, num_y, num_x, *gradient.stride(),
         C=num_classes, BLOCK_X=_POSITIONS_A_PROGRAM, BLOCK_C=block_c, num_warps=2,
@@ -233,6 +233,7 @@ def cross_entropy_with_gradient(
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.dtype = inputs[0].dtype
+    ctx.set_materialize_grads(False)  # or backward would be handed zeros for what only it reads
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(output[1])
 
