@@ -248,7 +248,7 @@ def _finish(run: Run, name: str) -> Results:
         "versions": versions(),
         "data": run.data.fingerprints(),
         "num_skipped": {"source": run.data.source.num_skipped, "target": run.data.target.num_skipped},
-        "seconds": {stage: round(notes["seconds"], 1) for stage, notes in run.stages.items()},
+        "seconds": {stage: round(notes["seconds"], 3) for stage, notes in run.stages.items()},
     }
     for stage, notes in run.stages.items():
         headline = {key: notes["last"][key] for key in ("miou", "iou", "protocol")}
