@@ -19,6 +19,7 @@ from fastuda.recipe import Recipe
 from fastuda.recipe_file import dump_recipe
 
 FORMAT = "fastuda-state-1"
+_SCALER_FIELDS = ("scale", "_growth_tracker")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ def save_state(path: Path, state: TrainingState, stage: str, notes: dict[str, An
         momentum = state.optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
             tensors[f"momentum.{name}"] = momentum
+    for name in _SCALER_FIELDS if state.scaler.is_enabled() else ():
+        tensors[f"scaler.{name}"] = torch.tensor(float(state.scaler.state_dict()[name]))
     iteration = int(state.iteration)
     header = {"format": FORMAT, "stage": stage, "iteration": str(iteration), "notes": json.dumps(notes)}
     save_weights(path, tensors, header)
@@ -83,7 +86,10 @@ def restore_state(saved: SavedState, state: TrainingState, path: Path) -> None:
         for name, parameter in state.student.named_parameters():
             momentum = saved.tensors.get(f"momentum.{name}")
             if momentum is not None:
-                buffer = torch.empty_like(parameter)
-                buffer.copy_(momentum)
-                state.optimizer.state[parameter]["momentum_buffer"] = buffer
+                state.optimizer.state[parameter]["momentum_buffer"].copy_(momentum)
         state.iteration.fill_(saved.iteration)
+    if state.scaler.is_enabled() and "scaler.scale" in saved.tensors:
+        known = {name: float(saved.tensors[f"scaler.{name}"]) for name in _SCALER_FIELDS}
+        state.scaler.load_state_dict(
+            {**state.scaler.state_dict(), **known, "_growth_tracker": int(known["_growth_tracker"])}
+        )

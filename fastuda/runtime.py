@@ -30,15 +30,15 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def configure(settings: Runtime, device: torch.device) -> None:
-    """Set torch's process-wide switches: TF32 convolutions and cuDNN benchmark on a GPU, determinism if asked for.
+    """Set torch's process-wide switches: TF32 in convolutions, cuDNN's benchmark mode, determinism.
 
     Matrix products stay in full fp32: the losses and the confidence threshold depend on them. On a GPU
     determinism goes as far as torch has deterministic kernels; it warns of each operation that has none.
     """
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = not settings.deterministic
+        torch.backends.cudnn.allow_tf32 = settings.tf32
+        torch.backends.cudnn.benchmark = settings.cudnn_benchmark and not settings.deterministic
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(settings.deterministic, warn_only=device.type == "cuda")

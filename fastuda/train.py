@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fastuda.batch_norm import gather_statistics
 from fastuda.checkpoint import SavedState, read_state, restore_state, save_model, save_state
@@ -18,16 +15,18 @@ from fastuda.data.cache import cache_folder
 from fastuda.data.layouts import data_root
 from fastuda.data.pipeline import EvaluationLoader, TrainingLoader
 from fastuda.datasets import Datasets, prepare_all, with_demo_data
-from fastuda.display import Display
+from fastuda.display import Display, StageProgress
 from fastuda.errors import FastudaError, UsageError
 from fastuda.evaluate import evaluate
-from fastuda.method.losses import Losses
+from fastuda.fast_path import FastPath
+from fastuda.loop import Loop
+from fastuda.memory import require_memory
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
-from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.build import build_model, build_network
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.pictures import comparison_grid
+from fastuda.readback import Readback, Reading
 from fastuda.recipe import Optimizer, Recipe
 from fastuda.run_folder import RunFolder
 from fastuda.run_log import RunLog
@@ -49,6 +48,7 @@ class Run:
     data: Datasets
     device: torch.device
     passes: Passes
+    fast: FastPath
     display: Display
     log: RunLog
     stop: StopRequest
@@ -90,6 +90,7 @@ def train(
     torch_device = choose_device(device)
     configure(recipe.runtime, torch_device)
     RunFolder.check(path, resume=resume)  # before the work that would be for nothing
+    require_memory(recipe, torch_device)
     recipe = with_demo_data(recipe, display.task)
     for domain in (recipe.source, recipe.target):
         data_root(domain)
@@ -103,12 +104,12 @@ def train(
     data = prepare_all(recipe, display.task)
     if not resume:
         folder = RunFolder.create(path, recipe)
-    memory_format = torch.channels_last if recipe.runtime.channels_last else torch.contiguous_format
-    model.to(torch_device, memory_format=memory_format)  # type: ignore[call-overload]
+    fast = FastPath.of(recipe.runtime, torch_device)
+    model = fast.place(model, torch_device)
 
     passes = Passes.of(recipe, torch_device)
     with StopRequest() as stop, RunLog(folder) as run_log:
-        run = Run(recipe, folder, data, torch_device, passes, display, run_log, stop)
+        run = Run(recipe, folder, data, torch_device, passes, fast, display, run_log, stop)
         run.warmup = init is None and recipe.warmup.iterations > 0
         if saved is not None:
             run.stages, run.warmup = saved.notes["stages"], saved.notes["warmup"]
@@ -129,7 +130,9 @@ def _stages(recipe: Recipe, warmup: bool) -> list[Stage]:
 
 def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | None) -> DeepLabV2:
     """Train one stage from `model`, or from where `saved` stopped; returns it with its averaged weights."""
-    state = TrainingState.begin(model, stage.optimizer, stage.num_iterations, run.recipe.method.ema_decay)
+    state = TrainingState.begin(
+        model, stage.optimizer, stage.num_iterations, run.recipe.method.ema_decay, scaled=run.fast.scaled
+    )
     resumed = saved is not None and saved.stage == stage.name
     if saved is not None and resumed:
         restore_state(saved, state, run.folder.last_state)
@@ -139,24 +142,23 @@ def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | Non
     run.stages.setdefault(stage.name, {"seconds": 0.0})
     if start == 0:
         _save(run, stage, state)  # so that --resume works from the first moment
-    step = _stepper(run, stage, state, start)
+    loop = Loop(state, run.data, run.recipe, run.passes, run.fast, adapts=stage.reads_target)
 
     state.student.train()
-    window = _Window()
+    readback = Readback(state)
     with run.display.stage(stage.title, start, stage.num_iterations) as progress:
         for iteration in range(start, stage.num_iterations):
-            window.add(step())
+            readback.add(loop())
             done = iteration + 1
             evaluated = done == stage.num_iterations or done % _evaluation_interval(run) == 0
-            if evaluated or done % run.recipe.train.log_every == 0 or run.stop.received:
-                # The one host-device sync of the loop: the losses have to be read to be shown.
-                losses, rate = window.close(run.stages[stage.name])
-                _refuse_nonfinite(run, stage, state)
-                run.log.training(stage.name, done, losses, rate, float(state.optimizer.param_groups[0]["lr"]))
-                progress.advance(done, losses, rate, run.stages[stage.name].get("last"))
+            pauses = evaluated or run.stop.received is not None
+            if pauses or done % run.recipe.train.log_every == 0:
+                readback.close(done)
+            for reading in readback.all() if pauses else readback.ready():
+                _report(run, stage, reading, progress)
             if evaluated:
                 _evaluate_stage(run, stage, state, done)
-                window = _Window()
+                readback.restart()
             if run.stop.received:
                 _save(run, stage, state)
                 raise StoppedError(
@@ -167,13 +169,14 @@ def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | Non
     return state.student
 
 
-def _stepper(run: Run, stage: Stage, state: TrainingState, start: int) -> Callable[[], Losses]:
-    """A function that loads and trains one iteration."""
-    source = TrainingLoader(run.data.source, "source", run.recipe, run.device, start_iteration=start)
-    if not stage.reads_target:
-        return lambda: warmup_step(state, next(source), run.recipe, run.passes)
-    target = TrainingLoader(run.data.target, "target", run.recipe, run.device, start_iteration=start)
-    return lambda: adaptation_step(state, next(source), next(target), run.recipe, run.passes)
+def _report(run: Run, stage: Stage, reading: Reading, progress: StageProgress) -> None:
+    """Show and keep what a window of iterations was like; refuse one whose loss was not finite."""
+    _refuse_nonfinite(run, stage, reading.first_nonfinite)
+    notes = run.stages[stage.name]
+    notes["seconds"] += reading.seconds
+    rate = reading.iterations_per_second
+    run.log.training(stage.name, reading.iteration, reading.losses, rate, reading.lr)
+    progress.advance(reading.iteration, reading.losses, rate, notes.get("last"))
 
 
 def _evaluation_interval(run: Run) -> int:
@@ -183,7 +186,6 @@ def _evaluation_interval(run: Run) -> int:
 
 def _evaluate_stage(run: Run, stage: Stage, state: TrainingState, iteration: int) -> None:
     """Score the averaged model and save the state."""
-    _refuse_nonfinite(run, stage, state)
     model = state.evaluation_model()
     if stage.reads_target and run.recipe.eval.batch_norm == "target":
         gather_statistics(model, run.data.target, run.recipe, run.passes, run.device)
@@ -214,8 +216,7 @@ def _save(run: Run, stage: Stage, state: TrainingState) -> None:
     save_state(run.folder.last_state, state, stage.name, {"stages": run.stages, "warmup": run.warmup})
 
 
-def _refuse_nonfinite(run: Run, stage: Stage, state: TrainingState) -> None:
-    first = int(state.first_nonfinite)
+def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
     if first < 0:
         return
     names = TrainingLoader.names_at(run.data.source, "source", run.recipe, first)
@@ -255,26 +256,3 @@ def _finish(run: Run, name: str) -> Results:
         results[stage] = {**headline, "last": notes["last"], "best": notes["best"]}
     run.folder.write_results(results)
     return results
-
-
-class _Window:
-    """Losses and time since the last row of the log; sums stay on the device until `close`."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
-        self._began = time.perf_counter()
-
-    def add(self, losses: Losses) -> None:
-        for name, loss in losses.items():
-            self._sums[name] = self._sums[name] + loss if name in self._sums else loss.clone()
-        self._count += 1
-
-    def close(self, notes: Results) -> tuple[dict[str, float], float]:
-        """Mean losses and iterations a second; adds the window's time to the stage's, and begins anew."""
-        means = {name: float(total) / self._count for name, total in self._sums.items()}
-        seconds = time.perf_counter() - self._began
-        rate = self._count / seconds
-        notes["seconds"] += seconds
-        self._sums, self._count, self._began = {}, 0, time.perf_counter()
-        return means, rate

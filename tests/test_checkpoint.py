@@ -109,14 +109,28 @@ def test_restoring_leaves_the_file_and_the_read_tensors_alone(
     assert all(torch.equal(value, before[key]) for key, value in saved.tensors.items())
 
 
-def test_a_stage_that_has_not_begun_has_no_momentum_to_save(begin: Begin, tmp_path: Path) -> None:
+def test_a_stage_that_has_not_begun_has_momenta_of_zero(begin: Begin, tmp_path: Path) -> None:
     save_state(tmp_path / "s", begin(), "source_only", {})
     saved = read_state(tmp_path / "s")
     assert saved.iteration == 0
-    assert not [key for key in saved.tensors if key.startswith("momentum.")]
     fresh = begin(seed=1)
+    for entry in fresh.optimizer.state.values():
+        entry["momentum_buffer"].fill_(1.0)
     restore_state(saved, fresh, tmp_path / "s")
-    assert not fresh.optimizer.state
+    assert fresh.optimizer.state
+    assert not any(entry["momentum_buffer"].any() for entry in fresh.optimizer.state.values())
+
+
+def test_a_scalers_scale_and_streak_go_on(begin: Begin, tmp_path: Path) -> None:
+    state, fresh = begin(), begin()
+    for one in (state, fresh):
+        one.scaler = torch.amp.GradScaler("cpu", enabled=True)
+        one.scaler.scale(torch.zeros(()))
+    state.scaler.load_state_dict({**state.scaler.state_dict(), "scale": 512.0, "_growth_tracker": 7})
+    save_state(tmp_path / "s", state, "adapted", {})
+    restore_state(read_state(tmp_path / "s"), fresh, tmp_path / "s")
+    assert fresh.scaler.state_dict() == state.scaler.state_dict()
+    restore_state(read_state(tmp_path / "s"), begin(), tmp_path / "s")
 
 
 def test_saving_again_replaces_the_file(

@@ -67,6 +67,28 @@ def test_determinism_is_as_asked_for(asked: bool, monkeypatch: pytest.MonkeyPatc
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
+@pytest.mark.parametrize(
+    ("settings", "tf32", "benchmark"),
+    [
+        (Runtime(), True, True),
+        (Runtime(tf32=False), False, True),
+        (Runtime(cudnn_benchmark=False), True, False),
+        (Runtime(deterministic=True), True, False),
+    ],
+)
+@pytest.mark.usefixtures("_switches_put_back")
+def test_precision_and_benchmark_of_a_gpus_convolutions(
+    settings: Runtime, tf32: bool, benchmark: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", not tf32)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", not benchmark)
+    configure(settings, torch.device("cuda"))
+    assert torch.backends.cudnn.allow_tf32 == tf32
+    assert torch.backends.cudnn.benchmark == benchmark
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
 def test_versions_name_what_a_result_depends_on() -> None:
     found = versions()
     assert found["torch"] == torch.__version__

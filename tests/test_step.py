@@ -336,13 +336,6 @@ def test_input_conventions_by_hand() -> None:
     assert seen == [pytest.approx(rgb), pytest.approx([40 - 104.00698793, 20 - 116.66876762, 10 - 122.67891434])]
 
 
-def test_a_cpu_computes_in_fp32_and_a_gpu_in_bf16_when_asked_to() -> None:
-    recipe = tiny("gta2cs")
-    assert Passes.of(recipe, torch.device("cpu")).amp is None
-    assert Passes.of(recipe, torch.device("cuda")).amp == torch.bfloat16
-    assert Passes.of(tiny("gta2cs", 'runtime.amp="none"'), torch.device("cuda")).amp is None
-
-
 @pytest.mark.parametrize("name", preset_names())
 def test_both_steps_have_fixed_shapes_and_ask_no_tensor_for_a_number(name: str) -> None:
     recipe = tiny(name)

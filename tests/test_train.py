@@ -18,8 +18,8 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
+import fastuda.iteration as iteration_module
 import fastuda.model.weights as weights_module
-import fastuda.train as train_module
 from fastuda.display import Display
 from fastuda.errors import FastudaError, UsageError
 from fastuda.recipe import Recipe
@@ -148,7 +148,7 @@ def test_a_stopped_and_resumed_run_ends_in_the_same_bits(
 ) -> None:
     path = tmp_path / "run"
     name = "warmup_step" if stage == "warm-up" else "adaptation_step"
-    original, calls = getattr(train_module, name), []
+    original, calls = getattr(iteration_module, name), []
 
     def interrupted(*args: Any) -> Any:
         calls.append(1)
@@ -157,7 +157,7 @@ def test_a_stopped_and_resumed_run_ends_in_the_same_bits(
         return original(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, name, interrupted)
+        patch.setattr(iteration_module, name, interrupted)
         with pytest.raises(StoppedError, match=f"SIGTERM: stopped at iteration {at} of the {stage}.*--resume"):
             run(tiny(), path)
     results, _ = run(tiny(), path, resume=True)
@@ -172,7 +172,7 @@ def test_a_stopped_and_resumed_run_ends_in_the_same_bits(
 def test_resuming_a_finished_run_trains_nothing_and_keeps_its_results(
     finished: Any, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_module, "adaptation_step", None)
+    monkeypatch.setattr(iteration_module, "adaptation_step", None)
     results, _ = run(tiny(), finished[0], resume=True)
     assert results["adapted"] == finished[1]["adapted"]
 
@@ -184,7 +184,7 @@ def test_a_run_killed_before_its_first_evaluation_resumes(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "warmup_step", killed)
+        patch.setattr(iteration_module, "warmup_step", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tiny(), tmp_path / "run")
     run(tiny(), tmp_path / "run", resume=True)
@@ -228,7 +228,7 @@ def test_a_run_from_init_resumes_without_it(
     finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     init = finished[0] / "checkpoints" / "source_only-last.safetensors"
-    original, calls = train_module.adaptation_step, []
+    original, calls = iteration_module.adaptation_step, []
 
     def interrupted(*args: Any) -> Any:
         calls.append(1)
@@ -237,7 +237,7 @@ def test_a_run_from_init_resumes_without_it(
         return original(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "adaptation_step", interrupted)
+        patch.setattr(iteration_module, "adaptation_step", interrupted)
         with pytest.raises(StoppedError):
             run(tiny(), tmp_path / "run", init=init)
     with pytest.raises(UsageError, match="--init starts a run and --resume continues one"):
@@ -260,7 +260,7 @@ def test_another_seed_gives_another_run(finished: Any, tmp_path: Path, tiny: Cal
 def test_a_non_finite_loss_names_iteration_and_samples_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = train_module.adaptation_step, []
+    original, calls = iteration_module.adaptation_step, []
 
     def broken(state: Any, source: Any, target: Any, *rest: Any) -> Any:
         calls.append((source.names, target.names))
@@ -269,7 +269,7 @@ def test_a_non_finite_loss_names_iteration_and_samples_and_keeps_the_last_good_c
                 state.student.head.branches[0].bias.fill_(torch.nan)
         return original(state, source, target, *rest)
 
-    monkeypatch.setattr(train_module, "adaptation_step", broken)
+    monkeypatch.setattr(iteration_module, "adaptation_step", broken)
     with pytest.raises(FastudaError) as caught:
         run(tiny(), tmp_path / "run")
     message = str(caught.value)

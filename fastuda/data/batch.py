@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -26,6 +27,10 @@ class DomainBatch(NamedTuple):
     """float32 [B, C]: uniform random numbers that choose the classes to paste."""
     names: list[str]
     """The samples' names."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> DomainBatch:
+        """The same batch with `function` of every tensor."""
+        return DomainBatch(*(function(field) if isinstance(field, Tensor) else field for field in self))  # type: ignore[arg-type]
 
 
 class EvaluationBatch(NamedTuple):

@@ -6,7 +6,9 @@ One graph serves CPU (`device_id=None`) and GPU. Every random choice enters as d
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ from fastuda.data.sampling import Augmentation, DomainName, Schedule, draw_augme
 from fastuda.recipe import Recipe, Views
 
 Node = Any
+_LABELS_AHEAD = 2
+"""Batches whose labels are decoded before they are asked for."""
 
 
 class TrainingLoader:
@@ -69,8 +73,7 @@ class TrainingLoader:
         return self
 
     def __next__(self) -> DomainBatch:
-        outputs = [from_dlpack(output.as_tensor()) for output in self._pipeline.run()]
-        *images, boxes, class_keys = (output.to(self._device) for output in outputs)
+        *images, boxes, class_keys = _run(self._pipeline, self._device)
         named = dict(zip(_output_names(self._recipe.views, labelled="label" in self._fields), images, strict=True))
         batch = DomainBatch(
             view=named.get("view"),
@@ -154,12 +157,29 @@ class EvaluationLoader:
             packed_size=self._packed.size,
         )
         pipeline.build()
+        with ThreadPoolExecutor(self._num_threads) as pool:
+            labels = self._labels(pool)
+            for batch in self._batches:
+                (images,) = _run(pipeline, self._device)
+                yield EvaluationBatch(images, next(labels), [self._packed.names[i] for i in batch])
+
+    def _labels(self, pool: ThreadPoolExecutor) -> Iterator[list[Tensor]]:
+        """Each batch's labels on the device; the pool decodes those of the next batches meanwhile."""
+
+        def read(index: int) -> Tensor:
+            label = torch.from_numpy(self._packed.label_array(index).copy())
+            return label if self._device.type == "cpu" else label.pin_memory()
+
+        under_way: deque[list[Future[Tensor]]] = deque()
         for batch in self._batches:
-            (images,) = pipeline.run()
-            labels = []
-            if self._labelled:
-                labels = [torch.from_numpy(self._packed.label_array(i).copy()).to(self._device) for i in batch]
-            yield EvaluationBatch(from_dlpack(images.as_tensor()), labels, [self._packed.names[i] for i in batch])
+            under_way.append([pool.submit(read, i) for i in batch] if self._labelled else [])
+            if len(under_way) > _LABELS_AHEAD:
+                yield self._sent(under_way.popleft())
+        while under_way:
+            yield self._sent(under_way.popleft())
+
+    def _sent(self, labels: list[Future[Tensor]]) -> list[Tensor]:
+        return [label.result().to(self._device, non_blocking=True) for label in labels]
 
     def _feed(self, index: int) -> tuple[list[NDArray[np.uint8]]]:
         # DALI prefetches past the end; those batches repeat the last one and are never read.
@@ -226,14 +246,24 @@ def _output_names(views: Views, *, labelled: bool) -> list[str]:
 
 
 def _decode(file: Node, packed_format: str, packed_size: tuple[int, int], kind: Any) -> Node:
-    """uint8 [H, W, 3] or [H, W, 1] on the CPU from a packed file's bytes."""
+    """uint8 [H, W, 3] or [H, W, 1] from a packed file's bytes: on the GPU for its JPEGs, else on the CPU."""
     if packed_format == "raw":
         return fn.reshape(file, shape=[packed_size[1], packed_size[0], 3 if kind == types.RGB else 1], layout="HWC")
-    return fn.decoders.image(file, output_type=kind)
+    # Labels are PNGs in every format, and no GPU decodes a PNG.
+    in_hardware = packed_format == "jpeg" and kind == types.RGB and Pipeline.current().device_id is not None
+    return fn.decoders.image(file, output_type=kind, device="mixed" if in_hardware else "cpu")
 
 
 def _to_device(node: Node) -> Node:
-    return node if Pipeline.current().device_id is None else node.gpu()
+    on_cpu = Pipeline.current().device_id is None or node.device == "gpu"
+    return node if on_cpu else node.gpu()
+
+
+def _run(pipeline: Pipeline, device: torch.device) -> list[Tensor]:
+    """The next outputs, not copied; on a GPU in the order of the current stream, without waiting for them."""
+    on_gpu = device.type == "cuda"
+    outputs = pipeline.run(torch.cuda.current_stream(device)) if on_gpu else pipeline.run()
+    return [from_dlpack(output.as_tensor()) for output in outputs]
 
 
 def _graph_inputs(draw: Augmentation) -> dict[str, NDArray[Any]]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from fastuda.compiled import compiled
+from fastuda.fast_path import FastPath
 from fastuda.model.batch_norm import grouped
 from fastuda.model.deeplab import DeepLabV2, Logits
 from fastuda.recipe import Recipe
 from fastuda_kernels.masked_mix import Normalisation, normalise
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _RGB_IMAGENET = Normalisation(
     mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
@@ -25,20 +31,25 @@ _NORMALISATIONS = {"rgb-imagenet": _RGB_IMAGENET, "bgr-caffe": _BGR_CAFFE}
 
 @dataclass(frozen=True)
 class Passes:
-    """How images enter the network: input convention (protocol row 20) and precision."""
+    """How images go through the network: input convention (protocol row 20), precision, together or one by one."""
 
     normalisation: Normalisation
     amp: torch.dtype | None
     """Autocast type, None for fp32."""
     grouped: bool = False
     """Whether several mixed images go through the network in one pass, a BatchNorm group each."""
+    compiled: bool = False
+    """Whether the network and the losses are compiled."""
 
     @classmethod
     def of(cls, recipe: Recipe, device: torch.device) -> Passes:
-        """bf16 autocast and grouped passes on a GPU when the recipe asks for them; CPU computes plainly."""
-        on_gpu = device.type == "cuda"
-        amp = torch.bfloat16 if on_gpu and recipe.runtime.amp == "bf16" else None
-        return cls(_NORMALISATIONS[recipe.model.input], amp, grouped=on_gpu and recipe.runtime.grouped)
+        """As the recipe's switches resolve on `device`; not compiled, which pays in training alone."""
+        fast = FastPath.of(recipe.runtime, device)
+        return cls(_NORMALISATIONS[recipe.model.input], fast.amp, grouped=fast.grouped)
+
+    def optimised(self, function: Callable[P, R]) -> Callable[P, R]:
+        """`function`, compiled if these passes are."""
+        return compiled(function) if self.compiled else function
 
     def raw(self, model: DeepLabV2, images: Tensor) -> Logits:
         """Low-resolution logits of uint8 RGB [B, H, W, 3]."""
@@ -47,8 +58,7 @@ class Passes:
     def normalised(self, model: DeepLabV2, images: Tensor) -> Logits:
         """Low-resolution logits of normalised [B, 3, H, W]."""
         with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
-            logits: Logits = model(images)
-        return logits
+            return self.optimised(_forward)(model, images)
 
     def each(self, model: DeepLabV2, images: Sequence[Tensor]) -> list[Logits]:
         """Low-resolution logits of several normalised [B, 3, H, W], in order; in one pass if `grouped`.
@@ -65,6 +75,11 @@ class Passes:
             return [Logits(one, None) for one in main]
         auxiliary = logits.auxiliary.chunk(len(images))
         return [Logits(one, other) for one, other in zip(main, auxiliary, strict=True)]
+
+
+def _forward(model: DeepLabV2, images: Tensor) -> Logits:
+    logits: Logits = model(images)
+    return logits
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +26,9 @@ class TrainingState:
     ema: AveragedModel
     """Parameters averaged every iteration; buffers follow at each evaluation (protocol row 4)."""
     optimizer: torch.optim.SGD
+    """Its momentum is there, as zeros, from the beginning: a step never allocates what the next one needs."""
+    scaler: torch.amp.GradScaler
+    """Scales losses up for fp16's backward pass; does nothing in other precisions."""
     iteration: Tensor
     """int64 scalar: iterations done."""
     first_nonfinite: Tensor
@@ -33,8 +38,19 @@ class TrainingState:
     ema_decay: float
 
     @classmethod
-    def begin(cls, student: DeepLabV2, settings: Optimizer, num_iterations: int, ema_decay: float) -> TrainingState:
-        """A fresh stage from `student`: SGD with one group a learning rate (protocol row 21), EMA = student."""
+    def begin(
+        cls,
+        student: DeepLabV2,
+        settings: Optimizer,
+        num_iterations: int,
+        ema_decay: float,
+        *,
+        scaled: bool = False,
+    ) -> TrainingState:
+        """A fresh stage from `student`: SGD with one group a learning rate (protocol row 21), EMA = student.
+
+        `scaled` turns the loss scaler on, which fp16 needs.
+        """
         device = next(student.parameters()).device
         backbone, heads = student.parameter_groups()
         optimizer = torch.optim.SGD(
@@ -46,12 +62,18 @@ class TrainingState:
             weight_decay=settings.weight_decay,
             fused=True,
         )
+        if settings.momentum > 0:
+            for parameter in (*backbone, *heads):
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+        scaler.scale(torch.zeros((), device=device))  # makes its tensors, which it otherwise does at the first loss
         ema = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))  # type: ignore[no-untyped-call]
         ema.requires_grad_(False)
         return cls(
             student=student,
             ema=ema,
             optimizer=optimizer,
+            scaler=scaler,
             iteration=torch.zeros((), dtype=torch.int64, device=device),
             first_nonfinite=torch.full((), -1, dtype=torch.int64, device=device),
             num_iterations=num_iterations,
@@ -69,6 +91,16 @@ class TrainingState:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"].copy_(rate * factor)
 
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a scalar `loss` to the student's."""
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        _unshare_gradients(self.student)
+
+    def step_optimizer(self) -> None:
+        """Move the student along its gradient; with a scaler, unless the gradient overflowed."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
     @torch.no_grad()
     def finish_iteration(self, loss: Tensor) -> None:
         """Update the average (row 4), remember a first non-finite `loss`, count the iteration."""
@@ -77,6 +109,28 @@ class TrainingState:
         is_first = (self.first_nonfinite < 0) & ~torch.isfinite(loss)
         self.first_nonfinite.copy_(torch.where(is_first, self.iteration, self.first_nonfinite))
         self.iteration.add_(1)
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor that an iteration changes, but for the scaler's own."""
+        momentum = [entry["momentum_buffer"] for entry in self.optimizer.state.values() if "momentum_buffer" in entry]
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        models = [*self.student.state_dict().values(), *self.ema.state_dict().values()]
+        return [*models, *momentum, *rates, self.iteration, self.first_nonfinite]
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """While entered, iterations run as ever; afterwards state and random generators are as they were before."""
+        device, tensors = self.iteration.device, self.tensors()
+        kept, scaler = [tensor.clone() for tensor in tensors], self.scaler.state_dict()
+        with torch.random.fork_rng([device.index] if device.type == "cuda" else []):
+            try:
+                yield
+            finally:
+                with torch.no_grad():
+                    for tensor, before in zip(tensors, kept, strict=True):
+                        tensor.copy_(before)
+                self.optimizer.zero_grad()
+                self.scaler.load_state_dict(scaler)
 
     @property
     def averaged(self) -> DeepLabV2:
@@ -92,3 +146,19 @@ class TrainingState:
         for averaged, current in zip(model.buffers(), self.student.buffers(), strict=True):
             averaged.copy_(current)
         return model.eval()
+
+
+def _unshare_gradients(model: DeepLabV2) -> None:
+    """Give every parameter a gradient in memory of its own.
+
+    Where two parameters have the same gradient (the biases of two branches that are added, say), compiled
+    code hands one buffer to both, and the next backward pass would add to it twice.
+    """
+    seen = set()
+    for parameter in model.parameters():
+        if parameter.grad is None:
+            continue
+        place = (parameter.grad.untyped_storage()._cdata, parameter.grad.storage_offset())
+        if place in seen:
+            parameter.grad = parameter.grad.clone()
+        seen.add(place)

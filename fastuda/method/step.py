@@ -26,8 +26,8 @@ def warmup_step(state: TrainingState, source: DomainBatch, recipe: Recipe, passe
     state.set_learning_rates()
     state.optimizer.zero_grad()
     loss = _source_loss(state.student, source, recipe, passes)
-    loss.backward()  # type: ignore[no-untyped-call]
-    state.optimizer.step()
+    state.backward(loss)
+    state.step_optimizer()
     state.finish_iteration(loss)
     return {"source": loss.detach(), "total": loss.detach()}
 
@@ -44,19 +44,19 @@ def adaptation_step(
     state.optimizer.zero_grad()
 
     source_loss = _source_loss(state.student, source, recipe, passes)
-    source_loss.backward()  # type: ignore[no-untyped-call] # its activations go before the mixed passes come
+    state.backward(source_loss)  # its activations go before the mixed passes come
 
     pseudo = label_target(_teacher(state, recipe), target, passes)
     state.student.train()
     with nullcontext() if recipe.method.running_statistics == "all" else frozen_running_statistics(state.student):
         views = mixed_views(state.student, source, target, pseudo, recipe, passes)
-    losses = mixed_losses(views, recipe)
+    losses = passes.optimised(mixed_losses)(views, recipe)
     if losses:
-        weighted_sum(losses, recipe).backward()  # type: ignore[no-untyped-call]
+        state.backward(weighted_sum(losses, recipe))
     losses = {name: loss.detach() for name, loss in {"source": source_loss, **losses}.items()}
     losses["total"] = weighted_sum(losses, recipe)
 
-    state.optimizer.step()
+    state.step_optimizer()
     state.finish_iteration(losses["total"])
     return losses
 
@@ -65,7 +65,7 @@ def _source_loss(student: DeepLabV2, source: DomainBatch, recipe: Recipe, passes
     """L_s (eq. 1), both heads, on the whole view or, in a recipe of crops alone, on the crop."""
     images, labels = (source.weak, source.label) if source.view is None else (source.view, source.view_label)
     assert labels is not None
-    return segmentation_loss(passes.raw(student, images), labels, recipe.auxiliary.weight)
+    return passes.optimised(segmentation_loss)(passes.raw(student, images), labels, recipe.auxiliary.weight)
 
 
 def _teacher(state: TrainingState, recipe: Recipe) -> DeepLabV2:

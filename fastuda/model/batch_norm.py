@@ -20,7 +20,9 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
     the blocks' layers are of this class; in evaluation mode groups make no difference.
     """
 
-    num_groups = 1
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features)
+        self.num_groups = 1
 
     def forward(self, input: Tensor) -> Tensor:
         """float [B, C, H, W] → the same; B is a multiple of the number of groups."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from fastuda.model.aspp import ASPP
 from fastuda.model.resnet import Depth, ResNet, StrideOn
 
 
@@ -20,27 +21,6 @@ class Logits(NamedTuple):
     """float [B, C, H', W'], from layer4."""
     auxiliary: Tensor | None
     """float [B, C, H', W'], from layer3; None without the auxiliary head."""
-
-
-class ASPP(nn.Module):
-    """Sum of 3×3 convolutions with bias, one a dilation, from features to classes (protocol row 17)."""
-
-    def __init__(self, in_channels: int, num_classes: int, dilations: Sequence[int]) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(nn.Conv2d(in_channels, num_classes, 3, 1, d, d) for d in dilations)
-        for branch in self.branches.children():
-            assert isinstance(branch, nn.Conv2d)
-            assert branch.bias is not None
-            nn.init.normal_(branch.weight, 0, 0.01)
-            nn.init.zeros_(branch.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """float [B, in_channels, H', W'] → float [B, C, H', W']."""
-        first, *others = self.branches
-        logits: Tensor = first(features)
-        for branch in others:
-            logits = logits + branch(features)
-        return logits
 
 
 class DeepLabV2(nn.Module):
@@ -79,6 +59,12 @@ class DeepLabV2(nn.Module):
         layer3, layer4 = self.backbone(images)
         auxiliary = None if self.auxiliary_head is None else self.auxiliary_head(layer3)
         return Logits(self.head(layer4), auxiliary)
+
+    def set_gemm_aspp(self, gemm: bool) -> None:
+        """Compute each classifier as one matrix product (see `ASPP`) or as dilated convolutions."""
+        self.head.gemm = gemm
+        if self.auxiliary_head is not None:
+            self.auxiliary_head.gemm = gemm
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """The trained parameters of the backbone and of the heads, which learn faster (protocol row 21)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,7 @@ Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Size = tuple[Positive, Positive]
 Channel = Annotated[int, Field(ge=0, le=255)]
+Switch = bool | Literal["auto"]
 
 
 class Section(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fastuda.recipe.section import NonNegative, Positive, Section, Size
+from fastuda.recipe.section import NonNegative, Positive, Section, Size, Switch
 
 
 class Model(Section):
@@ -93,14 +93,24 @@ class Evaluation(Section):
 
 
 class Runtime(Section):
-    """How the numbers are computed, not which."""
+    """How the numbers are computed, not which; "auto" is on where the device gains by it, which is a GPU."""
 
-    amp: Literal["bf16", "none"] = "bf16"
-    """Autocast on a GPU; CPU always computes in fp32."""
-    grouped: bool = True
-    """Mixed views in one pass with BatchNorm statistics a view, on a GPU; elsewhere one after another."""
+    amp: Literal["auto", "bf16", "fp16", "none"] = "auto"
+    """Autocast: on a GPU bf16, or fp16 with a loss scaler where it has no bf16; `none` and every CPU: fp32."""
+    tf32: bool = True
+    """Convolutions of fp32 passes on a GPU may round to TF32; matrix products never do."""
+    cudnn_benchmark: bool = True
+    """Let cuDNN time its convolutions and keep the fastest; never when `deterministic`."""
     channels_last: bool = True
     """NHWC activations."""
+    grouped: Switch = "auto"
+    """Mixed views in one pass with BatchNorm statistics a view; otherwise one after another."""
+    gemm_aspp: Switch = "auto"
+    """The classifiers as one matrix product and shifted sums; otherwise as dilated convolutions."""
+    compile: Switch = "auto"
+    """torch.compile the network and the losses."""
+    cuda_graph: Switch = "auto"
+    """Capture the whole iteration in one CUDA graph and replay it."""
     loader_threads: Positive = 4
     """DALI's CPU threads a pipeline."""
     deterministic: bool = False

@@ -1,0 +1,67 @@
+"""Which of the recipe's speed switches hold on a device: what "auto" means, in one place."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from fastuda.model.deeplab import DeepLabV2
+from fastuda.recipe import Runtime
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FastPath:
+    """How the numbers of a run are computed on one device; every part can be off without another."""
+
+    amp: torch.dtype | None
+    """Autocast type, None for fp32."""
+    scaled: bool
+    """Whether losses are scaled up for the backward pass, as fp16 needs it."""
+    channels_last: bool
+    grouped: bool
+    gemm_aspp: bool
+    compiled: bool
+    graphed: bool
+
+    @classmethod
+    def of(cls, settings: Runtime, device: torch.device) -> FastPath:
+        """Resolve a recipe's switches. Says in the log what was asked for and cannot be had."""
+        on_gpu = device.type == "cuda"
+        amp = _amp(settings, device)
+        if settings.cuda_graph is True and not on_gpu:
+            log.warning("runtime.cuda_graph = true: there are no CUDA graphs on a CPU; every iteration is launched")
+
+        def resolved(switch: object) -> bool:
+            return on_gpu if switch == "auto" else bool(switch)
+
+        return cls(
+            amp=amp,
+            scaled=amp == torch.float16,
+            channels_last=settings.channels_last,
+            grouped=resolved(settings.grouped),
+            gemm_aspp=resolved(settings.gemm_aspp),
+            compiled=resolved(settings.compile),
+            graphed=on_gpu and resolved(settings.cuda_graph),
+        )
+
+    def place(self, model: DeepLabV2, device: torch.device) -> DeepLabV2:
+        """Move a model to `device` in this path's memory format and with its classifiers' way; returns the model."""
+        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+        model.set_gemm_aspp(self.gemm_aspp)
+        return model
+
+
+def _amp(settings: Runtime, device: torch.device) -> torch.dtype | None:
+    if device.type != "cuda" or settings.amp == "none":
+        return None
+    if settings.amp == "fp16":
+        return torch.float16
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    log.warning("this GPU has no bf16: autocast to fp16, with a loss scaler")
+    return torch.float16

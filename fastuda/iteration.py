@@ -1,0 +1,94 @@
+"""One training iteration run the fastest way that the recipe and the machine allow: eager, compiled, a CUDA graph."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+import torch
+
+from fastuda.cuda_graph import CapturedIteration, CaptureError
+from fastuda.data.batch import DomainBatch
+from fastuda.errors import FastudaError
+from fastuda.fast_path import FastPath
+from fastuda.method.losses import Losses
+from fastuda.method.network import Passes
+from fastuda.method.state import TrainingState
+from fastuda.method.step import adaptation_step, warmup_step
+from fastuda.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+Way = Literal["eager", "compiled", "graph"]
+
+
+class Iteration:
+    """Trains one iteration a call: `iteration(source)` in the warm-up, `iteration(source, target)` afterwards.
+
+    The first call compiles and captures what the fast path asks for, leaving no trace in the state. What
+    cannot be had is said in the log with its reason, and the next slower way is taken: a graph's
+    iteration is then launched, a compiled one runs eagerly. `way` tells which it became.
+    """
+
+    def __init__(self, state: TrainingState, recipe: Recipe, passes: Passes, fast: FastPath) -> None:
+        self._state = state
+        self._recipe = recipe
+        self._passes = replace(passes, compiled=fast.compiled)
+        self._fast = fast
+        self._graph: CapturedIteration | None = None
+        self._prepared = False
+
+    @property
+    def way(self) -> Way:
+        """How iterations run; final after the first one."""
+        if self._graph is not None:
+            return "graph"
+        return "compiled" if self._passes.compiled else "eager"
+
+    def __call__(self, *batches: DomainBatch) -> Losses:
+        """Train on one batch a domain; returns detached losses on the device, which the next call may overwrite."""
+        try:
+            if not self._prepared:
+                self._prepare(batches)
+            if self._graph is not None:
+                return self._graph(*batches)
+            return self._step(*batches)
+        except torch.cuda.OutOfMemoryError as error:
+            raise FastudaError(
+                f"the GPU's memory is full ({str(error).partition('.')[0]}): lower train.batch_size, views.crop_size "
+                "or the views' sizes, or train on crops alone (views.whole = false)"
+            ) from error
+
+    def _step(self, *batches: DomainBatch) -> Losses:
+        step = partial(adaptation_step if len(batches) == 2 else warmup_step, self._state)
+        return step(*batches, self._recipe, self._passes)
+
+    def _prepare(self, batches: tuple[DomainBatch, ...]) -> None:
+        if self._fast.compiled:
+            log.info("compiling the network and the losses; this takes a minute or so")
+            try:
+                with self._state.rehearsal(), warnings.catch_warnings():
+                    # What the compiler provokes inside torch is no news to who trains.
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+                    self._step(*batches)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever a missing or confused compiler raises
+                self._passes = replace(self._passes, compiled=False)
+                log.warning("torch.compile failed, so iterations run eagerly: %s", _reason(error))
+        if self._fast.graphed:
+            try:
+                self._graph = CapturedIteration(self._step, self._state, batches)
+            except CaptureError as error:
+                log.warning("no CUDA graph, so iterations are launched (%s): %s", self.way, _reason(error))
+        self._prepared = True
+
+
+def _reason(error: Exception) -> str:
+    """The error's kind and the first line that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"

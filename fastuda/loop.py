@@ -1,0 +1,65 @@
+"""A stage's iterations, fed: batches of both domains loaded, trained on, and the time waited for them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+import torch
+
+from fastuda.data.pipeline import TrainingLoader
+from fastuda.datasets import Datasets
+from fastuda.fast_path import FastPath
+from fastuda.iteration import Iteration, Way
+from fastuda.method.losses import Losses
+from fastuda.method.network import Passes
+from fastuda.method.state import TrainingState
+from fastuda.recipe import Recipe
+
+_AHEAD = 2
+"""Iterations that the host may be ahead of a GPU: enough to keep it busy, few enough to hold few batches."""
+
+
+class Loop:
+    """Loads and trains one iteration a call, from where `state` stands.
+
+    `waited` counts the seconds that the host spent waiting for batches. On a GPU nothing here waits
+    for the device but for an iteration that lies two back.
+    """
+
+    def __init__(
+        self, state: TrainingState, data: Datasets, recipe: Recipe, passes: Passes, fast: FastPath, *, adapts: bool
+    ) -> None:
+        device, start = state.iteration.device, int(state.iteration)
+        packs = {"source": data.source, "target": data.target} if adapts else {"source": data.source}
+        self._loaders = [
+            TrainingLoader(pack, "source" if domain == "source" else "target", recipe, device, start_iteration=start)
+            for domain, pack in packs.items()
+        ]
+        self._iteration = Iteration(state, recipe, passes, fast)
+        self._on_gpu = device.type == "cuda"
+        self._ends: deque[Any] = deque()
+        self.waited = 0.0
+
+    @property
+    def way(self) -> Way:
+        """How iterations run; final after the first one."""
+        return self._iteration.way
+
+    def __call__(self) -> Losses:
+        """Losses of the next iteration, on the device; the next call may overwrite them."""
+        began = time.perf_counter()
+        batches = [next(loader) for loader in self._loaders]
+        self.waited += time.perf_counter() - began
+        losses = self._iteration(*batches)
+        if self._on_gpu:
+            self._keep_close()
+        return losses
+
+    def _keep_close(self) -> None:
+        end = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        end.record()
+        self._ends.append(end)
+        if len(self._ends) > _AHEAD:
+            self._ends.popleft().synchronize()

@@ -1,0 +1,103 @@
+"""How much memory a recipe's iteration needs, found without running it, and whether the device has that much."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from fastuda.data.made import made_batches
+from fastuda.errors import FastudaError
+from fastuda.fast_path import FastPath
+from fastuda.method.network import Passes
+from fastuda.method.state import TrainingState
+from fastuda.method.step import adaptation_step
+from fastuda.model.build import build_network
+from fastuda.recipe import Recipe
+
+_RUNTIME_BYTES = 3 * 2**28
+"""CUDA's context, cuDNN's workspaces, DALI's buffers: what an iteration does not allocate itself."""
+_FRAGMENTATION = 1.05
+
+
+def estimate_bytes(recipe: Recipe, device: torch.device) -> int:
+    """Peak bytes of an adaptation iteration on `device`: weights, optimiser, average, activations, gradients.
+
+    One iteration runs on tensors without memory, and the bytes alive at once are counted. The count is of the
+    iteration as it is written; compiled code needs less, libraries' own workspaces come on top.
+    """
+    cpu, passes = torch.device("cpu"), Passes.of(recipe, device)
+    with torch.random.fork_rng([]):
+        model = build_network(recipe).train()
+    model.set_gemm_aspp(FastPath.of(recipe.runtime, device).gemm_aspp)
+    state = TrainingState.begin(model, recipe.train.optimizer, recipe.train.iterations, recipe.method.ema_decay)
+    batches = made_batches(recipe, cpu)
+    held = sum(tensor.nbytes for tensor in state.tensors())
+    with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live:
+        adaptation_step(state, *batches, recipe, passes)
+    return int(held + live.peak)
+
+
+def require_memory(recipe: Recipe, device: torch.device) -> None:
+    """Raise FastudaError, with the estimate and what to lower, when an iteration does not fit into free memory."""
+    free = _free_bytes(device)
+    if free is None:
+        return
+    needed = _FRAGMENTATION * estimate_bytes(recipe, device) + (_RUNTIME_BYTES if device.type == "cuda" else 0)
+    if needed <= free:
+        return
+    views, train = recipe.views, recipe.train
+    where = "the GPU's" if device.type == "cuda" else "this machine's"
+    crops = ", or train on crops alone with views.whole (true)" if views.whole else ""
+    raise FastudaError(
+        f"an iteration needs about {needed / 2**30:.1f} GiB and {where} free memory is {free / 2**30:.1f} GiB: "
+        f"lower train.batch_size ({train.batch_size}), views.crop_size {list(views.crop_size)}, views.source_size "
+        f"{list(views.source_size)} or views.target_size {list(views.target_size)}{crops}"
+    )
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all storages that are alive, and the most there ever were."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak: int = 0
+        self._now = 0
+        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: Any) -> None:
+        if storage in self._seen:
+            return
+        self._seen.add(storage)
+        size = storage.nbytes()
+        self._now += size
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._freed, size).atexit = False
+
+    def _freed(self, size: int) -> None:
+        self._now -= size
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """Bytes that a process can still have; None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    available = next((line for line in lines if line.startswith("MemAvailable")), None)
+    return None if available is None else int(available.split()[1]) * 1024

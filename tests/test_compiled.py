@@ -1,0 +1,165 @@
+"""The compiled step: no graph break in any recipe, nothing compiled twice, and the plain step's numbers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from test_step import AS_IT_IS, batches, begin, tiny
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+import fastuda.compiled as compiled_module
+import fastuda.model.resnet as resnet_module
+from fastuda.compiled import compiled
+from fastuda.data.batch import DomainBatch
+from fastuda.fast_path import FastPath
+from fastuda.iteration import Iteration
+from fastuda.method.losses import Losses
+from fastuda.method.network import Passes
+from fastuda.method.state import TrainingState
+from fastuda.method.step import adaptation_step, warmup_step
+from fastuda.recipe_file import preset_names
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+]
+COMPILED = replace(AS_IT_IS, compiled=True, grouped=True)
+
+
+@pytest.fixture(autouse=True)
+def _small_and_fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Networks of one block a stage, and no code left from other tests or for them."""
+    monkeypatch.setitem(resnet_module.BLOCKS, 18, (1, 1, 1, 1))
+    torch.compiler.reset()
+    compiled_module._compiled.cache_clear()
+    counters.clear()
+    yield
+    torch.compiler.reset()
+    compiled_module._compiled.cache_clear()
+
+
+@pytest.fixture
+def _traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile traces forward and backward as ever, and leaves the code generator out."""
+    trace: Callable[..., Any] = functools.partial(torch.compile, fullgraph=True, dynamic=False, backend="aot_eager")
+    monkeypatch.setattr(compiled_module, "_compiled", functools.cache(trace))
+
+
+VARIANTS = [
+    *((name, ()) for name in preset_names()),
+    ("gta2cs", ('method.running_statistics="views"', 'method.teacher_batch_norm="running"')),
+    ("gta2cs", ('contrast.on="hts"',)),
+    ("gta2cs", ("model.auxiliary=false",)),
+]
+
+
+def test_equal_gradients_of_compiled_code_do_not_add_up_in_one_buffer() -> None:
+    torch.manual_seed(0)
+    state, features = begin(tiny("gta2cs")), torch.randn(2, 64, 5, 6)
+    head = state.student.head
+    head.gemm = True  # its branches' biases are added to one another, so that their gradients are equal
+    for _ in range(2):
+        state.backward(compiled(head.forward)(features).square().mean())
+    found = [branch.bias.grad for branch in head.branches]
+    head.zero_grad()
+    for _ in range(2):
+        head(features).square().mean().backward()
+    for ours, branch in zip(found, head.branches, strict=True):
+        torch.testing.assert_close(ours, branch.bias.grad)
+
+
+@pytest.mark.usefixtures("_traced_alone")
+@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+def test_both_steps_compile_without_a_break_and_only_once(name: str, settings: tuple[str, ...]) -> None:
+    recipe = tiny(name, *settings)
+    state, plain = begin(recipe), begin(recipe)
+    source, target = batches(recipe)
+    for one, passes in ((state, COMPILED), (plain, AS_IT_IS)):
+        warmup_step(one, source, recipe, passes)
+    ours = adaptation_step(state, source, target, recipe, COMPILED)
+    expected = adaptation_step(plain, source, target, recipe, AS_IT_IS)
+    for term, loss in expected.items():
+        torch.testing.assert_close(ours[term], loss, rtol=1e-3, atol=1e-4, msg=term)
+    num_graphs = counters["stats"]["unique_graphs"]
+    assert num_graphs >= 3, "the network, the loss of the source, the losses of the mixed images"
+    for _ in range(2):
+        warmup_step(state, source, recipe, COMPILED)
+        adaptation_step(state, source, target, recipe, COMPILED)
+    assert counters["stats"]["unique_graphs"] == num_graphs
+    assert not counters["graph_break"]
+
+
+def test_a_break_is_an_error() -> None:
+    def broken(value: Tensor) -> Tensor:
+        torch._dynamo.graph_break()
+        return value
+
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        compiled(broken)(torch.ones(3))
+
+
+def test_a_function_is_compiled_once() -> None:
+    assert compiled(len) is compiled(len)
+
+
+def learnable(batch: DomainBatch) -> DomainBatch:
+    """The same batch with labels in bands and images that show them."""
+
+    def bands(image: Tensor) -> Tensor:
+        return (torch.arange(image.shape[2]) // 8).to(torch.uint8).expand(image.shape[:3]).contiguous()
+
+    def coloured(image: Tensor) -> Tensor:
+        return (40 * bands(image)[..., None] + image // 8).contiguous()
+
+    assert batch.view is not None
+    return batch._replace(
+        view=coloured(batch.view),
+        view_label=None if batch.view_label is None else bands(batch.view),
+        weak=coloured(batch.weak),
+        strong=coloured(batch.strong),
+        label=None if batch.label is None else bands(batch.weak),
+    )
+
+
+def losses_of(fast: FastPath, num_iterations: int) -> tuple[list[Losses], TrainingState, Iteration]:
+    """Losses of iterations on rolled batches from one beginning, in fp64: no pseudo-label turns on rounding."""
+    settings = ("method.tau=0.06", "train.optimizer.lr_backbone=1e-2", "train.optimizer.lr_head=1e-1")
+    recipe, exact = tiny("gta2cs", *settings), AS_IT_IS.normalisation._replace(dtype=torch.float64)
+    student = begin(recipe).student.double()
+    student.set_gemm_aspp(fast.gemm_aspp)
+    state = TrainingState.begin(student, recipe.train.optimizer, num_iterations, recipe.method.ema_decay)
+    iteration = Iteration(state, recipe, Passes(exact, None, grouped=fast.grouped), fast)
+    source, target = (learnable(batch) for batch in batches(recipe))
+    found = []
+    for i in range(num_iterations):
+        rolled = [batch.map(lambda t, i=i: t.roll(i, 2) if t.ndim > 2 else t) for batch in (source, target)]
+        found.append({name: loss.clone() for name, loss in iteration(*rolled).items()})
+    return found, state, iteration
+
+
+RTOL = 1e-5
+PLAIN = FastPath(None, False, True, grouped=False, gemm_aspp=False, compiled=False, graphed=False)
+
+
+def test_fast_and_plain_have_the_same_losses_over_20_iterations() -> None:
+    expected, plain, by = losses_of(PLAIN, 20)
+    assert by.way == "eager"
+    found, fast, by = losses_of(replace(PLAIN, grouped=True, gemm_aspp=True, compiled=True), 20)
+    assert by.way == "compiled"
+    assert {"source", "mix", "htcm", "pixel", "prototype", "total"} == expected[0].keys()
+    assert float(expected[-1]["total"]) < 0.9 * float(expected[0]["total"]), "nothing is learnt: nothing is compared"
+    for i, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        for term, loss in theirs.items():
+            # The prototypes are fp32 in any case.
+            torch.testing.assert_close(ours[term], loss, rtol=RTOL, atol=1e-6, msg=f"iteration {i}: {term}")
+    assert int(fast.iteration) == int(plain.iteration) == 20
+    for (name, ours), theirs in zip(
+        fast.student.state_dict().items(), plain.student.state_dict().values(), strict=True
+    ):
+        assert float((ours - theirs).abs().max()) <= 5e-3 * float(theirs.abs().max()) + 1e-4, name

@@ -1,0 +1,89 @@
+"""What the recipe's speed switches come to on a CPU and on a GPU, each alone."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+
+from fastuda.fast_path import FastPath
+from fastuda.model.deeplab import DeepLabV2
+from fastuda.recipe import Runtime
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+PARTS = ("grouped", "gemm_aspp", "compiled", "graphed")
+SWITCHES = {"grouped": "grouped", "gemm_aspp": "gemm_aspp", "compile": "compiled", "cuda_graph": "graphed"}
+
+
+@pytest.fixture(autouse=True)
+def _with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+
+
+def on(path: FastPath) -> set[str]:
+    return {part for part in PARTS if getattr(path, part)}
+
+
+def test_a_gpu_gets_everything_and_a_cpu_the_plain_way() -> None:
+    assert on(FastPath.of(Runtime(), GPU)) == set(PARTS)
+    assert FastPath.of(Runtime(), GPU).amp == torch.bfloat16
+    assert on(FastPath.of(Runtime(), CPU)) == set()
+    assert FastPath.of(Runtime(), CPU).amp is None
+    assert FastPath.of(Runtime(), CPU).channels_last
+
+
+@pytest.mark.parametrize(("switch", "part"), SWITCHES.items())
+def test_each_part_can_be_off_alone(switch: str, part: str) -> None:
+    settings: Any = {switch: False}
+    assert on(FastPath.of(Runtime(**settings), GPU)) == set(PARTS) - {part}
+
+
+@pytest.mark.parametrize(("switch", "part"), [pair for pair in SWITCHES.items() if pair[0] != "cuda_graph"])
+def test_a_cpu_does_what_it_is_told(switch: str, part: str) -> None:
+    settings: Any = {switch: True}
+    assert on(FastPath.of(Runtime(**settings), CPU)) == {part}
+
+
+def test_a_graph_on_a_cpu_is_declined_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    assert not FastPath.of(Runtime(cuda_graph=True), CPU).graphed
+    assert "no CUDA graphs on a CPU" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("amp", "expected", "scaled"),
+    [
+        ("auto", torch.bfloat16, False),
+        ("bf16", torch.bfloat16, False),
+        ("fp16", torch.float16, True),
+        ("none", None, False),
+    ],
+)
+def test_precision_on_a_gpu(amp: Any, expected: torch.dtype | None, scaled: bool) -> None:
+    path = FastPath.of(Runtime(amp=amp), GPU)
+    assert (path.amp, path.scaled) == (expected, scaled)
+
+
+@pytest.mark.parametrize("amp", ["auto", "bf16", "fp16", "none"])
+def test_a_cpu_computes_in_fp32_whatever_is_asked_for(amp: Any) -> None:
+    assert FastPath.of(Runtime(amp=amp), CPU).amp is None
+
+
+def test_without_bf16_fp16_is_scaled_and_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    with caplog.at_level(logging.WARNING):
+        path = FastPath.of(Runtime(), GPU)
+    assert (path.amp, path.scaled) == (torch.float16, True)
+    assert "no bf16" in caplog.text
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_placed_model_has_the_paths_format_and_classifiers(channels_last: bool) -> None:
+    path = FastPath.of(Runtime(channels_last=channels_last, gemm_aspp=True), CPU)
+    model = path.place(DeepLabV2(5, depth=18, width=0.0625), CPU)
+    weight = model.backbone.conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+    assert model.head.gemm

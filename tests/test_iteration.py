@@ -1,0 +1,241 @@
+"""How an iteration is run: what is tried, what is left untouched by trying, what is said when it cannot be had."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from test_compiled import PLAIN
+from test_step import AS_IT_IS, batches, begin, tiny
+from torch import Tensor
+
+import fastuda.iteration as iteration_module
+from fastuda.cuda_graph import CapturedIteration, CaptureError
+from fastuda.data.batch import DomainBatch
+from fastuda.errors import FastudaError
+from fastuda.fast_path import FastPath
+from fastuda.iteration import Iteration
+from fastuda.method.network import Passes
+from fastuda.method.state import TrainingState
+from fastuda.method.step import adaptation_step, warmup_step
+from fastuda.recipe_file import preset_names
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def tensors(state: TrainingState) -> list[Tensor]:
+    return [tensor.clone() for tensor in state.tensors()]
+
+
+def differ(ours: list[Tensor], expected: list[Tensor]) -> list[int]:
+    return [i for i, (a, b) in enumerate(zip(ours, expected, strict=True)) if not torch.equal(a, b)]
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_rehearsal_leaves_no_trace(scaled: bool) -> None:
+    recipe = tiny("gta2cs")
+    state = TrainingState.begin(begin(recipe).student, recipe.train.optimizer, 10, 0.9, scaled=scaled)
+    source, target = batches(recipe)
+    adaptation_step(state, source, target, recipe, AS_IT_IS)
+    before, scaler, random = tensors(state), state.scaler.state_dict(), torch.get_rng_state()
+    with state.rehearsal():
+        for _ in range(2):
+            adaptation_step(state, source, target, recipe, AS_IT_IS)
+            torch.rand(3)
+        assert differ(tensors(state), before)
+    assert differ(tensors(state), before) == []
+    assert state.scaler.state_dict() == scaler
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(parameter.grad is None for parameter in state.student.parameters())
+
+
+def test_a_rehearsal_that_fails_leaves_no_trace_either() -> None:
+    recipe = tiny("gta2cs")
+    state = begin(recipe)
+    before = tensors(state)
+
+    def broken() -> None:
+        with state.rehearsal():
+            adaptation_step(state, *batches(recipe), recipe, AS_IT_IS)
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        broken()
+    assert differ(tensors(state), before) == []
+
+
+def test_every_tensor_that_an_iteration_changes_is_among_the_states() -> None:
+    recipe = tiny("gta2cs", 'method.teacher="ema"')
+    state = begin(recipe)
+    known = {tensor.data_ptr() for tensor in state.tensors()}
+    held = [*state.student.state_dict().values(), *state.ema.state_dict().values(), state.iteration]
+    held += [state.first_nonfinite, *(group["lr"] for group in state.optimizer.param_groups)]
+    held += [value for entry in state.optimizer.state.values() for value in entry.values()]
+    assert {tensor.data_ptr() for tensor in held} <= known
+
+
+def test_plain_iterations_are_the_steps() -> None:
+    recipe = tiny("gta2cs")
+    plain, state = begin(recipe), begin(recipe)
+    source, target = batches(recipe)
+    iteration = Iteration(state, recipe, AS_IT_IS, PLAIN)
+    expected = [warmup_step(plain, source, recipe, AS_IT_IS), adaptation_step(plain, source, target, recipe, AS_IT_IS)]
+    for losses, found in zip(expected, (iteration(source), iteration(source, target)), strict=True):
+        assert {name: float(loss) for name, loss in losses.items()} == {k: float(v) for k, v in found.items()}
+    assert iteration.way == "eager"
+    assert differ(tensors(state), tensors(plain)) == []
+
+
+def test_a_compiler_that_fails_is_said_and_done_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> Any:
+        raise RuntimeError("no compiler here\nand a long story")
+
+    recipe = tiny("gta2cs")
+    state, plain = begin(recipe), begin(recipe)
+    source, target = batches(recipe)
+    monkeypatch.setattr("fastuda.method.network.compiled", lambda function: fail)
+    iteration = Iteration(state, recipe, AS_IT_IS, replace(PLAIN, compiled=True))
+    iteration(source, target)
+    assert "torch.compile failed, so iterations run eagerly: RuntimeError: no compiler here" in caplog.text
+    assert "long story" not in caplog.text
+    assert iteration.way == "eager"
+    adaptation_step(plain, source, target, recipe, AS_IT_IS)
+    assert differ(tensors(state), tensors(plain)) == []
+
+
+def test_a_graph_that_cannot_be_had_is_said_and_done_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> Any:
+        raise CaptureError("RuntimeError: operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(iteration_module, "CapturedIteration", fail)
+    recipe = tiny("gta2cs")
+    state = begin(recipe)
+    iteration = Iteration(state, recipe, AS_IT_IS, replace(PLAIN, graphed=True))
+    iteration(*batches(recipe))
+    assert "no CUDA graph, so iterations are launched (eager)" in caplog.text
+    assert "operation not permitted" in caplog.text
+    assert int(state.iteration) == 1
+
+
+def test_full_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Any:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
+
+    recipe = tiny("gta2cs")
+    monkeypatch.setattr(iteration_module, "adaptation_step", full)
+    with pytest.raises(FastudaError, match=r"memory is full \(CUDA out of memory\): lower train\.batch_size"):
+        Iteration(begin(recipe), recipe, AS_IT_IS, PLAIN)(*batches(recipe))
+
+
+class _CountingGraph:
+    """Stands in for a captured graph: its replay trains, or, being empty, does not."""
+
+    def __init__(self, train: Any) -> None:
+        self.replay = train
+
+
+@pytest.mark.parametrize("holds_something", [True, False])
+def test_an_empty_graph_is_found_out_at_its_first_replay(holds_something: bool) -> None:
+    recipe = tiny("gta2cs")
+    state = begin(recipe)
+    source, target = batches(recipe)
+    captured: Any = CapturedIteration.__new__(CapturedIteration)
+    captured._state, captured._proved, captured._losses = state, False, {}
+    captured._inputs = (source.map(torch.zeros_like), target.map(torch.zeros_like))
+    captured._graph = _CountingGraph(
+        lambda: adaptation_step(state, *captured._inputs, recipe, AS_IT_IS) if holds_something else None
+    )
+    if not holds_something:
+        with pytest.raises(CaptureError, match="did not train an iteration"):
+            captured(source, target)
+        return
+    captured(source, target)
+    captured(source, target)
+    plain = begin(recipe)
+    for _ in range(2):
+        adaptation_step(plain, source, target, recipe, AS_IT_IS)
+    assert differ(tensors(state), tensors(plain)) == [], "the batches were copied to where the graph reads them"
+    small = source._replace(weak=source.weak[:, :8])
+    with pytest.raises(CaptureError, match="a batch of"):
+        captured(small, target)
+
+
+def test_a_scaled_loss_trains_as_an_unscaled_one() -> None:
+    recipe = tiny("gta2cs")
+    plain = begin(recipe)
+    scaled = TrainingState.begin(
+        begin(recipe).student, recipe.train.optimizer, 10, recipe.method.ema_decay, scaled=True
+    )
+    source, target = batches(recipe)
+    for _ in range(3):
+        for state in (plain, scaled):
+            adaptation_step(state, source, target, recipe, AS_IT_IS)
+    for ours, expected in zip(scaled.tensors(), plain.tensors(), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_overflowing_gradient_moves_nothing_and_lowers_the_scale() -> None:
+    recipe = tiny("gta2cs")
+    state = TrainingState.begin(begin(recipe).student, recipe.train.optimizer, 10, 0.9, scaled=True)
+    weight = state.student.head.branches[0].weight
+    before, scale = weight.detach().clone(), state.scaler.get_scale()
+    weight.grad = torch.full_like(weight, torch.inf)
+    state.backward((0 * weight).sum())
+    state.step_optimizer()
+    assert torch.equal(weight, before)
+    assert state.scaler.get_scale() == scale / 2
+
+
+def on_gpu(recipe: Any) -> tuple[TrainingState, DomainBatch, DomainBatch, Passes, FastPath]:
+    device = torch.device("cuda", torch.cuda.current_device())
+    fast = FastPath.of(recipe.runtime, device)
+    student = fast.place(begin(recipe).student, device)
+    state = TrainingState.begin(student, recipe.train.optimizer, 30, recipe.method.ema_decay, scaled=fast.scaled)
+    source, target = (batch.map(lambda t: t.to(device)) for batch in batches(recipe))
+    return state, source, target, Passes.of(recipe, device), fast
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("name", preset_names())
+def test_on_a_gpu_an_iteration_is_one_graph(name: str) -> None:
+    recipe = tiny(name)
+    state, source, target, passes, fast = on_gpu(recipe)
+    iteration = Iteration(state, recipe, passes, fast)
+    for _ in range(3):
+        losses = iteration(source, target)
+    assert iteration.way == "graph"
+    assert int(state.iteration) == 3
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        iteration(source, target)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("amp", ["none", "auto", "fp16"])
+def test_on_a_gpu_fast_and_plain_have_the_same_losses_over_20_iterations(amp: str) -> None:
+    # bf16 has 8 bits: a loss of the same weights differs by a few 1e-3, and 20 iterations let that grow.
+    tolerance = {"none": 2e-2, "auto": 8e-2, "fp16": 4e-2}[amp]
+    plain_switches = [f"runtime.{name}=false" for name in ("grouped", "gemm_aspp", "compile", "cuda_graph", "tf32")]
+    plain_recipe, fast_recipe = (
+        tiny("gta2cs", *plain_switches, "runtime.amp='none'"),
+        tiny("gta2cs", f"runtime.amp={amp!r}"),
+    )
+    found = []
+    for recipe, way in ((plain_recipe, "eager"), (fast_recipe, "graph")):
+        state, source, target, passes, fast = on_gpu(recipe)
+        iteration = Iteration(state, recipe, passes, fast)
+        found.append([{name: float(loss) for name, loss in iteration(source, target).items()} for _ in range(20)])
+        assert iteration.way == way
+    for i, (expected, ours) in enumerate(zip(*found, strict=True)):
+        assert ours == pytest.approx(expected, rel=tolerance, abs=tolerance), f"iteration {i}"

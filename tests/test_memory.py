@@ -1,0 +1,93 @@
+"""The memory estimate: near what an iteration really takes, and a refusal that says what to lower."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_step import tiny
+
+import fastuda.memory as memory_module
+from fastuda.data.made import made_batches
+from fastuda.errors import FastudaError
+from fastuda.fast_path import FastPath
+from fastuda.memory import estimate_bytes, require_memory
+from fastuda.method.network import Passes
+from fastuda.method.state import TrainingState
+from fastuda.method.step import adaptation_step
+from fastuda.model.build import build_network
+from fastuda.recipe import Recipe
+from fastuda_bench.memory import peak_extra_bytes
+
+CPU = torch.device("cpu")
+SIZES = ("views.source_size=[512, 256]", "views.target_size=[512, 256]", "views.crop_size=[256, 256]")
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return tiny("gta2cs", *SIZES, "model.width=0.5")
+
+
+def test_the_estimate_is_near_what_an_iteration_takes(recipe: Recipe) -> None:
+    model = build_network(recipe).train()
+    state = TrainingState.begin(model, recipe.train.optimizer, 10, 0.9)
+    batches, passes = made_batches(recipe, CPU), Passes.of(recipe, CPU)
+    held = sum(tensor.nbytes for tensor in state.tensors())
+    taken = peak_extra_bytes(lambda: adaptation_step(state, *batches, recipe, passes), CPU)
+    assert taken is not None
+    gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)  # still there from the call before
+    assert estimate_bytes(recipe, CPU) == pytest.approx(held + gradients + taken, rel=0.35)
+
+
+def test_the_estimate_grows_with_what_it_says_to_lower(recipe: Recipe) -> None:
+    whole = estimate_bytes(recipe, CPU)
+    for smaller in ("train.batch_size=1", "views.crop_size=[128, 128]"):
+        assert estimate_bytes(tiny("gta2cs", *SIZES, "model.width=0.5", smaller), CPU) < 0.8 * whole
+
+
+def test_estimating_changes_no_random_number(recipe: Recipe) -> None:
+    before = torch.get_rng_state()
+    estimate_bytes(recipe, CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_recipe_that_does_not_fit_is_refused_with_what_to_lower(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_module, "_free_bytes", lambda device: 2**27)
+    with pytest.raises(FastudaError) as caught:
+        require_memory(recipe, CPU)
+    message = str(caught.value)
+    assert "this machine's free memory is 0.1 GiB: lower train.batch_size (2), views.crop_size [256, 256]" in message
+    assert "views.source_size [512, 256] or views.target_size [512, 256], or train on crops alone" in message
+    needed = float(message.split("about ")[1].split()[0])
+    assert needed == pytest.approx(1.05 * estimate_bytes(recipe, CPU) / 2**30, abs=0.06)
+
+
+def test_a_recipe_that_fits_passes(recipe: Recipe) -> None:
+    require_memory(recipe, CPU)
+
+
+def test_gta2cs_is_estimated_below_16_gib_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    from fastuda.recipe_file import load_recipe
+
+    recipe, gpu = load_recipe("gta2cs"), torch.device("cuda", 0)
+    assert FastPath.of(recipe.runtime, gpu).amp == torch.bfloat16
+    assert 6 * 2**30 < estimate_bytes(recipe, gpu) < 13 * 2**30
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gta2cs_takes_less_than_16_gib() -> None:
+    from fastuda.iteration import Iteration
+    from fastuda.recipe_file import load_recipe
+
+    recipe, device = load_recipe("gta2cs", ["model.weights=random"]), torch.device("cuda", torch.cuda.current_device())
+    fast = FastPath.of(recipe.runtime, device)
+    state = TrainingState.begin(fast.place(build_network(recipe), device).train(), recipe.train.optimizer, 9, 0.9)
+    iteration = Iteration(state, recipe, Passes.of(recipe, device), fast)
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(2):
+        iteration(*made_batches(recipe, device))
+    assert torch.cuda.max_memory_reserved() < 16 * 2**30
+    assert torch.cuda.max_memory_allocated() < 1.3 * estimate_bytes(recipe, device)

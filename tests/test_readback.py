@@ -1,0 +1,88 @@
+"""Losses read back: means of windows, in order, with rate, learning rate and the first loss that was not finite."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from test_step import batches, begin, tiny
+
+from fastuda.fast_path import FastPath
+from fastuda.iteration import Iteration
+from fastuda.method.network import Passes
+from fastuda.method.state import TrainingState
+from fastuda.readback import Readback
+
+
+def test_a_reading_holds_the_windows_means_rate_and_learning_rate() -> None:
+    state = begin(tiny("gta2cs"))
+    readback = Readback(state)
+    began = time.perf_counter()
+    for value in (1.0, 2.0, 6.0):
+        readback.add({"source": torch.tensor(value), "total": torch.tensor(2 * value)})
+        time.sleep(0.01)
+    state.optimizer.param_groups[0]["lr"].fill_(0.125)
+    readback.close(3)
+    passed = time.perf_counter() - began
+    (reading,) = readback.ready()
+    assert reading.iteration == 3
+    assert reading.losses == {"source": 3.0, "total": 6.0}
+    assert (reading.lr, reading.first_nonfinite) == (0.125, -1)
+    assert 0.03 <= reading.seconds <= passed
+    assert reading.iterations_per_second == pytest.approx(3 / reading.seconds)
+    assert list(readback.ready()) == []
+
+
+def test_losses_that_the_next_iteration_overwrites_are_counted_all_the_same() -> None:
+    readback, loss = Readback(begin(tiny("gta2cs"))), torch.zeros(())
+    for value in (1.0, 3.0):
+        loss.fill_(value)
+        readback.add({"total": loss})
+    readback.close(2)
+    assert next(readback.all()).losses == {"total": 2.0}
+
+
+def test_windows_come_out_in_order_and_hold_their_own() -> None:
+    state = begin(tiny("gta2cs"))
+    readback = Readback(state)
+    for iteration, value in enumerate((1.0, 5.0), 1):
+        readback.add({"total": torch.tensor(value)})
+        if iteration == 2:
+            state.first_nonfinite.fill_(1)
+        readback.close(iteration)
+    readings = list(readback.all())
+    assert [(r.iteration, r.losses["total"], r.first_nonfinite) for r in readings] == [(1, 1.0, -1), (2, 5.0, 1)]
+
+
+def test_a_restart_forgets_the_time_between() -> None:
+    readback = Readback(begin(tiny("gta2cs")))
+    time.sleep(0.05)
+    readback.restart()
+    readback.add({"total": torch.tensor(1.0)})
+    readback.close(1)
+    assert next(readback.all()).seconds < 0.05
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_reading_back_does_not_wait_for_the_gpu() -> None:
+    recipe, device = tiny("gta2cs"), torch.device("cuda", torch.cuda.current_device())
+    fast = FastPath.of(recipe.runtime, device)
+    state = TrainingState.begin(fast.place(begin(recipe).student, device), recipe.train.optimizer, 30, 0.9)
+    iteration = Iteration(state, recipe, Passes.of(recipe, device), fast)
+    source, target = (batch.map(lambda t: t.to(device)) for batch in batches(recipe))
+    iteration(source, target)
+    readback = Readback(state)
+    readback.add(iteration(source, target))
+    readback.close(2)
+    list(readback.all())
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for i in range(4):
+            readback.add(iteration(source, target))
+            readback.close(i + 3)
+            list(readback.ready())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(reading.seconds > 0 for reading in readback.all())
