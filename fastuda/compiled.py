@@ -23,3 +23,9 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 @functools.cache
 def _compiled(function: Callable[..., object]) -> Callable[..., object]:
     return torch.compile(function, fullgraph=True, dynamic=False)
+
+
+def forget() -> None:
+    """Drop all compiled code, as a comparison of several networks in one process needs it."""
+    _compiled.cache_clear()
+    torch.compiler.reset()

@@ -66,7 +66,7 @@ def test_the_baselines_are_the_operations() -> None:
     assert formulas.upsampled_cross_entropy(logits, labels).item() == pytest.approx(exact.item(), rel=1e-5)
     boxes = torch.tensor([[1.0, 2.0, 5.0, 4.0], [0.0, 0.0, 9.0, 8.0]])
     ours, expected = (
-        formulas.cropped_pseudo_label(logits, (9, 8), boxes, 6),
+        formulas.cropped_pseudo_label(logits, (9, 8), boxes, (6, 6)),
         pseudo_label(logits, (6, 6), view_size=(9, 8), boxes=boxes),
     )
     assert torch.equal(ours[0], expected[0])

@@ -41,7 +41,7 @@ def test_the_estimate_is_near_what_an_iteration_takes(recipe: Recipe) -> None:
 def test_the_estimate_grows_with_what_it_says_to_lower(recipe: Recipe) -> None:
     whole = estimate_bytes(recipe, CPU)
     for smaller in ("train.batch_size=1", "views.crop_size=[128, 128]"):
-        assert estimate_bytes(tiny("gta2cs", *SIZES, "model.width=0.5", smaller), CPU) < 0.8 * whole
+        assert estimate_bytes(tiny("gta2cs", *SIZES, "model.width=0.5", smaller), CPU) < 0.85 * whole
 
 
 def test_estimating_changes_no_random_number(recipe: Recipe) -> None:

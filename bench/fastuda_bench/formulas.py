@@ -23,15 +23,25 @@ def upsampled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(full, labels, ignore_index=255)
 
 
-def cropped_pseudo_label(logits: Tensor, view: tuple[int, int], boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Logits sampled at the pixels of size² crops of the view, softmax, max; boxes are (top, left, height, width)."""
-    steps = (torch.arange(size, device=logits.device) + 0.5) / size
-    y = boxes[:, 0:1] + steps * boxes[:, 2:3] - 0.5
-    x = boxes[:, 1:2] + steps * boxes[:, 3:4] - 0.5
+def cropped_pseudo_label(
+    logits: Tensor, view: tuple[int, int], boxes: Tensor, size: tuple[int, int], auxiliary: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits sampled at the pixels of crops of the view, softmax, max; boxes are (top, left, height, width).
+
+    With `auxiliary` logits the two softmaxes are averaged.
+    """
+    rows, columns = ((torch.arange(length, device=logits.device) + 0.5) / length for length in size)
+    y = boxes[:, 0:1] + rows * boxes[:, 2:3] - 0.5
+    x = boxes[:, 1:2] + columns * boxes[:, 3:4] - 0.5
     y, x = 2 * y / (view[0] - 1) - 1, 2 * x / (view[1] - 1) - 1
-    grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
-    sampled = F.grid_sample(logits.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
-    confidence, label = sampled.softmax(1).max(1)
+    grid = torch.stack([x[:, None, :].expand(-1, size[0], -1), y[:, :, None].expand(-1, -1, size[1])], dim=-1)
+
+    def probabilities(head: Tensor) -> Tensor:
+        sampled = F.grid_sample(head.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
+        return sampled.softmax(1)
+
+    mean = probabilities(logits) if auxiliary is None else (probabilities(logits) + probabilities(auxiliary)) / 2
+    confidence, label = mean.max(1)
     return label.to(torch.uint8), confidence
 
 

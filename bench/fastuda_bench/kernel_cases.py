@@ -126,7 +126,7 @@ def _pseudo_label(device: torch.device, crop: int, view: tuple[int, int]) -> Cas
         "pseudo_label",
         f"2×{NUM_CLASSES}×{low[0]}×{low[1]} → {crop}² crops",
         {
-            "eager": lambda: formulas.cropped_pseudo_label(logits, view, boxes, crop),
+            "eager": lambda: formulas.cropped_pseudo_label(logits, view, boxes, (crop, crop)),
             "triton": lambda: pseudo_label(logits, (crop, crop), view_size=view, boxes=boxes),
         },
         Work(bytes=logits.numel() * logits.element_size() + 5 * num_pixels, exponentials=num_pixels * NUM_CLASSES),

@@ -9,7 +9,7 @@ import torch
 from fastuda_bench.timing import measure
 
 _COPY_BYTES = {"cuda": 2**29, "cpu": 2**27}
-_PRODUCT_SIDE = {"cuda": 8192, "cpu": 1024}
+_PRODUCT_SIDE = {"cuda": 8192, "cpu": 2048}
 _EXPONENTIALS = {"cuda": 2**28, "cpu": 2**22}
 _EXPONENTIALS_A_CLOCK = 16
 """Of a multiprocessor's special-function units, NVIDIA's GPUs since Volta."""

@@ -16,6 +16,13 @@ from typing import Any
 import torch
 
 Row = dict[str, Any]
+_ASKED = {
+    "power_limit_w": "power.limit",
+    "sm_clock_mhz": "clocks.sm",
+    "memory_clock_mhz": "clocks.mem",
+    "driver": "driver_version",
+}
+"""What nvidia-smi is asked, by the name in a row."""
 
 
 def stamp(packages: Sequence[str]) -> Row:
@@ -32,18 +39,19 @@ def stamp(packages: Sequence[str]) -> Row:
 
 
 def gpu(device: torch.device) -> Row:
-    """A GPU's name, power limit in watts and driver; None each for a CPU, or where nvidia-smi does not say."""
+    """A GPU's name, power limit in watts, present clocks in MHz, driver; None for a CPU, or where nobody says."""
     if device.type != "cuda":
-        return {"gpu": None, "power_limit_w": None, "driver": None}
+        return {"gpu": None, **dict.fromkeys(_ASKED)}
     uuid = torch.cuda.get_device_properties(device).uuid
-    asked = ["nvidia-smi", f"--id=GPU-{uuid}", "--query-gpu=power.limit,driver_version"]
+    asked = ["nvidia-smi", f"--id=GPU-{uuid}", f"--query-gpu={','.join(_ASKED.values())}"]
+    said: dict[str, Any] = dict.fromkeys(_ASKED)
     try:
-        said = subprocess.run([*asked, "--format=csv,noheader,nounits"], capture_output=True, text=True, check=True)
-        power, driver = (part.strip() for part in said.stdout.split(","))
-        watts = float(power)
+        answer = subprocess.run([*asked, "--format=csv,noheader,nounits"], capture_output=True, text=True, check=True)
+        said = dict(zip(_ASKED, (part.strip() for part in answer.stdout.split(",")), strict=True))
+        said |= {name: float(said[name]) for name in _ASKED if name != "driver"}
     except (OSError, subprocess.CalledProcessError, ValueError):
-        return {"gpu": torch.cuda.get_device_name(device), "power_limit_w": None, "driver": None}
-    return {"gpu": torch.cuda.get_device_name(device), "power_limit_w": watts, "driver": driver}
+        said = dict.fromkeys(_ASKED)
+    return {"gpu": torch.cuda.get_device_name(device), **said}
 
 
 def summary(values: Sequence[float]) -> Row:

@@ -1,0 +1,49 @@
+"""Packed splits of a recipe: its own data, or where it names none, made pairs at its sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from fastuda.data.batch import DomainBatch
+from fastuda.data.made import made_batches
+from fastuda.data.pipeline import TrainingLoader
+from fastuda.data.prepare import prepare
+from fastuda.datasets import Datasets, Progress, prepare_all, with_demo_data
+from fastuda.recipe import Data, Domain, Recipe
+from fastuda_bench.prepare import write_pairs
+
+NUM_PAIRS = 12
+
+
+def bench_data(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Datasets, str]:
+    """What the recipe trains on, packed, and what it is in words.
+
+    A recipe with both roots (or the demo) is packed into its own cache; any other gets 12 made pairs of
+    GTA5's size, packed below `folder` in the recipe's format and sizes. Raises FastudaError as `prepare` does.
+    """
+    recipe = with_demo_data(recipe, progress)
+    if recipe.source.root is not None and recipe.target.root is not None:
+        return prepare_all(recipe, progress), "the demo's data" if recipe.demo is not None else "prepared data"
+    root = folder / "pairs"
+    write_pairs(root, NUM_PAIRS)
+    domain, data = Domain(layout="gta5", root=root), Data(cache=folder / "cache", pack=recipe.data.pack)
+    classes = recipe.classes.build()
+    source = prepare(domain, "train", size=recipe.views.source_size, labels="resized", classes=classes, data=data)
+    target = prepare(domain, "train", size=recipe.views.target_size, labels="none", classes=classes, data=data)
+    return Datasets(source, target, source), f"{NUM_PAIRS} made pairs"
+
+
+def bench_batches(
+    recipe: Recipe, device: torch.device, folder: Path, progress: Progress, *, prepared: bool
+) -> tuple[DomainBatch, DomainBatch]:
+    """A source and a target batch: the first of `bench_data` if `prepared`, or noise of the same sizes."""
+    if not prepared:
+        return made_batches(recipe, device)
+    data, _ = bench_data(recipe, folder, progress)
+    source, target = (
+        next(TrainingLoader(data.source, "source", recipe, device)),
+        next(TrainingLoader(data.target, "target", recipe, device)),
+    )
+    return source.map(torch.clone), target.map(torch.clone)  # DALI takes its buffers back

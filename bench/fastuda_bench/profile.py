@@ -1,0 +1,67 @@
+"""Where an iteration's time goes: a Chrome trace, the most expensive operations, the number of launches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch.profiler import ProfilerActivity, profile
+
+_ITERATIONS = 3
+_ROWS = 10
+_LAUNCHES = ("cudaLaunchKernel", "cudaGraphLaunch", "cuLaunchKernel", "cudaMemcpyAsync", "cudaMemsetAsync")
+
+
+def write_profile(call: Callable[[], object], device: torch.device, folder: Path) -> None:
+    """Profile a few calls into `trace.json` (for Perfetto or chrome://tracing) and `operations.txt`, also printed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = _profiled(call, device, _ITERATIONS)
+    found.export_chrome_trace(str(folder / "trace.json"))
+    table = operations_table(found, device)
+    with (folder / "operations.txt").open("w") as file:
+        Console(file=file, width=160).print(table)
+    Console().print(table)
+
+
+def operations_table(found: Any, device: torch.device) -> Table:
+    """The ten operations with the most time of their own, an iteration."""
+    on_gpu = device.type == "cuda"
+
+    def own(event: Any) -> float:
+        return float(event.self_device_time_total if on_gpu else event.self_cpu_time_total)
+
+    events = sorted(found.key_averages(), key=own, reverse=True)
+    whole = sum(own(event) for event in events) or 1.0
+    table = Table(title=f"time of its own, an iteration, on {'the GPU' if on_gpu else 'the CPU'}", box=box.SIMPLE)
+    for column in ("operation", "ms", "share", "calls"):
+        table.add_column(column, justify="left" if column == "operation" else "right")
+    for event in events[:_ROWS]:
+        share, calls = own(event) / whole, event.count / _ITERATIONS
+        table.add_row(event.key[:90], f"{own(event) / 1000 / _ITERATIONS:.2f}", f"{100 * share:.1f} %", f"{calls:g}")
+    return table
+
+
+def launches(call: Callable[[], object], device: torch.device) -> int | None:
+    """How many launches and copies the host issues in one call: a graph is one; None for a CPU."""
+    if device.type != "cuda":
+        return None
+    found = _profiled(call, device, 1)
+    return sum(int(event.count) for event in found.key_averages() if event.key.startswith(_LAUNCHES))
+
+
+def _profiled(call: Callable[[], object], device: torch.device, iterations: int) -> Any:
+    activities = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+        torch.cuda.synchronize()
+    with profile(activities=activities) as found:
+        for _ in range(iterations):
+            call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    return found

@@ -1,0 +1,219 @@
+"""How long is an iteration, rung by rung? Milliseconds, share of the device's rate, memory, launches."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fastuda.data.batch import DomainBatch
+from fastuda.fast_path import FastPath
+from fastuda.recipe import Recipe
+from fastuda_bench.ladder import Climbed, Rung, climbed, recipe_at, rungs_on
+from fastuda_bench.ladder_chart import ladder_chart
+from fastuda_bench.limits import Limits, Work, measured_limits
+from fastuda_bench.memory import peak_extra_bytes
+from fastuda_bench.profile import launches, write_profile
+from fastuda_bench.results import Row, gpu, stamp, summary
+from fastuda_bench.work import iteration_work
+
+NUM_DOMAINS = 2
+_TOLERANCE = {torch.float32: 2e-2, torch.bfloat16: 8e-2, torch.float16: 5e-2}
+"""Relative difference of a first iteration's losses to eager fp32's that a rung's precision explains."""
+
+
+def step_rows(
+    recipe: Recipe,
+    name: str,
+    batches: tuple[DomainBatch, DomainBatch],
+    device: torch.device,
+    *,
+    repeats: int,
+    iterations: int,
+    rungs: tuple[Rung, ...] | None = None,
+    profile: Path | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> list[Row]:
+    """A row a rung of the ladder, for adaptation iterations of the recipe at its batch size.
+
+    A repeat is a window of `iterations` iterations after a warm-up. A rung whose first losses are not those
+    of `eager-fp32` raises AssertionError: no speed is reported of a wrong result. `profile` is a folder for
+    a Chrome trace and a table of the last rung.
+    """
+    limits = measured_limits(device)
+    shared = {
+        "recipe": name,
+        "batch_size": recipe.train.batch_size,
+        "views": [recipe.views.source_size, recipe.views.target_size, recipe.views.crop_size],
+        "limits": vars(limits),
+        **stamp(["torch", "triton", "numpy"]),
+    }
+    rows: list[Row] = []
+    expected: dict[str, float] = {}
+    chosen = rungs or rungs_on(device)
+    for rung in chosen:
+        report(f"{rung.name}: {rung.adds}")
+        folder = profile if rung is chosen[-1] else None
+        row, losses = _measured(recipe, rung, batches, device, limits, repeats, iterations, folder)
+        expected = expected or losses
+        _agree(rung, losses, expected, FastPath.of(recipe_at(recipe, rung).runtime, device).amp)
+        rows.append(row | {"losses": losses} | gpu(device) | shared)
+    return rows
+
+
+def main(
+    recipe: Recipe,
+    name: str,
+    batches: tuple[DomainBatch, DomainBatch],
+    device: torch.device,
+    *,
+    repeats: int,
+    iterations: int,
+    chart: Path | None = None,
+    profile: Path | None = None,
+) -> list[Row]:
+    """Measure, print a table, draw the chart if a path is given, and return the rows."""
+    console = Console()
+
+    def report(line: str) -> None:
+        console.print(line, style="dim", markup=False, highlight=False)
+
+    rows = step_rows(
+        recipe, name, batches, device, repeats=repeats, iterations=iterations, profile=profile, report=report
+    )
+    console.print(table_of(rows))
+    console.print(verdict_of(rows), markup=False, highlight=False, soft_wrap=True)
+    if chart is not None:
+        ladder_chart(chart, rows)
+    return rows
+
+
+def table_of(rows: list[Row]) -> Table:
+    """The rows as a table: time, gain over the rung below and over the baselines, share of the device's rate."""
+    first = rows[0]
+    title = (
+        f"one iteration of {first['recipe']}, batch {first['batch_size']}, on {first['gpu'] or first['cpu']}, "
+        f"torch {first['versions']['torch']}"
+    )
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    columns = ["rung", "ms", "spread", "× below", "× eager", "TFLOP/s", "MFU", "peak MB"]
+    columns += ["launches"] if first["launches"] is not None else []
+    for column in columns:
+        table.add_column(column, justify="left" if column == "rung" else "right", no_wrap=True)
+    for row, below in zip(rows, [rows[0], *rows[:-1]], strict=True):
+        cells = [
+            row["rung"],
+            f"{row['ms']['median']:.1f}",
+            f"{row['ms']['spread']:.1f}",
+            f"{speedup(row, below):.2f}",
+            f"{speedup(row, first):.2f}",
+            f"{row['flops_per_second'] / 1e12:.3g}",
+            f"{100 * row['mfu']:.0f} %",
+            "–" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:,.0f}",
+        ]
+        table.add_row(*cells, *([str(row["launches"])] if row["launches"] is not None else []))
+    return table
+
+
+def verdict_of(rows: list[Row]) -> str:
+    """One line: the fastest rung against the two baselines."""
+    best = min(rows, key=lambda row: float(row["ms"]["median"]))
+    against = [row for row in rows if row["rung"] in ("eager-fp32", "amp-nhwc") and row is not best]
+    gains = " and ".join(f"{speedup(best, row):.2f} × {row['rung']}" for row in against)
+    rate = f"{best['images_per_second']:.1f} images a second"
+    return f"fastest: {best['rung']}, {best['ms']['median']:.1f} ms, {rate}" + (f"; {gains}" if gains else "")
+
+
+def speedup(row: Row, other: Row) -> float:
+    """How many times as fast as another row."""
+    return float(other["ms"]["median"]) / float(row["ms"]["median"])
+
+
+def _measured(
+    recipe: Recipe,
+    rung: Rung,
+    batches: tuple[DomainBatch, DomainBatch],
+    device: torch.device,
+    limits: Limits,
+    repeats: int,
+    iterations: int,
+    profile: Path | None,
+) -> tuple[Row, dict[str, float]]:
+    """One rung's row, and the losses of its first iteration."""
+    work = iteration_work(recipe_at(recipe, rung), device)
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    with climbed(recipe, rung, batches, device) as step:
+        began = time.perf_counter()
+        losses = {term: float(loss) for term, loss in step.call().items()}
+        ready = time.perf_counter() - began
+        row = _row(rung, step, _windows(step.call, device, repeats, iterations), work, limits, recipe)
+        row |= {
+            "seconds_to_first": round(ready, 2),
+            "peak_bytes": _peak_bytes(step, device),
+            "launches": launches(step.call, device),
+        }
+        if profile is not None:
+            write_profile(step.call, device, profile)
+    return row, losses
+
+
+def _peak_bytes(step: Climbed, device: torch.device) -> int | None:
+    """Weights, optimiser and the most that an iteration held besides; None where a CPU's system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    extra = peak_extra_bytes(step.call, device)
+    return None if extra is None else extra + sum(tensor.nbytes for tensor in step.state.tensors())
+
+
+def _agree(rung: Rung, losses: dict[str, float], expected: dict[str, float], amp: torch.dtype | None) -> None:
+    tolerance = _TOLERANCE[amp or torch.float32]
+    for term, value in expected.items():
+        if abs(losses[term] - value) > tolerance * max(abs(value), 0.1):
+            raise AssertionError(f"{rung.name}: the loss {term} is {losses[term]:.5f}, eager-fp32's is {value:.5f}")
+
+
+def _windows(call: Callable[[], object], device: torch.device, repeats: int, iterations: int) -> list[float]:
+    """Milliseconds an iteration, a value a window; the last of a warm-up window ends before the first begins."""
+    milliseconds = []
+    for _ in range(min(iterations, 10)):
+        call()
+    for _ in range(repeats):
+        if device.type == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            start.record()
+            for _ in range(iterations):
+                call()
+            end.record()
+            end.synchronize()
+            milliseconds.append(float(start.elapsed_time(end)) / iterations)
+        else:
+            began = time.perf_counter()
+            for _ in range(iterations):
+                call()
+            milliseconds.append(1000 * (time.perf_counter() - began) / iterations)
+    return milliseconds
+
+
+def _row(rung: Rung, step: Climbed, times: list[float], work: Work, limits: Limits, recipe: Recipe) -> Row:
+    ms = summary(times)
+    seconds = ms["median"] / 1000
+    return {
+        "question": "step",
+        "rung": rung.name,
+        "adds": rung.adds,
+        "way": step.way,
+        "ms": ms,
+        "images_per_second": round(NUM_DOMAINS * recipe.train.batch_size / seconds, 2),
+        "work": vars(work),
+        "flops_per_second": work.flops / seconds,
+        "mfu": work.flops / seconds / limits.flops,
+    }

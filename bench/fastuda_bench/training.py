@@ -1,0 +1,120 @@
+"""How long will the training take? The real loop from packed files, its waiting for data, and 250k iterations of it."""
+
+from __future__ import annotations
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fastuda.datasets import Datasets
+from fastuda.display import PAPER_HOURS, PAPER_ITERATIONS
+from fastuda.fast_path import FastPath
+from fastuda.loop import Loop
+from fastuda.method.network import Passes
+from fastuda.method.state import TrainingState
+from fastuda.model.build import build_network
+from fastuda.readback import Readback
+from fastuda.recipe import Recipe
+from fastuda.runtime import configure
+from fastuda_bench.results import Row, gpu, stamp, summary
+from fastuda_bench.step import NUM_DOMAINS
+
+_WARM_UP = 10
+
+
+def training_row(
+    recipe: Recipe,
+    name: str,
+    data: Datasets,
+    what: str,
+    device: torch.device,
+    *,
+    repeats: int,
+    iterations: int,
+    price: float | None = None,
+) -> Row:
+    """One row: windows of `iterations` adaptation iterations, loading, training and reading losses back.
+
+    Weights are random and nothing is evaluated or saved. The projection is of the median window to the
+    paper's number of iterations; `price` is in money a GPU-hour.
+    """
+    configure(recipe.runtime, device)
+    fast, passes = FastPath.of(recipe.runtime, device), Passes.of(recipe, device)
+    torch.manual_seed(recipe.seed)
+    student = fast.place(build_network(recipe), device).train()
+    total = _WARM_UP + repeats * iterations
+    state = TrainingState.begin(student, recipe.train.optimizer, total, recipe.method.ema_decay, scaled=fast.scaled)
+    loop, readback = Loop(state, data, recipe, passes, fast, adapts=True), Readback(state)
+    for _ in range(min(_WARM_UP, iterations)):
+        loop()
+    milliseconds, waited = [], []
+    for window in range(repeats):
+        readback.restart()
+        already = loop.waited
+        for _ in range(iterations):
+            readback.add(loop())
+        readback.close((window + 1) * iterations)
+        (reading,) = readback.all()
+        milliseconds.append(1000 / reading.iterations_per_second)
+        waited.append(100 * (loop.waited - already) / reading.seconds)
+    ms = summary(milliseconds)
+    hours = ms["median"] * PAPER_ITERATIONS / 3_600_000
+    return {
+        "question": "train",
+        "recipe": name,
+        "data": what,
+        "pack": data.source.format,
+        "batch_size": recipe.train.batch_size,
+        "threads": recipe.runtime.loader_threads,
+        "way": loop.way,
+        "iterations": iterations,
+        "ms": ms,
+        "images_per_second": round(1000 * NUM_DOMAINS * recipe.train.batch_size / ms["median"], 2),
+        "percent_waiting": summary(waited),
+        "hours": round(hours, 2),
+        "paper_hours": PAPER_HOURS,
+        "price_an_hour": price,
+        "cost": None if price is None else round(hours * price, 2),
+        **gpu(device),
+        **stamp(["torch", "triton", "nvidia-dali-cuda130", "numpy"]),
+    }
+
+
+def main(
+    recipe: Recipe,
+    name: str,
+    data: Datasets,
+    what: str,
+    device: torch.device,
+    *,
+    repeats: int,
+    iterations: int,
+    price: float | None = None,
+) -> list[Row]:
+    """Measure, print a table, and return the row."""
+    rows = [training_row(recipe, name, data, what, device, repeats=repeats, iterations=iterations, price=price)]
+    Console().print(table_of(rows))
+    return rows
+
+
+def table_of(rows: list[Row]) -> Table:
+    """Rows as a table."""
+    first = rows[0]
+    where = first["gpu"] or f"{first['cores']} cores of {first['cpu']}"
+    title = f"training loop of {first['recipe']}, {first['data']} packed as {first['pack']}, {first['way']}, {where}"
+    table = Table(title=title, box=box.SIMPLE)
+    columns = ("ms/it", "spread", "img/s", "waiting for data", "250k iterations", "paper", "GPU-hours × price")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            f"{row['ms']['median']:.1f}",
+            f"{row['ms']['spread']:.1f}",
+            f"{row['images_per_second']:.1f}",
+            f"{row['percent_waiting']['median']:.1f} %",
+            f"{row['hours']:.1f} h",
+            f"{row['paper_hours']} h",
+            "–" if row["cost"] is None else f"{row['cost']:.2f}",
+        )
+    return table
