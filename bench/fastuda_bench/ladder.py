@@ -64,7 +64,8 @@ def rungs_on(device: torch.device) -> tuple[Rung, ...]:
 def recipe_at(recipe: Recipe, rung: Rung) -> Recipe:
     """The recipe with the switches of all rungs up to this one."""
     switches = dict(_PLAIN)
-    for below in RUNGS[: RUNGS.index(rung) + 1]:
+    names = [one.name for one in RUNGS]
+    for below in RUNGS[: names.index(rung.name) + 1]:
         switches |= below.runtime
     return recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update=switches)})
 

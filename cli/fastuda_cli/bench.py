@@ -139,7 +139,7 @@ def loader(
     set_: options.Settings = None,
 ) -> None:
     """Images a second of the data path alone, and how many iterations it can feed."""
-    with reported(), _on(recipe, source, target, device, set_) as bench:
+    with reported(), _on(recipe, source, target, device, set_, num_threads=threads) as bench:
         from fastuda_bench.compare import fastest_ms
         from fastuda_bench.loader import main
         from fastuda_bench.made_data import bench_data
@@ -230,6 +230,8 @@ class _Bench:
     recipe: Recipe
     name: str
     device: torch.device
+    threads: tuple[int, ...]
+    """Of the loaders."""
     folder: Path
     """For made data; goes when the measurement is over."""
     task: Callable[[str], Callable[[int, int], None]]
@@ -237,21 +239,27 @@ class _Bench:
 
 @contextmanager
 def _on(
-    recipe: str | None, source: Path | None, target: Path | None, device: str | None, set_: list[str] | None
+    recipe: str | None,
+    source: Path | None,
+    target: Path | None,
+    device: str | None,
+    set_: list[str] | None,
+    num_threads: str | None = None,
 ) -> Iterator[_Bench]:
     from fastuda.display import Display
     from fastuda.memory import require_memory
     from fastuda.recipe_file import load_recipe
     from fastuda.runtime import choose_device
 
-    chosen = choose_device(device)
+    threads, chosen = _numbers(num_threads), choose_device(device)
     name = recipe or ("gta2cs" if chosen.type == "cuda" else "demo")
     # Weights make no difference to the time, and nothing is to be downloaded for a measurement.
     settings = ["model.weights=random", *options.settings(set_, source, target)]
     resolved = load_recipe(name, settings)
     require_memory(resolved, chosen)
     with TemporaryDirectory(prefix="fastuda-bench-") as folder:
-        yield _Bench(resolved, Path(name).stem, chosen, Path(folder), Display(console).task)
+        threads = threads or (resolved.runtime.loader_threads,)
+        yield _Bench(resolved, Path(name).stem, chosen, threads, Path(folder), Display(console).task)
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:

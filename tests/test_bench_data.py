@@ -1,0 +1,152 @@
+"""Loader and loop measured on real pipelines, and two results compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from fastuda.errors import FastudaError
+from fastuda.recipe import Recipe
+from fastuda.recipe_file import load_recipe
+from fastuda_bench.compare import differences, fastest_ms, read_rows
+from fastuda_bench.loader import loader_rows
+from fastuda_bench.made_data import bench_batches, bench_data
+from fastuda_bench.results import Row, write_rows
+from fastuda_bench.training import training_row
+from fastuda_cli.main import app
+
+CPU = torch.device("cpu")
+TINY = [
+    "model.depth=18",
+    "model.width=0.125",
+    "model.weights=random",
+    "views.source_size=[64, 32]",
+    "views.target_size=[64, 32]",
+    "views.crop_size=[32, 32]",
+    "runtime.loader_threads=1",
+]
+
+
+def silent(title: str) -> Any:
+    return lambda done, total: None
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Any, str]:
+    recipe = load_recipe("gta2cs", TINY)
+    return recipe, *bench_data(recipe, tmp_path_factory.mktemp("made"), silent)
+
+
+def test_a_recipe_without_folders_gets_made_pairs_at_its_sizes(made: tuple[Recipe, Any, str]) -> None:
+    recipe, data, what = made
+    assert what == "12 made pairs"
+    assert (len(data.source), data.source.size) == (12, recipe.views.source_size)
+    assert data.target.records[0].label is None
+
+
+def test_loader_rows_say_what_is_fed_and_whether_it_is_enough(made: tuple[Recipe, Any, str]) -> None:
+    recipe, data, what = made
+    rows = loader_rows(recipe, "tiny", data, what, CPU, threads=(1, 2), repeats=2, iterations=5, step_ms=100.0)
+    assert [row["threads"] for row in rows] == [1, 2]
+    for row in rows:
+        rate = row["iterations_per_second"]["median"]
+        assert row["images_per_second"]["median"] == pytest.approx(4 * rate, rel=1e-3)
+        assert row["times_the_need"] == pytest.approx(rate / 10, abs=0.01)
+        assert row["cpu_ms_an_iteration"]["median"] > 0
+        assert 0 < row["cores_used"] < 64
+        assert {"data", "pack", "gpu", "versions", "commit", "date"} <= row.keys()
+
+
+def test_a_training_row_projects_its_pace_and_counts_the_waiting(made: tuple[Recipe, Any, str]) -> None:
+    recipe, data, what = made
+    row = training_row(recipe, "tiny", data, what, CPU, repeats=2, iterations=2, price=2.5)
+    assert row["hours"] == pytest.approx(row["ms"]["median"] * 250_000 / 3.6e6, abs=0.01)
+    assert row["cost"] == pytest.approx(2.5 * row["hours"], abs=0.02)
+    assert 0 <= row["percent_waiting"]["median"] <= 100
+    assert (row["way"], row["paper_hours"], row["ms"]["repeats"]) == ("eager", 63, 2)
+
+
+def test_prepared_batches_are_the_loaders_first(made: tuple[Recipe, Any, str], tmp_path: Path) -> None:
+    recipe, _, _ = made
+    source, target = bench_batches(recipe, CPU, tmp_path, silent, prepared=True)
+    noise, _ = bench_batches(recipe, CPU, tmp_path, silent, prepared=False)
+    assert source.names != target.names or source.view is not target.view
+    assert {name: getattr(one, "shape", None) for name, one in source._asdict().items() if name != "names"} == {
+        name: getattr(one, "shape", None) for name, one in noise._asdict().items() if name != "names"
+    }
+
+
+@pytest.mark.parametrize("question", ["loader", "train"])
+def test_the_commands_write_their_rows(question: str, tmp_path: Path) -> None:
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    out, step = tmp_path / "out.json", tmp_path / "step.json"
+    write_rows(step, [row("step", "eager-fp32", 50.0), row("step", "fused", 20.0)])
+    words = ["bench", question, "gta2cs", "--device", "cpu", "--repeats", "1", "--iterations", "2", "--json", str(out)]
+    more = ["--threads", "1,2", "--step", str(step)] if question == "loader" else ["--price", "3"]
+    result = CliRunner().invoke(app, [*words, *more, *settings])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(out.read_text())
+    assert {one["question"] for one in rows} == {question}
+    if question == "loader":
+        assert {one["step_ms"] for one in rows} == {20.0}
+
+
+@pytest.mark.parametrize("threads", ["1,x", "0"])
+def test_threads_that_are_none_are_refused(threads: str) -> None:
+    result = CliRunner().invoke(app, ["bench", "loader", "gta2cs", "--device", "cpu", "--threads", threads])
+    assert result.exit_code == 2
+    assert "--threads" in result.output
+
+
+def row(question: str, rung: str, median: float, spread: float = 1.0, recipe: str = "gta2cs") -> Row:
+    ms = {"repeats": 3, "median": median, "spread": spread}
+    return {"question": question, "recipe": recipe, "rung": rung, "ms": ms, "gpu": None, "commit": "a", "mfu": 0.5}
+
+
+def test_differences_pair_rows_of_the_same_thing_and_weigh_the_spread() -> None:
+    before = [row("step", "graph", 50.0), row("step", "compile", 80.0), row("step", "fused", 70.0)]
+    after = [row("step", "graph", 40.0), row("step", "compile", 80.9), row("step", "grouped", 75.0)]
+    found = {one.what: one for one in differences(before, after)}
+    assert found.keys() == {"gta2cs · graph", "gta2cs · compile"}
+    graph = found["gta2cs · graph"]
+    assert (graph.metric, graph.before, graph.after, graph.beyond_spread) == ("ms", 50.0, 40.0, True)
+    assert graph.percent == pytest.approx(-20)
+    assert not found["gta2cs · compile"].beyond_spread
+
+
+def test_the_compare_command_says_what_changed_and_on_what(tmp_path: Path) -> None:
+    paths = tmp_path / "a.json", tmp_path / "b.json"
+    write_rows(paths[0], [row("step", "graph", 50.0), row("step", "fused", 60.0)])
+    write_rows(paths[1], [{**row("step", "graph", 40.0), "commit": "b"}])
+    result = CliRunner().invoke(app, ["bench", "compare", *map(str, paths)])
+    assert result.exit_code == 0, result.output
+    for part in ("commit: a → b", "gta2cs · graph", "-20.0 %", "1 rows stand in one file alone"):
+        assert part in result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("[", "not JSON"), ("{}", "holds no rows"), ("[]", "holds no rows"), (None, "cannot be read")],
+)
+def test_files_that_are_no_results_are_named(content: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(FastudaError, match=f"results.json.*{message}"):
+        read_rows(path)
+
+
+def test_results_with_nothing_in_common_are_refused(tmp_path: Path) -> None:
+    paths = tmp_path / "a.json", tmp_path / "b.json"
+    write_rows(paths[0], [row("step", "graph", 50.0)])
+    write_rows(paths[1], [row("step", "graph", 50.0, recipe="demo")])
+    result = CliRunner().invoke(app, ["bench", "compare", *map(str, paths)])
+    assert result.exit_code == 1
+    assert "no measured row in common" in result.output
+    with pytest.raises(FastudaError, match="no `bench step` of syn2cs"):
+        fastest_ms(paths[0], "syn2cs")

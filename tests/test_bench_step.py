@@ -1,0 +1,182 @@
+"""The ladder: each rung is the same step, its work is counted, and rows, pictures and profiles come of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from fastuda import compiled
+from fastuda.data.made import made_batches
+from fastuda.fast_path import FastPath
+from fastuda.method import losses as losses_module
+from fastuda.recipe import Recipe
+from fastuda.recipe_file import load_recipe
+from fastuda_bench import ladder, step
+from fastuda_bench.ladder import RUNGS, climbed, recipe_at, rungs_on
+from fastuda_bench.ladder_chart import ladder_chart
+from fastuda_bench.limits import Limits
+from fastuda_bench.plain_operations import plain_operations
+from fastuda_bench.work import iteration_work
+from fastuda_cli.main import app
+from fastuda_kernels.pixel_contrast import pixel_contrast
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+SIZES = [
+    "model.depth=18",
+    "model.width=0.125",
+    "model.weights=random",
+    "views.source_size=[64, 48]",
+    "views.target_size=[64, 32]",
+    "views.crop_size=[32, 32]",
+]
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return load_recipe("gta2cs", SIZES)
+
+
+@pytest.fixture
+def _nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rungs as they are, but for the compiler, which takes minutes."""
+    quick = tuple(replace(rung, runtime={}) if rung.name == "compile" else rung for rung in RUNGS)
+    monkeypatch.setattr(ladder, "RUNGS", quick)
+
+
+@pytest.fixture(autouse=True)
+def _switches_put_back() -> Iterator[None]:
+    yield
+    compiled.forget()
+
+
+def test_each_rung_adds_its_own_switch_to_those_below(monkeypatch: pytest.MonkeyPatch, recipe: Recipe) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    parts = ("amp", "channels_last", "compiled", "grouped", "gemm_aspp", "graphed")
+    seen = []
+    for rung in RUNGS:
+        path = FastPath.of(recipe_at(recipe, rung).runtime, GPU)
+        seen.append({part for part in parts if getattr(path, part)})
+    steps = [set(), {"amp", "channels_last"}, {"compiled"}, {"grouped"}, set(), {"gemm_aspp"}, {"graphed"}]
+    for below, above, added in zip([set(), *seen], seen, steps, strict=False):
+        assert above - below == added
+        assert below <= above
+    assert seen[-1] == {part for part in parts if getattr(FastPath.of(recipe.runtime, GPU), part)}
+    assert [rung.plain for rung in RUNGS] == [True] * 4 + [False] * 3
+    assert [rung.name for rung in rungs_on(GPU)][-1] == "graph"
+    assert "graph" not in [rung.name for rung in rungs_on(CPU)]
+
+
+@pytest.mark.parametrize("name", ["gta2cs", "gta2cs-edge", "gta2cs-released", "gta2cs-fast"])
+def test_the_plain_operations_are_the_same_step(name: str) -> None:
+    recipe = load_recipe(name, [*SIZES, "method.tau=0.06"])
+    batches = made_batches(recipe, CPU)
+    with climbed(recipe, RUNGS[0], batches, CPU) as eager:
+        expected = eager.call()
+        assert losses_module.pixel_contrast is not pixel_contrast
+    assert losses_module.pixel_contrast is pixel_contrast
+    with climbed(recipe, replace(RUNGS[0], plain=False), batches, CPU) as fused:
+        found = fused.call()
+    for term, loss in expected.items():
+        torch.testing.assert_close(found[term], loss, rtol=1e-4, atol=1e-5, msg=term)
+    for ours, theirs in zip(fused.state.tensors(), eager.state.tensors(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_work_counts_convolutions_of_all_passes_and_the_traffic(recipe: Recipe) -> None:
+    work = iteration_work(recipe, CPU)
+    once = iteration_work(load_recipe("gta2cs", [*SIZES, "train.batch_size=1"]), CPU)
+    assert work.flops == pytest.approx(2 * once.flops, rel=0.01)
+    assert 1.3 * once.bytes < work.bytes < 2 * once.bytes, "weights and optimiser are touched once"
+
+
+def test_the_work_of_gta2cs_is_what_was_computed_from_its_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    work = iteration_work(load_recipe("gta2cs"), GPU)
+    assert work.flops == pytest.approx(16.8e12, rel=0.03)
+    assert 100e9 < work.bytes < 250e9
+
+
+@pytest.mark.usefixtures("_nothing_compiled")
+def test_rows_of_every_rung_on_a_cpu(recipe: Recipe, tmp_path: Path, console_text: Any) -> None:
+    rungs = tuple(rung for rung in ladder.RUNGS if rung.name != "graph")
+    rows = step.step_rows(
+        recipe,
+        "tiny",
+        made_batches(recipe, CPU),
+        CPU,
+        repeats=2,
+        iterations=1,
+        rungs=rungs,
+        profile=tmp_path / "profile",
+    )
+    assert [row["rung"] for row in rows] == [rung.name for rung in RUNGS][:-1]
+    for row in rows:
+        assert row["ms"]["repeats"] == 2
+        assert row["images_per_second"] == pytest.approx(4000 / row["ms"]["median"], rel=0.01)
+        assert row["mfu"] == pytest.approx(row["flops_per_second"] / row["limits"]["flops"])
+        assert row["peak_bytes"] > 1e6
+        assert row["launches"] is None
+        assert {"gpu", "power_limit_w", "sm_clock_mhz", "driver", "versions", "commit", "date", "cores"} <= row.keys()
+    text = console_text(step.table_of(rows))
+    assert "eager-fp32" in text
+    assert "× below" in text
+    assert "fastest: " in step.verdict_of(rows)
+    ladder_chart(tmp_path / "ladder.png", rows)
+    assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
+    trace = json.loads((tmp_path / "profile" / "trace.json").read_text())
+    assert any("conv" in str(event.get("name")) for event in trace["traceEvents"])
+    listed = (tmp_path / "profile" / "operations.txt").read_text()
+    assert "aten::" in listed
+    assert listed.count(" % ") == 10
+
+
+@pytest.mark.usefixtures("_nothing_compiled")
+def test_no_speed_is_reported_of_a_step_that_computes_something_else(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastuda_bench import plain_operations as module
+
+    monkeypatch.setattr(module, "_contrast", lambda p, q, *_, **__: (p - q).square().mean())
+    rungs = (ladder.RUNGS[0], ladder.RUNGS[4])
+    with pytest.raises(AssertionError, match="fused: the loss pixel is"):
+        step.step_rows(recipe, "tiny", made_batches(recipe, CPU), CPU, repeats=1, iterations=1, rungs=rungs)
+
+
+def test_plain_operations_leave_nothing_behind_when_they_fail() -> None:
+    with pytest.raises(RuntimeError, match="inside"), plain_operations():
+        raise RuntimeError("inside")
+    assert losses_module.pixel_contrast is pixel_contrast
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_the_command_writes_rows_and_a_chart(prepared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "rungs_on", lambda device: RUNGS[:2])
+    monkeypatch.setattr(step, "measured_limits", lambda device: Limits(bytes=1e10, flops=1e11, exponentials=1e9))
+    demo = ["demo.num_source=2", "demo.num_source_val=1", "demo.num_target=2", "demo.num_val=1", "demo.size=[64, 32]"]
+    own = ["views.source_size=[64, 32]", "eval.size=[64, 32]", "runtime.loader_threads=1", f"data.cache={tmp_path}"]
+    settings = [part for setting in (*SIZES, *demo, *own) for part in ("--set", setting)]
+    out, chart = tmp_path / "step.json", tmp_path / "step.png"
+    words = ["bench", "step", "demo", "--device", "cpu", "--repeats", "1", "--iterations", "1", *settings]
+    result = CliRunner().invoke(
+        app, [*words, "--json", str(out), "--chart", str(chart), *(["--prepared"] if prepared else [])]
+    )
+    assert result.exit_code == 0, result.output
+    assert [row["rung"] for row in json.loads(out.read_text())] == ["eager-fp32", "amp-nhwc"]
+    assert chart.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_last_rung_is_a_graph_with_few_launches(recipe: Recipe) -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    rungs = (RUNGS[0], RUNGS[-1])
+    rows = step.step_rows(recipe, "tiny", made_batches(recipe, device), device, repeats=2, iterations=5, rungs=rungs)
+    assert [row["way"] for row in rows] == ["eager", "graph"]
+    assert rows[1]["launches"] < 40 < rows[0]["launches"]
