@@ -24,8 +24,7 @@ _AHEAD = 2
 class Loop:
     """Loads and trains one iteration a call, from where `state` stands.
 
-    `waited` counts the seconds that the host spent waiting for batches. On a GPU nothing here waits
-    for the device but for an iteration that lies two back.
+    On a GPU nothing here waits for the device but for an iteration that lies two back.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class Loop:
         self._iteration = Iteration(state, recipe, passes, fast)
         self._on_gpu = device.type == "cuda"
         self._ends: deque[Any] = deque()
-        self.waited = 0.0
+        self._waited = 0.0
 
     @property
     def way(self) -> Way:
@@ -51,11 +50,16 @@ class Loop:
         """Losses of the next iteration, on the device; the next call may overwrite them."""
         began = time.perf_counter()
         batches = [next(loader) for loader in self._loaders]
-        self.waited += time.perf_counter() - began
+        self._waited += time.perf_counter() - began
         losses = self._iteration(*batches)
         if self._on_gpu:
             self._keep_close()
         return losses
+
+    def take_waited(self) -> float:
+        """Seconds that the host waited for batches since this was last asked."""
+        waited, self._waited = self._waited, 0.0
+        return waited
 
     def _keep_close(self) -> None:
         end = torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -30,6 +30,8 @@ class Reading:
     seconds: float
     """Device time of the window."""
     iterations_per_second: float
+    waited: float
+    """Share of the window, 0 to 1, in which the host waited for data."""
 
 
 class Readback:
@@ -42,7 +44,7 @@ class Readback:
     def __init__(self, state: TrainingState) -> None:
         self._state = state
         self._on_gpu = state.iteration.is_cuda
-        self._under_way: deque[tuple[list[str], int, int, Tensor, Any, Any]] = deque()
+        self._under_way: deque[_Window] = deque()
         self.restart()
 
     def restart(self) -> None:
@@ -57,8 +59,8 @@ class Readback:
             self._sums[name] = self._sums[name] + loss if name in self._sums else loss.clone()
         self._count += 1
 
-    def close(self, iteration: int) -> None:
-        """End the window after `iteration` iterations of the stage and begin the next one."""
+    def close(self, iteration: int, waited: float = 0.0) -> None:
+        """End the window after `iteration` iterations of the stage, `waited` seconds for data; begin the next one."""
         rate, nonfinite = self._state.optimizer.param_groups[0]["lr"], self._state.first_nonfinite
         means = [total / self._count for total in self._sums.values()]
         values = torch.stack([value.double() for value in (*means, rate, nonfinite)])
@@ -66,20 +68,21 @@ class Readback:
             host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             host.copy_(values, non_blocking=True)
             values = host
-        self._under_way.append((list(self._sums), iteration, self._count, values, self._began, self._mark()))
+        window = _Window(list(self._sums), iteration, self._count, waited, values, self._began, self._mark())
+        self._under_way.append(window)
         self.restart()
 
     def ready(self) -> Iterator[Reading]:
         """Readings of closed windows that have arrived, in order."""
-        while self._under_way and (not self._on_gpu or self._under_way[0][-1].query()):
-            yield _reading(*self._under_way.popleft())
+        while self._under_way and (not self._on_gpu or self._under_way[0].ended.query()):
+            yield self._under_way.popleft().read()
 
     def all(self) -> Iterator[Reading]:
         """Readings of all closed windows, in order; waits for the device to get there."""
         while self._under_way:
             if self._on_gpu:
-                self._under_way[0][-1].synchronize()
-            yield _reading(*self._under_way.popleft())
+                self._under_way[0].ended.synchronize()
+            yield self._under_way.popleft().read()
 
     def _mark(self) -> Any:
         """This moment in the device's own time."""
@@ -90,8 +93,21 @@ class Readback:
         return event
 
 
-def _reading(names: list[str], iteration: int, count: int, values: Tensor, began: Any, ended: Any) -> Reading:
-    *means, lr, nonfinite = values.tolist()
-    seconds = ended - began if isinstance(ended, float) else began.elapsed_time(ended) / 1000
-    losses = dict(zip(names, means, strict=True))
-    return Reading(iteration, losses, lr, int(nonfinite), seconds, count / seconds)
+@dataclass(frozen=True)
+class _Window:
+    """A closed window whose numbers are on their way to the host."""
+
+    names: list[str]
+    iteration: int
+    count: int
+    waited: float
+    values: Tensor
+    began: Any
+    ended: Any
+
+    def read(self) -> Reading:
+        *means, lr, nonfinite = self.values.tolist()
+        on_cpu = isinstance(self.ended, float)
+        seconds = self.ended - self.began if on_cpu else self.began.elapsed_time(self.ended) / 1000
+        losses, rate = dict(zip(self.names, means, strict=True)), self.count / seconds
+        return Reading(self.iteration, losses, lr, int(nonfinite), seconds, rate, min(1.0, self.waited / seconds))

@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from fastuda.metrics import Scores
+from fastuda.readback import Reading
 from fastuda.run_folder import RunFolder
 
 
@@ -25,14 +26,17 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         self._writer.close()
 
-    def training(self, stage: str, iteration: int, losses: dict[str, float], rate: float, lr: float) -> None:
-        """Mean losses since the last row, iterations a second, and the backbone's learning rate."""
-        row = {"stage": stage, "iteration": iteration, "losses": losses, "iterations_per_second": rate, "lr": lr}
+    def training(self, stage: str, reading: Reading) -> None:
+        """Mean losses since the last row, iterations a second, share of waiting for data, and learning rate."""
+        scalars = {
+            "iterations_per_second": reading.iterations_per_second,
+            "waiting_for_data": reading.waited,
+            "lr": reading.lr,
+        }
+        row = {"stage": stage, "iteration": reading.iteration, "losses": reading.losses, **scalars}
         self._folder.append_log({**row, "time": time.time()})
-        for name, value in losses.items():
-            self._writer.add_scalar(f"{stage}/loss/{name}", value, iteration)
-        self._writer.add_scalar(f"{stage}/iterations_per_second", rate, iteration)
-        self._writer.add_scalar(f"{stage}/lr", lr, iteration)
+        for name, value in {**{f"loss/{name}": loss for name, loss in reading.losses.items()}, **scalars}.items():
+            self._writer.add_scalar(f"{stage}/{name}", value, reading.iteration)
 
     def evaluation(self, stage: str, iteration: int, scores: Scores) -> None:
         """One evaluation's scores."""

@@ -153,7 +153,7 @@ def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | Non
             evaluated = done == stage.num_iterations or done % _evaluation_interval(run) == 0
             pauses = evaluated or run.stop.received is not None
             if pauses or done % run.recipe.train.log_every == 0:
-                readback.close(done)
+                readback.close(done, loop.take_waited())
             for reading in readback.all() if pauses else readback.ready():
                 _report(run, stage, reading, progress)
             if evaluated:
@@ -175,7 +175,7 @@ def _report(run: Run, stage: Stage, reading: Reading, progress: StageProgress) -
     notes = run.stages[stage.name]
     notes["seconds"] += reading.seconds
     rate = reading.iterations_per_second
-    run.log.training(stage.name, reading.iteration, reading.losses, rate, reading.lr)
+    run.log.training(stage.name, reading)
     progress.advance(reading.iteration, reading.losses, rate, notes.get("last"))
 
 

@@ -23,7 +23,7 @@ def test_a_reading_holds_the_windows_means_rate_and_learning_rate() -> None:
         readback.add({"source": torch.tensor(value), "total": torch.tensor(2 * value)})
         time.sleep(0.01)
     state.optimizer.param_groups[0]["lr"].fill_(0.125)
-    readback.close(3)
+    readback.close(3, waited=0.006)
     passed = time.perf_counter() - began
     (reading,) = readback.ready()
     assert reading.iteration == 3
@@ -31,6 +31,7 @@ def test_a_reading_holds_the_windows_means_rate_and_learning_rate() -> None:
     assert (reading.lr, reading.first_nonfinite) == (0.125, -1)
     assert 0.03 <= reading.seconds <= passed
     assert reading.iterations_per_second == pytest.approx(3 / reading.seconds)
+    assert reading.waited == pytest.approx(0.006 / reading.seconds)
     assert list(readback.ready()) == []
 
 

@@ -108,6 +108,7 @@ def test_the_log_has_every_loss_of_the_method_and_every_evaluation(finished: Any
     rows = [json.loads(line) for line in (finished[0] / "log.jsonl").read_text().splitlines()]
     adapted = [row for row in rows if row["stage"] == "adapted" and "losses" in row]
     assert [row["iteration"] for row in adapted] == [2, 3, 4, 6]
+    assert all(0 <= row["waiting_for_data"] <= 1 for row in adapted)
     assert set(adapted[0]["losses"]) == {"source", "mix", "htcm", "pixel", "prototype", "total"}
     assert [row["iteration"] for row in rows if "scores" in row] == [3, 4, 3, 6]
 

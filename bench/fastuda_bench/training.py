@@ -51,13 +51,13 @@ def training_row(
     milliseconds, waited = [], []
     for window in range(repeats):
         readback.restart()
-        already = loop.waited
+        loop.take_waited()
         for _ in range(iterations):
             readback.add(loop())
-        readback.close((window + 1) * iterations)
+        readback.close((window + 1) * iterations, loop.take_waited())
         (reading,) = readback.all()
         milliseconds.append(1000 / reading.iterations_per_second)
-        waited.append(100 * (loop.waited - already) / reading.seconds)
+        waited.append(100 * reading.waited)
     ms = summary(milliseconds)
     hours = ms["median"] * PAPER_ITERATIONS / 3_600_000
     return {
