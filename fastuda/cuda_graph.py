@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from collections.abc import Callable
 
 import torch
@@ -13,6 +15,8 @@ from fastuda.method.state import TrainingState
 
 WARM_UPS = 3
 """Runs before a capture: libraries make their plans and workspaces, cuDNN times its convolutions."""
+_DALI_FREES_AFTER = 0.02
+"""Seconds after which DALI has freed tensors that torch dropped; it does so in a thread of its own, a moment later."""
 
 
 class CaptureError(RuntimeError):
@@ -29,22 +33,33 @@ class CapturedIteration:
         self._graph = torch.cuda.CUDAGraph()
         self._proved = False
         stream = torch.cuda.current_stream()
+        _settle()
+        collecting = gc.isenabled()
+        gc.disable()  # what is collected may free what must not be freed during a capture: an old loader's pipeline
         try:
             with state.rehearsal():
                 _warm_up(lambda: step(*self._inputs), stream)
-            # DALI's threads go on calling CUDA meanwhile; only this thread's calls must be fit for a graph.
+            # DALI's threads go on calling CUDA meanwhile; only this thread's calls must be fit for a graph. No
+            # tensor of DALI's may be dropped meanwhile: freeing one ends in a wait for the whole device.
             with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._losses = step(*self._inputs)
-        except torch.cuda.OutOfMemoryError:
-            raise
         except Exception as error:  # whatever an operation that is not fit for a graph raises
             torch.cuda.set_stream(stream)  # a capture that fails leaves its own behind
             torch.cuda.synchronize()
-            state.optimizer.zero_grad()
-            raise CaptureError(f"{type(error).__name__}: {error}") from error
+            state.reset_step()
+            cause = _root(error)
+            if isinstance(cause, torch.cuda.OutOfMemoryError):
+                raise cause from error
+            raise CaptureError(f"{type(cause).__name__}: {cause}") from error
+        finally:
+            if collecting:
+                gc.enable()
 
     def __call__(self, *batches: DomainBatch) -> Losses:
-        """Train one iteration; the batches have the shapes of those at the capture."""
+        """Train one iteration; the batches have the shapes of those at the capture.
+
+        Raises CaptureError at the first call, with the state as it was, if the graph turns out to hold nothing.
+        """
         for static, batch in zip(self._inputs, batches, strict=True):
             _copy_into(static, batch)
         before = None if self._proved else int(self._state.iteration)
@@ -57,18 +72,35 @@ class CapturedIteration:
         return self._losses
 
 
+def _settle() -> None:
+    """Free what waits to be freed, on the host and on the device, before there is a capture that it could disturb."""
+    gc.collect()
+    torch.cuda.synchronize()
+    time.sleep(_DALI_FREES_AFTER)
+    torch.cuda.empty_cache()  # blocks of this stream are of no use to the warm-up's
+
+
+def _root(error: BaseException) -> BaseException:
+    """Where it began: the end of a failed capture raises an error of its own over the one that failed it."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
 def _warm_up(step: Callable[[], object], stream: torch.cuda.Stream) -> None:
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(stream)
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UPS):
-            step()
-    stream.wait_stream(side)
+    try:
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                step()
+    finally:
+        stream.wait_stream(side)  # a failure too must be over before anybody restores what it wrote
 
 
 def _copy_into(static: DomainBatch, batch: DomainBatch) -> None:
     for place, field in zip(static, batch, strict=True):
         if isinstance(place, Tensor) and isinstance(field, Tensor):
             if place.shape != field.shape:
-                raise CaptureError(f"a batch of {list(field.shape)} for a graph of {list(place.shape)}")
+                raise ValueError(f"a batch of {list(field.shape)} for a graph of {list(place.shape)}")
             place.copy_(field, non_blocking=True)

@@ -22,7 +22,7 @@ from fastuda.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-Way = Literal["eager", "compiled", "graph"]
+Way = Literal["eager", "compiled", "eager graph", "compiled graph"]
 
 
 class Iteration:
@@ -45,7 +45,7 @@ class Iteration:
     def way(self) -> Way:
         """How iterations run; final after the first one."""
         if self._graph is not None:
-            return "graph"
+            return "compiled graph" if self._passes.compiled else "eager graph"
         return "compiled" if self._passes.compiled else "eager"
 
     def __call__(self, *batches: DomainBatch) -> Losses:
@@ -53,14 +53,23 @@ class Iteration:
         try:
             if not self._prepared:
                 self._prepare(batches)
-            if self._graph is not None:
-                return self._graph(*batches)
-            return self._step(*batches)
+            return self._step(*batches) if self._graph is None else self._replay(self._graph, batches)
         except torch.cuda.OutOfMemoryError as error:
             raise FastudaError(
                 f"the GPU's memory is full ({str(error).partition('.')[0]}): lower train.batch_size, views.crop_size "
                 "or the views' sizes, or train on crops alone (views.whole = false)"
             ) from error
+
+    def _replay(self, graph: CapturedIteration, batches: tuple[DomainBatch, ...]) -> Losses:
+        try:
+            return graph(*batches)
+        except CaptureError as error:
+            self._do_without_graph(error)
+            return self._step(*batches)
+
+    def _do_without_graph(self, error: CaptureError) -> None:
+        self._graph = None
+        log.warning("no CUDA graph, so iterations are launched (%s): %s", self.way, _reason(error))
 
     def _step(self, *batches: DomainBatch) -> Losses:
         step = partial(adaptation_step if len(batches) == 2 else warmup_step, self._state)
@@ -74,6 +83,7 @@ class Iteration:
                     # What the compiler provokes inside torch is no news to who trains.
                     warnings.simplefilter("ignore", DeprecationWarning)
                     warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+                    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")  # off on purpose
                     self._step(*batches)
             except torch.cuda.OutOfMemoryError:
                 raise
@@ -84,11 +94,12 @@ class Iteration:
             try:
                 self._graph = CapturedIteration(self._step, self._state, batches)
             except CaptureError as error:
-                log.warning("no CUDA graph, so iterations are launched (%s): %s", self.way, _reason(error))
+                self._do_without_graph(error)
         self._prepared = True
 
 
 def _reason(error: Exception) -> str:
     """The error's kind and the first line that says something."""
+    error = getattr(error, "inner_exception", error)  # of a compiler's wrapper
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"

@@ -21,8 +21,8 @@ from fastuda.method.step import adaptation_step
 from fastuda.model.build import build_network
 from fastuda.recipe import Recipe
 
-_RUNTIME_BYTES = 3 * 2**28
-"""CUDA's context, cuDNN's workspaces, DALI's buffers: what an iteration does not allocate itself."""
+_RUNTIME_BYTES = 2**31
+"""CUDA's context, cuDNN's workspaces, DALI's buffers, an evaluation beside the graph: not an iteration's own."""
 _FRAGMENTATION = 1.05
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,9 @@ from test_compiled import PLAIN
 from test_step import AS_IT_IS, batches, begin, tiny
 from torch import Tensor
 
+import fastuda.cuda_graph as cuda_graph_module
 import fastuda.iteration as iteration_module
+from fastuda import compiled
 from fastuda.cuda_graph import CapturedIteration, CaptureError
 from fastuda.data.batch import DomainBatch
 from fastuda.errors import FastudaError
@@ -21,6 +24,14 @@ from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.recipe_file import preset_names
+
+
+@pytest.fixture(autouse=True)
+def _nothing_compiled_before() -> Iterator[None]:
+    """Every network of a process counts against the compiler's limit of variants."""
+    yield
+    compiled.forget()
+
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -64,6 +75,40 @@ def test_a_rehearsal_that_fails_leaves_no_trace_either() -> None:
     with pytest.raises(RuntimeError, match="broken"):
         broken()
     assert differ(tensors(state), before) == []
+
+
+def test_a_rehearsal_broken_off_in_the_optimisers_step_leaves_a_scaler_that_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = tiny("gta2cs", 'method.teacher_batch_norm="running"')
+    state = TrainingState.begin(begin(recipe).student, recipe.train.optimizer, 10, 0.9, scaled=True)
+    twin = TrainingState.begin(begin(recipe).student, recipe.train.optimizer, 10, 0.9, scaled=True)
+    source, target = batches(recipe)
+
+    def broken_off() -> None:
+        with state.rehearsal(), monkeypatch.context() as patch:
+            patch.setattr(torch.optim.SGD, "_init_group", lambda *_: 1 / 0)
+            state.student.eval()
+            adaptation_step(state, source, target, recipe, AS_IT_IS)
+
+    with pytest.raises(ZeroDivisionError):
+        broken_off()
+    assert state.student.training
+    for one in (state, twin):
+        adaptation_step(one, source, target, recipe, AS_IT_IS)
+    assert differ(tensors(state), tensors(twin)) == []
+
+
+def test_the_reason_given_is_where_a_failure_began(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        try:
+            raise RuntimeError("operation not permitted")
+        finally:
+            raise ValueError("capture invalidated")
+
+    with pytest.raises(ValueError) as caught:
+        fail()
+    assert str(cuda_graph_module._root(caught.value)) == "operation not permitted"
 
 
 def test_every_tensor_that_an_iteration_changes_is_among_the_states() -> None:
@@ -141,7 +186,9 @@ class _CountingGraph:
 
 
 @pytest.mark.parametrize("holds_something", [True, False])
-def test_an_empty_graph_is_found_out_at_its_first_replay(holds_something: bool) -> None:
+def test_an_empty_graph_is_found_out_at_its_first_replay(
+    holds_something: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     recipe = tiny("gta2cs")
     state = begin(recipe)
     source, target = batches(recipe)
@@ -154,6 +201,11 @@ def test_an_empty_graph_is_found_out_at_its_first_replay(holds_something: bool) 
     if not holds_something:
         with pytest.raises(CaptureError, match="did not train an iteration"):
             captured(source, target)
+        iteration = Iteration(state, recipe, AS_IT_IS, PLAIN)
+        iteration._prepared, iteration._graph = True, captured
+        iteration(source, target)
+        assert (iteration.way, int(state.iteration)) == ("eager", 1)
+        assert "no CUDA graph, so iterations are launched (eager): CaptureError: a replay" in caplog.text
         return
     captured(source, target)
     captured(source, target)
@@ -162,7 +214,7 @@ def test_an_empty_graph_is_found_out_at_its_first_replay(holds_something: bool) 
         adaptation_step(plain, source, target, recipe, AS_IT_IS)
     assert differ(tensors(state), tensors(plain)) == [], "the batches were copied to where the graph reads them"
     small = source._replace(weak=source.weak[:, :8])
-    with pytest.raises(CaptureError, match="a batch of"):
+    with pytest.raises(ValueError, match="a batch of"):
         captured(small, target)
 
 
@@ -210,11 +262,11 @@ def test_on_a_gpu_an_iteration_is_one_graph(name: str) -> None:
     iteration = Iteration(state, recipe, passes, fast)
     for _ in range(3):
         losses = iteration(source, target)
-    assert iteration.way == "graph"
+    assert iteration.way == "compiled graph"
     assert int(state.iteration) == 3
     assert all(torch.isfinite(loss) for loss in losses.values())
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         iteration(source, target)
     finally:
         torch.cuda.set_sync_debug_mode("default")

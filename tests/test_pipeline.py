@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterable
 from itertools import islice
 
@@ -341,3 +343,15 @@ def test_labels_may_have_sizes_of_their_own(pack: Callable[..., Packed], recipe:
     assert batch.images.shape == (2, 16, 32, 3)
     assert [tuple(label.shape) for label in batch.labels] == [(40, 64), (30, 50)]
     assert [int(label.unique()) for label in batch.labels] == [3, 4]
+
+
+def test_a_dropped_loader_is_gone_at_once(places: Packed, recipe: Callable[..., Recipe]) -> None:
+    loader = TrainingLoader(places, "source", recipe(), CPU)
+    next(loader)
+    gone = weakref.ref(loader._pipeline)
+    gc.disable()
+    try:
+        del loader
+        assert gone() is None, "its pipeline would hold memory and threads until some later collection"
+    finally:
+        gc.enable()

@@ -78,8 +78,8 @@ def test_reading_back_does_not_wait_for_the_gpu() -> None:
     readback.add(iteration(source, target))
     readback.close(2)
     list(readback.all())
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         for i in range(4):
             readback.add(iteration(source, target))
             readback.close(i + 3)

@@ -386,7 +386,6 @@ def test_host_traffic_is_noticed() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("name", preset_names())
 def test_an_iteration_does_not_wait_for_the_gpu(name: str) -> None:
     recipe = tiny(name)
@@ -399,8 +398,8 @@ def test_an_iteration_does_not_wait_for_the_gpu(name: str) -> None:
     )
     passes = Passes.of(recipe, device)
     adaptation_step(state, source, target, recipe, passes)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         adaptation_step(state, source, target, recipe, passes)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -39,6 +39,8 @@ def _current(root: Path, page: str) -> str:
             raise FastudaError(f"{page}: no figures are called {name}; there are {', '.join(_MAKERS)}")
         file, make = _MAKERS[name]
         path = root / "bench" / "results" / file
+        if name in _AWAITED and not path.exists():
+            return match[1] + f"Not measured yet. {_AWAITED[name]}\n" + match[3]
         try:
             content = json.loads(path.read_text())
         except (OSError, ValueError) as error:
@@ -133,12 +135,69 @@ def _kernels(rows: list[dict[str, Any]]) -> str:
                 "–" if memory is None else f"{memory / 1e6:.0f}",
             )
         )
-    first = rows[0]
-    cores = "one core" if first["cores"] == 1 else f"{first['cores']} cores"
-    where = first["gpu"] or f"{cores} of an {first['cpu']}"
-    note = f"Median of {first['both']['repeats']} on {where}, torch {first['versions']['torch']}, {first['date']}.\n"
+    note = f"Median of {rows[0]['both']['repeats']} " + _where(rows[0])
     head = ("operation", "by", "forward ms", "with backward ms", "spread", "peak MB")
     return _table(head, lines) + "\n" + note
+
+
+def _step(rows: list[dict[str, Any]]) -> str:
+    """The ladder: milliseconds, gains, share of the device's rate, memory."""
+    best = min(float(row["ms"]["median"]) for row in rows)
+    lines = []
+    for row, below in zip(rows, [rows[0], *rows[:-1]], strict=True):
+        ms, memory = float(row["ms"]["median"]), row["peak_bytes"]
+        cell = _milliseconds(ms)
+        lines.append(
+            (
+                f"`{row['rung']}`: {row['adds']}",
+                f"**{cell}**" if ms == best else cell,
+                _milliseconds(row["ms"]["spread"]),
+                f"{below['ms']['median'] / ms:.2f}",
+                f"{rows[0]['ms']['median'] / ms:.2f}",
+                f"{100 * row['mfu']:.0f} %",
+                "–" if memory is None else f"{memory / 1e6:,.0f}",
+            )
+        )
+    first = rows[0]
+    head = ("rung", "ms an iteration", "spread", "× the rung below", "× `eager-fp32`", "MFU", "peak MB")
+    work = f"{first['work']['flops'] / 1e12:.3g} TFLOP an iteration"
+    note = f"`{first['recipe']}`, batch {first['batch_size']}, {work}; median of {first['ms']['repeats']} windows, "
+    return _table(head, lines) + "\n" + note + _where(first)
+
+
+def _loader(rows: list[dict[str, Any]]) -> str:
+    """What the data path gives, a number of threads a row."""
+    lines = [
+        (
+            str(row["threads"]),
+            f"{row['images_per_second']['median']:.0f}",
+            f"{row['iterations_per_second']['median']:.1f}",
+            f"{row['cpu_ms_an_iteration']['median']:.1f}",
+            f"{row['cores_used']:.1f}",
+            "–" if row["times_the_need"] is None else f"{row['times_the_need']:.1f}",
+        )
+        for row in rows
+    ]
+    first = rows[0]
+    head = ("DALI threads", "images a second", "iterations a second", "CPU ms each", "cores used", "× the step's need")
+    note = f"`{first['recipe']}`, {first['data']} packed as {first['pack']}, batch {first['batch_size']}; median of "
+    return _table(head, lines) + "\n" + note + f"{first['images_per_second']['repeats']}, " + _where(first)
+
+
+def _train(rows: list[dict[str, Any]]) -> str:
+    """The real loop: pace, waiting, the paper's number of iterations at this pace."""
+    lines = [
+        (
+            f"`{row['recipe']}`, {row['data']}, {row['way']}",
+            _milliseconds(row["ms"]["median"]),
+            _milliseconds(row["ms"]["spread"]),
+            f"{row['percent_waiting']['median']:.1f} %",
+            f"{row['hours']:.1f} h",
+        )
+        for row in rows
+    ]
+    head = ("training loop", "ms an iteration", "spread", "waiting for data", "250k iterations")
+    return _table(head, lines) + f"\nMedian of {rows[0]['ms']['repeats']} windows, " + _where(rows[0])
 
 
 _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
@@ -150,7 +209,27 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "streets2camvid": ("streets2camvid.json", _runs),
     "formats": ("formats.json", _formats),
     "kernels-cpu": ("kernels-cpu.json", _kernels),
+    "kernels": ("kernels.json", _kernels),
+    "loader": ("loader.json", _loader),
+    "loader-cpu": ("loader-cpu.json", _loader),
+    "step": ("step.json", _step),
+    "step-cpu": ("step-cpu.json", _step),
+    "train": ("train.json", _train),
+    "train-cpu": ("train-cpu.json", _train),
 }
+_AWAITED = {
+    question: f"On a GPU: `fastuda bench {question} --json bench/results/{question}.json`, `fastuda bench figures`."
+    for question in ("kernels", "loader", "step", "train")
+}
+"""Figures of a GPU, whose files may not be there yet, and what their place says until then."""
+
+
+def _where(row: dict[str, Any]) -> str:
+    """The end of a note: device, power limit, versions, commit, date."""
+    cores = "one core" if row["cores"] == 1 else f"{row['cores']} cores"
+    device = row["gpu"] or f"{cores} of an {row['cpu']}"
+    power = f" ({row['power_limit_w']:.0f} W)" if row["power_limit_w"] is not None else ""
+    return f"on {device}{power}, torch {row['versions']['torch']}, {row['date']}.\n"
 
 
 def _machine(row: dict[str, Any]) -> str:

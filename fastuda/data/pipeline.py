@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,8 @@ class TrainingLoader:
         num_ranks: int = 1,
     ) -> None:
         self._packed = packed
-        self._domain: DomainName = domain
         self._recipe = recipe
         self._device = device
-        self._num_classes = len(recipe.classes.build())
-        self._start = start_iteration
         self._iteration = start_iteration
         self.schedule = Schedule(len(packed.names), recipe.train.batch_size, recipe.seed, domain, rank, num_ranks)
         self._fields = _input_names(recipe.views, labelled=domain == "source")
@@ -61,7 +59,9 @@ class TrainingLoader:
             device_id=_device_id(device),
             exec_dynamic=True,
             prefetch_queue_depth=2,
-            feed=self._feed,
+            feed=_TrainingFeed(
+                packed, domain, recipe, self.schedule, self._fields, start_iteration, len(recipe.classes.build())
+            ),
             fields=self._fields,
             packed_format=packed.format,
             packed_size=packed.size,
@@ -94,25 +94,38 @@ class TrainingLoader:
         schedule = Schedule(len(packed), recipe.train.batch_size, recipe.seed, domain)
         return [packed.names[i] for i in schedule.samples(iteration)]
 
-    def _feed(self, index: int) -> tuple[list[NDArray[Any]], ...]:
-        iteration = self._start + index
+
+@dataclass(frozen=True)
+class _TrainingFeed:
+    """Files and random draws of each batch, for DALI; apart from the loader, which dies when it is dropped."""
+
+    packed: Packed
+    domain: DomainName
+    recipe: Recipe
+    schedule: Schedule
+    fields: list[str]
+    start: int
+    num_classes: int
+
+    def __call__(self, index: int) -> tuple[list[NDArray[Any]], ...]:
+        iteration = self.start + index
         samples = self.schedule.samples(iteration)
-        columns: dict[str, list[NDArray[Any]]] = {"image": [self._packed.image_bytes(i) for i in samples]}
-        if "label" in self._fields:
-            columns["label"] = [self._packed.label_bytes(i) for i in samples]
+        columns: dict[str, list[NDArray[Any]]] = {"image": [self.packed.image_bytes(i) for i in samples]}
+        if "label" in self.fields:
+            columns["label"] = [self.packed.label_bytes(i) for i in samples]
         for position in self.schedule.positions(iteration):
             draw = draw_augmentation(
-                self._recipe.seed,
-                self._domain,
+                self.recipe.seed,
+                self.domain,
                 position,
-                self._packed.size,
-                self._num_classes,
-                self._recipe.views,
-                self._recipe.jitter,
+                self.packed.size,
+                self.num_classes,
+                self.recipe.views,
+                self.recipe.jitter,
             )
             for name, value in _graph_inputs(draw).items():
                 columns.setdefault(name, []).append(value)
-        return tuple(columns[name] for name in self._fields)
+        return tuple(columns[name] for name in self.fields)
 
 
 class EvaluationLoader:
@@ -167,8 +180,7 @@ class EvaluationLoader:
         """Each batch's labels on the device; the pool decodes those of the next batches meanwhile."""
 
         def read(index: int) -> Tensor:
-            label = torch.from_numpy(self._packed.label_array(index).copy())
-            return label if self._device.type == "cpu" else label.pin_memory()
+            return torch.from_numpy(self._packed.label_array(index).copy())
 
         under_way: deque[list[Future[Tensor]]] = deque()
         for batch in self._batches:
@@ -179,7 +191,10 @@ class EvaluationLoader:
             yield self._sent(under_way.popleft())
 
     def _sent(self, labels: list[Future[Tensor]]) -> list[Tensor]:
-        return [label.result().to(self._device, non_blocking=True) for label in labels]
+        decoded = [label.result() for label in labels]
+        if self._device.type == "cpu":
+            return decoded
+        return [label.pin_memory().to(self._device, non_blocking=True) for label in decoded]
 
     def _feed(self, index: int) -> tuple[list[NDArray[np.uint8]]]:
         # DALI prefetches past the end; those batches repeat the last one and are never read.

@@ -120,7 +120,7 @@ class TrainingState:
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
         """While entered, iterations run as ever; afterwards state and random generators are as they were before."""
-        device, tensors = self.iteration.device, self.tensors()
+        device, tensors, training = self.iteration.device, self.tensors(), self.student.training
         kept, scaler = [tensor.clone() for tensor in tensors], self.scaler.state_dict()
         with torch.random.fork_rng([device.index] if device.type == "cuda" else []):
             try:
@@ -129,8 +129,18 @@ class TrainingState:
                 with torch.no_grad():
                     for tensor, before in zip(tensors, kept, strict=True):
                         tensor.copy_(before)
-                self.optimizer.zero_grad()
                 self.scaler.load_state_dict(scaler)
+                self.reset_step()
+                self.student.train(training)
+
+    def reset_step(self) -> None:
+        """Forget gradients, and what an interrupted optimiser step left in the scaler and the optimiser."""
+        self.optimizer.zero_grad()
+        if self.scaler.is_enabled():
+            self.scaler._per_optimizer_states.clear()
+        for name in ("grad_scale", "found_inf"):
+            if hasattr(self.optimizer, name):
+                delattr(self.optimizer, name)
 
     @property
     def averaged(self) -> DeepLabV2:
