@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from fastuda_bench.timing import measure
 
 _COPY_BYTES = {"cuda": 2**29, "cpu": 2**27}
 _PRODUCT_SIDE = {"cuda": 8192, "cpu": 2048}
+_CONVOLUTION = {"cuda": (32, 512, 64), "cpu": (2, 256, 64)}
+"""Images, channels and side of a 3×3 convolution."""
 _EXPONENTIALS = {"cuda": 2**28, "cpu": 2**22}
 _EXPONENTIALS_A_CLOCK = 16
 """Of a multiprocessor's special-function units, NVIDIA's GPUs since Volta."""
@@ -41,6 +44,8 @@ class Limits:
 def measured_limits(device: torch.device) -> Limits:
     """Copy bandwidth (read and write counted), products in bf16 on a GPU and fp32 on a CPU, exponentials in fp32.
 
+    The rate of products is the better of a matrix product's and a convolution's: some processors' libraries
+    are far better at the one than at the other.
     On a GPU the exponentials are counted from multiprocessors and clock where torch tells the clock: a
     kernel that does nothing else would measure its memory.
     """
@@ -48,7 +53,12 @@ def measured_limits(device: torch.device) -> Limits:
     source = torch.empty(_COPY_BYTES[kind], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     side = _PRODUCT_SIDE[kind]
-    left = torch.ones(side, side, device=device, dtype=torch.bfloat16 if kind == "cuda" else torch.float32)
+    dtype = torch.bfloat16 if kind == "cuda" else torch.float32
+    left = torch.ones(side, side, device=device, dtype=dtype)
+    count, channels, length = _CONVOLUTION[kind]
+    nhwc = torch.channels_last
+    images = torch.ones(count, channels, length, length, device=device, dtype=dtype).to(memory_format=nhwc)
+    filters = torch.ones(channels, channels, 3, 3, device=device, dtype=dtype).to(memory_format=nhwc)
     values = torch.zeros(_EXPONENTIALS[kind], device=device)
     powers = torch.empty_like(values)
 
@@ -64,6 +74,9 @@ def measured_limits(device: torch.device) -> Limits:
             exponentials = properties.multi_processor_count * _EXPONENTIALS_A_CLOCK * kilohertz * 1e3
     return Limits(
         bytes=rate(2 * source.numel(), lambda: target.copy_(source)),
-        flops=rate(2 * side**3, lambda: left @ left),
+        flops=max(
+            rate(2 * side**3, lambda: left @ left),
+            rate(18 * count * (channels * length) ** 2, lambda: F.conv2d(images, filters, padding=1)),
+        ),
         exponentials=exponentials,
     )

@@ -42,8 +42,14 @@ def operations_table(found: Any, device: torch.device) -> Table:
         table.add_column(column, justify="left" if column == "operation" else "right")
     for event in events[:_ROWS]:
         share, calls = own(event) / whole, event.count / _ITERATIONS
-        table.add_row(event.key[:90], f"{own(event) / 1000 / _ITERATIONS:.2f}", f"{100 * share:.1f} %", f"{calls:g}")
+        table.add_row(_name(event.key), f"{own(event) / 1000 / _ITERATIONS:.2f}", f"{100 * share:.1f} %", f"{calls:g}")
     return table
+
+
+def _name(key: str) -> str:
+    """On one line; of compiled code as much of its hash as tells it from another."""
+    words = key.replace("#", " ").split()
+    return " ".join(word if len(word) <= 32 else f"{word[:12]}…" for word in words)[:60]
 
 
 def launches(call: Callable[[], object], device: torch.device) -> int | None:
