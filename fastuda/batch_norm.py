@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
+from fastuda.data.evaluation_loader import EvaluationLoader
 from fastuda.data.pack import Packed
-from fastuda.data.pipeline import EvaluationLoader
 from fastuda.method.network import Passes
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.recipe import Recipe

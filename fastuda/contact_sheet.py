@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastuda.classes import IGNORE_INDEX, ClassSet
 from fastuda.data.batch import DomainBatch
-from fastuda.data.pipeline import TrainingLoader
+from fastuda.data.training_loader import TrainingLoader
 from fastuda.datasets import Datasets
 from fastuda.errors import UsageError
 from fastuda.method.mixing import mix_crops, mixed_views

@@ -33,7 +33,8 @@ class Finding:
 
 def examine(data_sets: Sequence[Domain]) -> list[Finding]:
     """Findings about this machine and the data sets named; nothing is changed, nothing is sent anywhere."""
-    findings = [_python(), _torch(), _gpu(), _package("triton", "kernels fall back to plain PyTorch"), _dali(), _disk()]
+    findings = [_python(), _torch(), _gpu(), _package("triton", "kernels fall back to plain PyTorch"), _compiler()]
+    findings += [_dali(), _disk()]
     findings += [_data_set(domain, split) for domain in data_sets for split in ("train", "val")]
     return findings
 
@@ -64,6 +65,16 @@ def _gpu() -> Finding:
         advice = f"the driver may be too old for CUDA {torch.version.cuda}: update it"
         return Finding("GPU", "note", f"torch cannot use one; {version}", advice)
     return Finding("GPU", "note", "no NVIDIA driver", "training runs on the CPU: fit for the demo, not for Cityscapes")
+
+
+def _compiler() -> Finding:
+    """What Triton and torch.compile build their launchers with."""
+    named = (os.environ.get("CC"), "gcc", "clang", "cc")
+    found = next((path for name in named if name and (path := shutil.which(name))), None)
+    if found is None:
+        advice = "Triton's kernels and torch.compile need one, and the slow paths run without: install gcc"
+        return Finding("C compiler", "note", "none", advice)
+    return Finding("C compiler", "ok", found)
 
 
 def _dali() -> Finding:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastuda.data.pipeline import EvaluationLoader
+from fastuda.data.evaluation_loader import EvaluationLoader
 from fastuda.errors import FastudaError
 from fastuda.method.network import Passes
 from fastuda.metrics import Scores, scores

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fastuda.data.pipeline import TrainingLoader
+from fastuda.data.training_loader import TrainingLoader
 from fastuda.datasets import Datasets
 from fastuda.fast_path import FastPath
 from fastuda.iteration import Iteration, Way

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fastuda.classes import ClassSet
 from fastuda.data.cache import write_failure
+from fastuda.data.evaluation_loader import EvaluationLoader
 from fastuda.data.pack import Packed
-from fastuda.data.pipeline import EvaluationLoader
 from fastuda.method.network import Passes
 from fastuda.model.build import read_model
 from fastuda.recipe import Recipe

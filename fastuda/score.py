@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastuda.data.audit import domain_of
 from fastuda.data.cache import write_atomic
-from fastuda.data.pipeline import EvaluationLoader
+from fastuda.data.evaluation_loader import EvaluationLoader
 from fastuda.datasets import Progress, prepare_evaluation, with_demo_data
 from fastuda.errors import UsageError
 from fastuda.evaluate import evaluate

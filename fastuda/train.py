@@ -12,8 +12,9 @@ import torch
 from fastuda.batch_norm import gather_statistics
 from fastuda.checkpoint import SavedState, read_state, restore_state, save_model, save_state
 from fastuda.data.cache import cache_folder
+from fastuda.data.evaluation_loader import EvaluationLoader
 from fastuda.data.layouts import data_root
-from fastuda.data.pipeline import EvaluationLoader, TrainingLoader
+from fastuda.data.training_loader import TrainingLoader
 from fastuda.datasets import Datasets, prepare_all, with_demo_data
 from fastuda.display import Display, StageProgress
 from fastuda.errors import FastudaError, UsageError
@@ -90,10 +91,10 @@ def train(
     torch_device = choose_device(device)
     configure(recipe.runtime, torch_device)
     RunFolder.check(path, resume=resume)  # before the work that would be for nothing
-    require_memory(recipe, torch_device)
     recipe = with_demo_data(recipe, display.task)
     for domain in (recipe.source, recipe.target):
         data_root(domain)
+    require_memory(recipe, torch_device)
     saved = None
     if resume:
         folder, recipe = RunFolder.reopen(path, recipe)

@@ -31,7 +31,7 @@ def by_subject(*domains: Domain) -> dict[str, Finding]:
 
 def test_a_machine_that_runs_the_tests_has_what_a_run_needs() -> None:
     found = by_subject()
-    assert list(found) == ["Python", "torch", "GPU", "triton", "nvidia-dali-cuda130", "cache"]
+    assert list(found) == ["Python", "torch", "GPU", "triton", "C compiler", "nvidia-dali-cuda130", "cache"]
     for subject in ("Python", "torch", "triton", "nvidia-dali-cuda130"):
         assert found[subject].status == "ok"
     assert torch.__version__ in found["torch"].found
@@ -48,6 +48,18 @@ def test_a_gpu_is_named_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 << 30, 8 << 30))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "RTX")
     assert by_subject()["GPU"] == Finding("GPU", "ok", "RTX, 3.0 of 8.0 GiB free")
+
+
+def test_a_missing_compiler_is_noted_and_the_one_named_by_cc_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert (by_subject()["C compiler"].status, by_subject()["C compiler"].found) == ("note", "none")
+    own = tmp_path / "own-cc"
+    own.touch(0o755)
+    monkeypatch.setenv("CC", "own-cc")
+    assert by_subject()["C compiler"] == Finding("C compiler", "ok", str(own))
 
 
 def test_a_cpu_build_of_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

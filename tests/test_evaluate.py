@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fastuda.data.evaluation_loader import EvaluationLoader
 from fastuda.data.pack import Packed
-from fastuda.data.pipeline import EvaluationLoader
 from fastuda.evaluate import evaluate
 from fastuda.method.network import Passes
 from fastuda.metrics import Scores

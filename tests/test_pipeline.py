@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from fastuda.data.batch import DomainBatch
+from fastuda.data.evaluation_loader import EvaluationLoader
 from fastuda.data.pack import Packed
-from fastuda.data.pipeline import EvaluationLoader, TrainingLoader
 from fastuda.data.sampling import NO_BLUR, draw_augmentation
+from fastuda.data.training_loader import TrainingLoader
 from fastuda.recipe import Recipe
 
 CPU = torch.device("cpu")

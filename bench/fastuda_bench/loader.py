@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fastuda.data.pipeline import TrainingLoader
+from fastuda.data.training_loader import TrainingLoader
 from fastuda.datasets import Datasets
 from fastuda.recipe import Recipe
 from fastuda_bench.results import Row, gpu, stamp, summary

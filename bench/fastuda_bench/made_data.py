@@ -8,8 +8,8 @@ import torch
 
 from fastuda.data.batch import DomainBatch
 from fastuda.data.made import made_batches
-from fastuda.data.pipeline import TrainingLoader
 from fastuda.data.prepare import prepare
+from fastuda.data.training_loader import TrainingLoader
 from fastuda.datasets import Datasets, Progress, prepare_all, with_demo_data
 from fastuda.recipe import Data, Domain, Recipe
 from fastuda_bench.prepare import write_pairs

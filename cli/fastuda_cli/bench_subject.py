@@ -1,0 +1,82 @@
+"""What the measurements of training measure: a recipe on a device, and the options that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastuda_cli import options
+from fastuda_cli.console import console
+
+if TYPE_CHECKING:
+    import torch
+
+    from fastuda.recipe import Recipe
+
+BenchRecipe = Annotated[
+    str | None, typer.Argument(help="A recipe's name or a TOML file; gta2cs on a GPU, the demo on a CPU.")
+]
+Iterations = Annotated[int | None, typer.Option(help="Iterations a repeat; more on a GPU by default.", min=1)]
+Out = Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")]
+Repeats = Annotated[int, typer.Option(help="Repeats; median and spread are reported.", min=1)]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the measurements of training have in common."""
+
+    recipe: Recipe
+    name: str
+    device: torch.device
+    threads: tuple[int, ...]
+    """Of the loaders."""
+    folder: Path
+    """For made data; goes when the measurement is over."""
+    task: Callable[[str], Callable[[int, int], None]]
+
+
+@contextmanager
+def subject(
+    recipe: str | None,
+    source: Path | None,
+    target: Path | None,
+    device: str | None,
+    set_: list[str] | None,
+    num_threads: str | None = None,
+) -> Iterator[Subject]:
+    """The recipe with random weights and a folder that goes when the measurement is over.
+
+    Raises UsageError and FastudaError for what cannot be measured here.
+    """
+    from fastuda.display import Display
+    from fastuda.memory import require_memory
+    from fastuda.recipe_file import load_recipe
+    from fastuda.runtime import choose_device
+
+    threads, chosen = _numbers(num_threads), choose_device(device)
+    name = recipe or ("gta2cs" if chosen.type == "cuda" else "demo")
+    # Weights make no difference to the time, and nothing is to be downloaded for a measurement.
+    settings = ["model.weights=random", *options.settings(set_, source, target)]
+    resolved = load_recipe(name, settings)
+    require_memory(resolved, chosen)
+    with TemporaryDirectory(prefix="fastuda-bench-") as folder:
+        threads = threads or (resolved.runtime.loader_threads,)
+        yield Subject(resolved, Path(name).stem, chosen, threads, Path(folder), Display(console).task)
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    from fastuda.errors import UsageError
+
+    try:
+        numbers = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise UsageError(f"--threads {text}: whole numbers with commas between them, 1,2,4 say") from None
+    if any(number < 1 for number in numbers):
+        raise UsageError(f"--threads {text}: at least 1")
+    return numbers
