@@ -7,8 +7,8 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from fastuda.engine.readback import Reading
 from fastuda.metrics import Scores
-from fastuda.readback import Reading
 from fastuda.run_folder import RunFolder
 
 

@@ -17,17 +17,17 @@ from fastuda.data.layouts import data_root
 from fastuda.data.training_loader import TrainingLoader
 from fastuda.datasets import Datasets, prepare_all, with_demo_data
 from fastuda.display import Display, StageProgress
+from fastuda.engine.loop import Loop
+from fastuda.engine.memory import require_memory
+from fastuda.engine.readback import Readback, Reading
 from fastuda.errors import FastudaError, UsageError
 from fastuda.evaluate import evaluate
 from fastuda.fast_path import FastPath
-from fastuda.loop import Loop
-from fastuda.memory import require_memory
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.model.build import build_model, build_network
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.pictures import comparison_grid
-from fastuda.readback import Readback, Reading
 from fastuda.recipe import Optimizer, Recipe
 from fastuda.run_folder import RunFolder
 from fastuda.run_log import RunLog

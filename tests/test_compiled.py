@@ -17,8 +17,8 @@ import fastuda.compiled as compiled_module
 import fastuda.model.resnet as resnet_module
 from fastuda.compiled import compiled
 from fastuda.data.batch import DomainBatch
+from fastuda.engine.iteration import Iteration
 from fastuda.fast_path import FastPath
-from fastuda.iteration import Iteration
 from fastuda.method.losses import Losses
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState

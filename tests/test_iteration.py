@@ -12,14 +12,14 @@ from test_compiled import PLAIN
 from test_step import AS_IT_IS, batches, begin, tiny
 from torch import Tensor
 
-import fastuda.cuda_graph as cuda_graph_module
-import fastuda.iteration as iteration_module
+import fastuda.engine.cuda_graph as cuda_graph_module
+import fastuda.engine.iteration as iteration_module
 from fastuda import compiled
-from fastuda.cuda_graph import CapturedIteration, CaptureError
 from fastuda.data.batch import DomainBatch
+from fastuda.engine.cuda_graph import CapturedIteration, CaptureError
+from fastuda.engine.iteration import Iteration
 from fastuda.errors import FastudaError
 from fastuda.fast_path import FastPath
-from fastuda.iteration import Iteration
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step

@@ -6,11 +6,11 @@ import pytest
 import torch
 from test_step import tiny
 
-import fastuda.memory as memory_module
+import fastuda.engine.memory as memory_module
 from fastuda.data.made import made_batches
+from fastuda.engine.memory import estimate_bytes, require_memory
 from fastuda.errors import FastudaError
 from fastuda.fast_path import FastPath
-from fastuda.memory import estimate_bytes, require_memory
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step
@@ -79,7 +79,7 @@ def test_gta2cs_is_estimated_below_16_gib_on_a_gpu(monkeypatch: pytest.MonkeyPat
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_gta2cs_takes_less_than_16_gib() -> None:
-    from fastuda.iteration import Iteration
+    from fastuda.engine.iteration import Iteration
     from fastuda.recipe_file import load_recipe
 
     recipe, device = load_recipe("gta2cs", ["model.weights=random"]), torch.device("cuda", torch.cuda.current_device())

@@ -8,11 +8,11 @@ import pytest
 import torch
 from test_step import batches, begin, tiny
 
+from fastuda.engine.iteration import Iteration
+from fastuda.engine.readback import Readback
 from fastuda.fast_path import FastPath
-from fastuda.iteration import Iteration
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
-from fastuda.readback import Readback
 
 
 def test_a_reading_holds_the_windows_means_rate_and_learning_rate() -> None:

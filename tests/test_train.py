@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
-import fastuda.iteration as iteration_module
+import fastuda.engine.iteration as iteration_module
 import fastuda.model.weights as weights_module
 from fastuda.display import Display
 from fastuda.errors import FastudaError, UsageError

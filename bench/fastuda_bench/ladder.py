@@ -11,8 +11,8 @@ import torch
 
 from fastuda import compiled
 from fastuda.data.batch import DomainBatch
+from fastuda.engine.iteration import Iteration, Way
 from fastuda.fast_path import FastPath
-from fastuda.iteration import Iteration, Way
 from fastuda.method.losses import Losses
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState

@@ -6,7 +6,6 @@ import time
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from fastuda.data.training_loader import TrainingLoader
@@ -66,26 +65,6 @@ def loader_rows(
                 **stamp(["torch", "nvidia-dali-cuda130", "numpy"]),
             }
         )
-    return rows
-
-
-def main(
-    recipe: Recipe,
-    name: str,
-    data: Datasets,
-    what: str,
-    device: torch.device,
-    *,
-    threads: tuple[int, ...],
-    repeats: int,
-    iterations: int,
-    step_ms: float | None = None,
-) -> list[Row]:
-    """Measure, print a table, and return the rows."""
-    rows = loader_rows(
-        recipe, name, data, what, device, threads=threads, repeats=repeats, iterations=iterations, step_ms=step_ms
-    )
-    Console().print(table_of(rows))
     return rows
 
 

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from fastuda.data.batch import DomainBatch
 from fastuda.fast_path import FastPath
 from fastuda.recipe import Recipe
 from fastuda_bench.ladder import Climbed, Rung, climbed, recipe_at, rungs_on
-from fastuda_bench.ladder_chart import ladder_chart
 from fastuda_bench.limits import Limits, Work, measured_limits
 from fastuda_bench.memory import peak_extra_bytes
 from fastuda_bench.profile import launches, write_profile
@@ -64,33 +62,6 @@ def step_rows(
         expected = expected or losses
         _agree(rung, losses, expected, FastPath.of(recipe_at(recipe, rung).runtime, device).amp)
         rows.append(row | {"losses": losses} | gpu(device) | shared)
-    return rows
-
-
-def main(
-    recipe: Recipe,
-    name: str,
-    batches: tuple[DomainBatch, DomainBatch],
-    device: torch.device,
-    *,
-    repeats: int,
-    iterations: int,
-    chart: Path | None = None,
-    profile: Path | None = None,
-) -> list[Row]:
-    """Measure, print a table, draw the chart if a path is given, and return the rows."""
-    console = Console()
-
-    def report(line: str) -> None:
-        console.print(line, style="dim", markup=False, highlight=False)
-
-    rows = step_rows(
-        recipe, name, batches, device, repeats=repeats, iterations=iterations, profile=profile, report=report
-    )
-    console.print(table_of(rows))
-    console.print(verdict_of(rows), markup=False, highlight=False, soft_wrap=True)
-    if chart is not None:
-        ladder_chart(chart, rows)
     return rows
 
 

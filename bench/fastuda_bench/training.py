@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from fastuda.datasets import Datasets
 from fastuda.display import PAPER_HOURS, PAPER_ITERATIONS
+from fastuda.engine.loop import Loop
+from fastuda.engine.readback import Readback
 from fastuda.fast_path import FastPath
-from fastuda.loop import Loop
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.model.build import build_network
-from fastuda.readback import Readback
 from fastuda.recipe import Recipe
 from fastuda.runtime import configure
 from fastuda_bench.results import Row, gpu, stamp, summary
@@ -79,23 +78,6 @@ def training_row(
         **gpu(device),
         **stamp(["torch", "triton", "nvidia-dali-cuda130", "numpy"]),
     }
-
-
-def main(
-    recipe: Recipe,
-    name: str,
-    data: Datasets,
-    what: str,
-    device: torch.device,
-    *,
-    repeats: int,
-    iterations: int,
-    price: float | None = None,
-) -> list[Row]:
-    """Measure, print a table, and return the row."""
-    rows = [training_row(recipe, name, data, what, device, repeats=repeats, iterations=iterations, price=price)]
-    Console().print(table_of(rows))
-    return rows
 
 
 def table_of(rows: list[Row]) -> Table:

@@ -9,7 +9,7 @@ import typer
 
 from fastuda_cli import options
 from fastuda_cli.bench_subject import BenchRecipe, Iterations, Out, Repeats, subject
-from fastuda_cli.console import reported
+from fastuda_cli.console import console, reported
 
 
 def loader(
@@ -29,13 +29,13 @@ def loader(
     """Images a second of the data path alone, and how many iterations it can feed."""
     with reported(), subject(recipe, source, target, device, set_, num_threads=threads) as bench:
         from fastuda_bench.compare import fastest_ms
-        from fastuda_bench.loader import main
+        from fastuda_bench.loader import loader_rows, table_of
         from fastuda_bench.made_data import bench_data
         from fastuda_bench.results import write_rows
 
         step_ms = None if step_file is None else fastest_ms(step_file, bench.name)
         data, what = bench_data(bench.recipe, bench.folder, bench.task)
-        rows = main(
+        rows = loader_rows(
             bench.recipe,
             bench.name,
             data,
@@ -46,5 +46,6 @@ def loader(
             iterations=iterations or 50,
             step_ms=step_ms,
         )
+        console.print(table_of(rows))
         if json_file is not None:
             write_rows(json_file, rows)

@@ -9,7 +9,7 @@ import typer
 
 from fastuda_cli import options
 from fastuda_cli.bench_subject import BenchRecipe, Iterations, Out, Repeats, subject
-from fastuda_cli.console import reported
+from fastuda_cli.console import console, reported, say
 
 
 def step(
@@ -31,20 +31,25 @@ def step(
 ) -> None:
     """Milliseconds of one iteration, from the step as one would type it to fastuda's, each gain by itself."""
     with reported(), subject(recipe, source, target, device, set_) as bench:
+        from fastuda_bench.ladder_chart import ladder_chart
         from fastuda_bench.made_data import bench_batches
         from fastuda_bench.results import write_rows
-        from fastuda_bench.step import main
+        from fastuda_bench.step import step_rows, table_of, verdict_of
 
         batches = bench_batches(bench.recipe, bench.device, bench.folder, bench.task, prepared=prepared)
-        rows = main(
+        rows = step_rows(
             bench.recipe,
             bench.name,
             batches,
             bench.device,
             repeats=repeats,
             iterations=iterations or (100 if bench.device.type == "cuda" else 3),
-            chart=chart,
             profile=profile,
+            report=say,
         )
+        console.print(table_of(rows))
+        say(verdict_of(rows))
+        if chart is not None:
+            ladder_chart(chart, rows)
         if json_file is not None:
             write_rows(json_file, rows)

@@ -55,7 +55,7 @@ def subject(
     Raises UsageError and FastudaError for what cannot be measured here.
     """
     from fastuda.display import Display
-    from fastuda.memory import require_memory
+    from fastuda.engine.memory import require_memory
     from fastuda.recipe_file import load_recipe
     from fastuda.runtime import choose_device
 

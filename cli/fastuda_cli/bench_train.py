@@ -8,7 +8,7 @@ import typer
 
 from fastuda_cli import options
 from fastuda_cli.bench_subject import BenchRecipe, Iterations, Out, Repeats, subject
-from fastuda_cli.console import reported
+from fastuda_cli.console import console, reported
 
 
 def train(
@@ -26,10 +26,10 @@ def train(
     with reported(), subject(recipe, source, target, device, set_) as bench:
         from fastuda_bench.made_data import bench_data
         from fastuda_bench.results import write_rows
-        from fastuda_bench.training import main
+        from fastuda_bench.training import table_of, training_row
 
         data, what = bench_data(bench.recipe, bench.folder, bench.task)
-        rows = main(
+        row = training_row(
             bench.recipe,
             bench.name,
             data,
@@ -39,5 +39,6 @@ def train(
             iterations=iterations or (100 if bench.device.type == "cuda" else 10),
             price=price,
         )
+        console.print(table_of([row]))
         if json_file is not None:
-            write_rows(json_file, rows)
+            write_rows(json_file, [row])

@@ -10,8 +10,8 @@ from typing import Literal
 
 import torch
 
-from fastuda.cuda_graph import CapturedIteration, CaptureError
 from fastuda.data.batch import DomainBatch
+from fastuda.engine.cuda_graph import CapturedIteration, CaptureError
 from fastuda.errors import FastudaError
 from fastuda.fast_path import FastPath
 from fastuda.method.losses import Losses

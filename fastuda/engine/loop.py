@@ -10,8 +10,8 @@ import torch
 
 from fastuda.data.training_loader import TrainingLoader
 from fastuda.datasets import Datasets
+from fastuda.engine.iteration import Iteration, Way
 from fastuda.fast_path import FastPath
-from fastuda.iteration import Iteration, Way
 from fastuda.method.losses import Losses
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
