@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_step import AS_IT_IS, batches, begin, tiny
+from steps import AS_IT_IS, PLAIN, batches, begin, tiny
 from torch import Tensor
 from torch._dynamo.utils import counters
 
@@ -144,7 +144,6 @@ def losses_of(fast: FastPath, num_iterations: int) -> tuple[list[Losses], Traini
 
 
 RTOL = 1e-5
-PLAIN = FastPath(None, False, True, grouped=False, gemm_aspp=False, compiled=False, graphed=False)
 
 
 def test_fast_and_plain_have_the_same_losses_over_20_iterations() -> None:

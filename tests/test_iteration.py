@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_compiled import PLAIN
-from test_step import AS_IT_IS, batches, begin, tiny
-from torch import Tensor
+from steps import AS_IT_IS, PLAIN, batches, begin, differ, tensors, tiny
 
 import fastuda.engine.cuda_graph as cuda_graph_module
 import fastuda.engine.iteration as iteration_module
@@ -34,14 +32,6 @@ def _nothing_compiled_before() -> Iterator[None]:
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
-
-def tensors(state: TrainingState) -> list[Tensor]:
-    return [tensor.clone() for tensor in state.tensors()]
-
-
-def differ(ours: list[Tensor], expected: list[Tensor]) -> list[int]:
-    return [i for i, (a, b) in enumerate(zip(ours, expected, strict=True)) if not torch.equal(a, b)]
 
 
 @pytest.mark.parametrize("scaled", [False, True])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_step import tiny
+from steps import tiny
 
 import fastuda.engine.memory as memory_module
 from fastuda.data.made import made_batches

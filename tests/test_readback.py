@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from test_step import batches, begin, tiny
+from steps import batches, begin, tiny
 
 from fastuda.engine.iteration import Iteration
 from fastuda.engine.readback import Readback

@@ -9,26 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from steps import AS_IT_IS, VIEW, batches, begin, tiny
 from torch import Tensor
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastuda.data.batch import DomainBatch
 from fastuda.method.losses import mixed_losses, segmentation_loss, weighted_sum
 from fastuda.method.mixing import mixed_views
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, label_target, warmup_step
 from fastuda.model.deeplab import DeepLabV2, Logits
-from fastuda.recipe import Recipe
-from fastuda.recipe_file import load_recipe, preset_names
 from fastuda_kernels.boundary import INTERPRETED
-from fastuda_kernels.masked_mix import Normalisation
-
-AS_IT_IS = Passes(Normalisation(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), bgr=False), None)
-TINY = ["model.depth=18", "model.width=0.125", 'model.weights="random"']
-CROP = (16, 16)
-VIEW = (24, 40)
 
 
 @pytest.fixture(autouse=True)
@@ -50,52 +40,6 @@ class Witness(DeepLabV2):
     def forward(self, images: Tensor) -> Logits:
         self.seen.append((set(images.flatten().tolist()), torch.is_grad_enabled(), self.training))
         return super().forward(images)
-
-
-def tiny(name: str, *settings: str) -> Recipe:
-    return load_recipe(name, [*TINY, *settings])
-
-
-def begin(recipe: Recipe, kind: type[DeepLabV2] = DeepLabV2) -> TrainingState:
-    torch.manual_seed(0)
-    model = kind(
-        len(recipe.classes.build()),
-        depth=18,
-        width=0.125,
-        aspp=recipe.model.aspp,
-        auxiliary=recipe.model.auxiliary,
-    )
-    return TrainingState.begin(model.train(), recipe.train.optimizer, 10, recipe.method.ema_decay)
-
-
-def batches(recipe: Recipe, *, plain: bool = False) -> tuple[DomainBatch, DomainBatch]:
-    """Source and target of two random images; `plain`: views of 1 and 2, crops of 10, 20 and 30, 40 instead."""
-    generator = torch.Generator().manual_seed(0)
-    num_classes = len(recipe.classes.build())
-
-    def image(size: tuple[int, int], value: int) -> Tensor:
-        if plain:
-            return torch.full((2, *size, 3), value, dtype=torch.uint8)
-        return torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, generator=generator)
-
-    def label(size: tuple[int, int]) -> Tensor:
-        labels = torch.randint(0, num_classes, (2, *size), dtype=torch.uint8, generator=generator)
-        labels[:, 0, 0] = 255
-        return labels
-
-    whole, keys = recipe.views.whole, torch.rand(2, num_classes, generator=generator)
-    source_boxes, target_boxes = torch.tensor([[2.0, 3.0, 20.0, 18.0]] * 2), torch.tensor([[4.0, 20.0, 16.0, 16.0]] * 2)
-    source = DomainBatch(
-        image(VIEW, 1) if whole else None,
-        label(VIEW) if whole else None,
-        *(image(CROP, 10), image(CROP, 20), label(CROP), source_boxes, keys, ["a", "b"]),
-    )
-    target = DomainBatch(
-        image(VIEW, 2) if whole else None,
-        None,
-        *(image(CROP, 30), image(CROP, 40), None, target_boxes, keys, ["c", "d"]),
-    )
-    return source, target
 
 
 # What the network sees, told by pixel values; the untrained network is nowhere sure, so x_hts shows no target pixel.
@@ -254,6 +198,22 @@ def test_the_step_is_the_same_on_the_kernels(name: str, request: pytest.FixtureR
         torch.testing.assert_close(ours[parameter], gradient, rtol=1e-3, atol=tolerance, msg=parameter)
 
 
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("together", [True, False])
+def test_images_enter_the_network_in_the_memory_format_asked_for(channels_last: bool, together: bool) -> None:
+    seen: list[bool] = []
+
+    class Noting(DeepLabV2):
+        def forward(self, images: Tensor) -> Logits:
+            seen.append(images.is_contiguous(memory_format=torch.channels_last))
+            return super().forward(images)
+
+    recipe = tiny("gta2cs")
+    passes = replace(AS_IT_IS, grouped=together, channels_last=channels_last)
+    adaptation_step(begin(recipe, Noting), *batches(recipe), recipe, passes)
+    assert set(seen) == {channels_last}
+
+
 def test_gradients_do_not_pile_up_over_iterations() -> None:
     recipe = tiny("gta2cs", "train.optimizer.lr_backbone=1e-12", "train.optimizer.lr_head=1e-12")
     state, (source, target) = begin(recipe), batches(recipe)
@@ -334,75 +294,6 @@ def test_input_conventions_by_hand() -> None:
     Passes.of(tiny("gta2cs", 'model.input="bgr-caffe"'), cpu).raw(network, pixel)
     rgb = [(10 / 255 - 0.485) / 0.229, (20 / 255 - 0.456) / 0.224, (40 / 255 - 0.406) / 0.225]
     assert seen == [pytest.approx(rgb), pytest.approx([40 - 104.00698793, 20 - 116.66876762, 10 - 122.67891434])]
-
-
-@pytest.mark.parametrize("name", preset_names())
-def test_both_steps_have_fixed_shapes_and_ask_no_tensor_for_a_number(name: str) -> None:
-    recipe = tiny(name)
-    state, (source, target) = begin(recipe), batches(recipe)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        warm = warmup_step(state, source, recipe, AS_IT_IS)
-        losses = adaptation_step(state, source, target, recipe, AS_IT_IS)
-    assert all(loss.shape == () for loss in (*warm.values(), *losses.values()))
-
-
-def test_fake_tensors_do_refuse_to_become_a_number() -> None:
-    recipe = tiny("gta2cs")
-    state, (source, _) = begin(recipe), batches(recipe)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        losses = warmup_step(state, source, recipe, AS_IT_IS)
-        with pytest.raises(DataDependentOutputException):
-            losses["total"].item()
-
-
-class HostTraffic(TorchDispatchMode):
-    """Notes operations that read a number off the device or copy one to it: a CUDA graph holds neither."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.lift_fresh.default):
-            self.seen.append(str(func))
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("name", preset_names())
-def test_an_iteration_exchanges_no_number_with_the_host(name: str) -> None:
-    recipe = tiny(name)
-    state, (source, target) = begin(recipe), batches(recipe)
-    with HostTraffic() as traffic:
-        warmup_step(state, source, recipe, AS_IT_IS)
-        adaptation_step(state, source, target, recipe, AS_IT_IS)
-    assert traffic.seen == []
-
-
-def test_host_traffic_is_noticed() -> None:
-    with HostTraffic() as traffic:
-        torch.tensor([1.0, 2.0]).sum().item()
-    assert traffic.seen == ["aten.lift_fresh.default", "aten._local_scalar_dense.default"]
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", preset_names())
-def test_an_iteration_does_not_wait_for_the_gpu(name: str) -> None:
-    recipe = tiny(name)
-    device = torch.device("cuda")
-    state = begin(recipe)
-    state = TrainingState.begin(state.student.to(device), recipe.train.optimizer, 10, recipe.method.ema_decay)
-    source, target = (
-        DomainBatch(*(field.to(device) if isinstance(field, Tensor) else field for field in batch))
-        for batch in batches(recipe)
-    )
-    passes = Passes.of(recipe, device)
-    adaptation_step(state, source, target, recipe, passes)
-    try:
-        torch.cuda.set_sync_debug_mode("error")
-        adaptation_step(state, source, target, recipe, passes)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 STEM_MEAN = "backbone.bn1.running_mean"

@@ -40,12 +40,15 @@ class Passes:
     """Whether several mixed images go through the network in one pass, a BatchNorm group each."""
     compiled: bool = False
     """Whether the network and the losses are compiled."""
+    channels_last: bool = True
+    """Whether images enter the network as NHWC, which its activations then are."""
 
     @classmethod
     def of(cls, recipe: Recipe, device: torch.device) -> Passes:
         """As the recipe's switches resolve on `device`; not compiled, which pays in training alone."""
         fast = FastPath.of(recipe.runtime, device)
-        return cls(_NORMALISATIONS[recipe.model.input], fast.amp, grouped=fast.grouped)
+        convention = _NORMALISATIONS[recipe.model.input]
+        return cls(convention, fast.amp, grouped=fast.grouped, channels_last=fast.channels_last)
 
     def optimised(self, function: Callable[P, R]) -> Callable[P, R]:
         """`function`, compiled if these passes are."""
@@ -57,6 +60,7 @@ class Passes:
 
     def normalised(self, model: DeepLabV2, images: Tensor) -> Logits:
         """Low-resolution logits of normalised [B, 3, H, W]."""
+        images = images.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
         with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
             return self.optimised(_forward)(model, images)
 
@@ -67,7 +71,7 @@ class Passes:
         """
         if not self.grouped or len(images) < 2:
             return [self.normalised(model, one) for one in images]
-        together = torch.cat(list(images)).contiguous(memory_format=torch.channels_last)
+        together = torch.cat(list(images))
         with grouped(model, len(images)):
             logits = self.normalised(model, together)
         main = logits.main.chunk(len(images))

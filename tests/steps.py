@@ -1,0 +1,77 @@
+"""What tests of the step share: small recipes, states and batches, and ways to compare states."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastuda.data.batch import DomainBatch
+from fastuda.fast_path import FastPath
+from fastuda.method.network import Passes
+from fastuda.method.state import TrainingState
+from fastuda.model.deeplab import DeepLabV2
+from fastuda.recipe import Recipe
+from fastuda.recipe_file import load_recipe
+from fastuda_kernels.masked_mix import Normalisation
+
+AS_IT_IS = Passes(Normalisation(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), bgr=False), None)
+TINY = ["model.depth=18", "model.width=0.125", 'model.weights="random"']
+CROP = (16, 16)
+VIEW = (24, 40)
+PLAIN = FastPath(None, False, True, grouped=False, gemm_aspp=False, compiled=False, graphed=False)
+
+
+def tiny(name: str, *settings: str) -> Recipe:
+    return load_recipe(name, [*TINY, *settings])
+
+
+def begin(recipe: Recipe, kind: type[DeepLabV2] = DeepLabV2) -> TrainingState:
+    torch.manual_seed(0)
+    model = kind(
+        len(recipe.classes.build()),
+        depth=18,
+        width=0.125,
+        aspp=recipe.model.aspp,
+        auxiliary=recipe.model.auxiliary,
+    )
+    return TrainingState.begin(model.train(), recipe.train.optimizer, 10, recipe.method.ema_decay)
+
+
+def batches(recipe: Recipe, *, plain: bool = False) -> tuple[DomainBatch, DomainBatch]:
+    """Source and target of two random images; `plain`: views of 1 and 2, crops of 10, 20 and 30, 40 instead."""
+    generator = torch.Generator().manual_seed(0)
+    num_classes = len(recipe.classes.build())
+
+    def image(size: tuple[int, int], value: int) -> Tensor:
+        if plain:
+            return torch.full((2, *size, 3), value, dtype=torch.uint8)
+        return torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, generator=generator)
+
+    def label(size: tuple[int, int]) -> Tensor:
+        labels = torch.randint(0, num_classes, (2, *size), dtype=torch.uint8, generator=generator)
+        labels[:, 0, 0] = 255
+        return labels
+
+    whole, keys = recipe.views.whole, torch.rand(2, num_classes, generator=generator)
+    source_boxes, target_boxes = torch.tensor([[2.0, 3.0, 20.0, 18.0]] * 2), torch.tensor([[4.0, 20.0, 16.0, 16.0]] * 2)
+    source = DomainBatch(
+        image(VIEW, 1) if whole else None,
+        label(VIEW) if whole else None,
+        *(image(CROP, 10), image(CROP, 20), label(CROP), source_boxes, keys, ["a", "b"]),
+    )
+    target = DomainBatch(
+        image(VIEW, 2) if whole else None,
+        None,
+        *(image(CROP, 30), image(CROP, 40), None, target_boxes, keys, ["c", "d"]),
+    )
+    return source, target
+
+
+def tensors(state: TrainingState) -> list[Tensor]:
+    """Copies of all that an iteration changes."""
+    return [tensor.clone() for tensor in state.tensors()]
+
+
+def differ(ours: list[Tensor], expected: list[Tensor]) -> list[int]:
+    """Which of two states' tensors are not equal."""
+    return [i for i, (a, b) in enumerate(zip(ours, expected, strict=True)) if not torch.equal(a, b)]
