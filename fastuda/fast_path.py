@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import torch
 
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.recipe import Runtime
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,11 +26,9 @@ class FastPath:
 
     @classmethod
     def of(cls, settings: Runtime, device: torch.device) -> FastPath:
-        """Resolve a recipe's switches. Says in the log what was asked for and cannot be had."""
+        """Resolve a recipe's switches; `declined` says what was asked for and cannot be had."""
         on_gpu = device.type == "cuda"
         amp = _amp(settings, device)
-        if settings.cuda_graph is True and not on_gpu:
-            log.warning("runtime.cuda_graph = true: there are no CUDA graphs on a CPU; every iteration is launched")
 
         def resolved(switch: object) -> bool:
             return on_gpu if switch == "auto" else bool(switch)
@@ -56,6 +51,18 @@ class FastPath:
         return model
 
 
+def declined(settings: Runtime, device: torch.device) -> list[str]:
+    """What a recipe asks for and the device cannot do, and what is done in its place; a sentence each."""
+    said = []
+    if settings.cuda_graph is True and device.type != "cuda":
+        said.append("runtime.cuda_graph = true: there are no CUDA graphs on a CPU; every iteration is launched")
+    if settings.amp in ("bf16", "fp16") and device.type != "cuda":
+        said.append(f"runtime.amp = {settings.amp}: a CPU computes in fp32")
+    if settings.amp in ("auto", "bf16") and _amp(settings, device) == torch.float16:
+        said.append("this GPU has no bf16: autocast to fp16, with a loss scaler")
+    return said
+
+
 def _amp(settings: Runtime, device: torch.device) -> torch.dtype | None:
     if device.type != "cuda" or settings.amp == "none":
         return None
@@ -63,5 +70,4 @@ def _amp(settings: Runtime, device: torch.device) -> torch.dtype | None:
         return torch.float16
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
-    log.warning("this GPU has no bf16: autocast to fp16, with a loss scaler")
     return torch.float16

@@ -22,7 +22,7 @@ from fastuda.engine.memory import require_memory
 from fastuda.engine.readback import Readback, Reading
 from fastuda.errors import FastudaError, UsageError
 from fastuda.evaluate import evaluate
-from fastuda.fast_path import FastPath
+from fastuda.fast_path import FastPath, declined
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.model.build import build_model, build_network
@@ -105,6 +105,8 @@ def train(
     data = prepare_all(recipe, display.task)
     if not resume:
         folder = RunFolder.create(path, recipe)
+    for line in declined(recipe.runtime, torch_device):
+        log.warning(line)
     fast = FastPath.of(recipe.runtime, torch_device)
     model = fast.place(model, torch_device)
 

@@ -66,7 +66,7 @@ def test_a_training_row_projects_its_pace_and_counts_the_waiting(made: tuple[Rec
     recipe, data, what = made
     row = training_row(recipe, "tiny", data, what, CPU, repeats=2, iterations=2, price=2.5)
     assert row["hours"] == pytest.approx(row["ms"]["median"] * 250_000 / 3.6e6, abs=0.01)
-    assert row["cost"] == pytest.approx(2.5 * row["hours"], abs=0.02)
+    assert (row["cost"], row["price_an_hour"]) == (None, 2.5), "a CPU has no GPU-hours"
     assert 0 <= row["percent_waiting"]["median"] <= 100
     assert (row["way"], row["paper_hours"], row["ms"]["repeats"]) == ("eager", 63, 2)
 
@@ -105,7 +105,7 @@ def test_threads_that_are_none_are_refused(threads: str) -> None:
 
 def row(question: str, rung: str, median: float, spread: float = 1.0, recipe: str = "gta2cs") -> Row:
     ms = {"repeats": 3, "median": median, "spread": spread}
-    return {"question": question, "recipe": recipe, "rung": rung, "ms": ms, "gpu": None, "commit": "a", "mfu": 0.5}
+    return {"question": question, "recipe": recipe, "batch_size": 2, "rung": rung, "ms": ms, "gpu": None, "commit": "a"}
 
 
 def test_differences_pair_rows_of_the_same_thing_and_weigh_the_spread() -> None:
@@ -114,9 +114,12 @@ def test_differences_pair_rows_of_the_same_thing_and_weigh_the_spread() -> None:
     found = {one.what: one for one in differences(before, after)}
     assert found.keys() == {"gta2cs · graph", "gta2cs · compile"}
     graph = found["gta2cs · graph"]
-    assert (graph.metric, graph.before, graph.after, graph.beyond_spread) == ("ms", 50.0, 40.0, True)
+    assert (graph.metric, graph.before, graph.after, graph.verdict) == ("ms", 50.0, 40.0, "beyond spread")
     assert graph.percent == pytest.approx(-20)
-    assert not found["gta2cs · compile"].beyond_spread
+    assert found["gta2cs · compile"].verdict == "within spread"
+    once = {**row("step", "graph", 90.0), "ms": {"repeats": 1, "median": 90.0, "spread": 0.0}}
+    assert [one.verdict for one in differences(before, [once])] == ["one repeat"]
+    assert differences(before, [{**row("step", "graph", 90.0), "settings": ["model.width=0.25"]}]) == []
 
 
 def test_the_compare_command_says_what_changed_and_on_what(tmp_path: Path) -> None:
@@ -148,5 +151,5 @@ def test_results_with_nothing_in_common_are_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["bench", "compare", *map(str, paths)])
     assert result.exit_code == 1
     assert "no measured row in common" in result.output
-    with pytest.raises(FastudaError, match="no `bench step` of syn2cs"):
-        fastest_ms(paths[0], "syn2cs")
+    with pytest.raises(FastudaError, match="no `bench step` of syn2cs at batch 2"):
+        fastest_ms(paths[0], "syn2cs", 2)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from fastuda import compiled
 from fastuda.data.made import made_batches
+from fastuda.errors import FastudaError
 from fastuda.fast_path import FastPath
 from fastuda.method import losses as losses_module
 from fastuda.recipe import Recipe
@@ -135,6 +136,7 @@ def test_rows_of_every_rung_on_a_cpu(recipe: Recipe, tmp_path: Path, console_tex
     listed = (tmp_path / "profile" / "operations.txt").read_text()
     assert "aten::" in listed
     assert listed.count(" % ") == 10
+    assert listed.strip().startswith("gemm-aspp: ")
 
 
 @pytest.mark.usefixtures("_nothing_compiled")
@@ -145,8 +147,28 @@ def test_no_speed_is_reported_of_a_step_that_computes_something_else(
 
     monkeypatch.setattr(module, "_contrast", lambda p, q, *_, **__: (p - q).square().mean())
     rungs = (ladder.RUNGS[0], ladder.RUNGS[4])
-    with pytest.raises(AssertionError, match="fused: the loss pixel is"):
+    with pytest.raises(FastudaError, match="fused: the loss pixel of iteration 1 is"):
         step.step_rows(recipe, "tiny", made_batches(recipe, CPU), CPU, repeats=1, iterations=1, rungs=rungs)
+
+
+def test_nan_is_not_the_same_as_a_number() -> None:
+    with pytest.raises(FastudaError, match="the loss total of iteration 2 is nan"):
+        step._agree(RUNGS[4], [{"total": 3.0}, {"total": float("nan")}], [{"total": 3.0}, {"total": 3.0}], None)
+
+
+@pytest.mark.parametrize("words", [["--set", "runtime.compile=false"], ["--source", "somewhere"]])
+def test_what_the_ladder_would_not_heed_is_refused(words: list[str]) -> None:
+    settings = [part for setting in SIZES for part in ("--set", setting)]
+    result = CliRunner().invoke(app, ["bench", "step", "gta2cs", "--device", "cpu", *settings, *words])
+    assert result.exit_code == 2, result.output
+    assert words[1].partition("=")[0] in result.output or "--prepared" in result.output
+
+
+def test_doubtful_figures_are_called_so() -> None:
+    row = {"rung": "eager-fp32", "ms": {"median": 10.0, "spread": 1.0}, "mfu": 0.5, "images_per_second": 400.0}
+    assert "noisy" not in step.verdict_of([row])
+    assert "noisy" in step.verdict_of([{**row, "mfu": 1.4}])
+    assert "noisy" in step.verdict_of([{**row, "ms": {"median": 10.0, "spread": 9.0}}])
 
 
 def test_plain_operations_leave_nothing_behind_when_they_fail() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
 import torch
 
-from fastuda.fast_path import FastPath
+from fastuda.fast_path import FastPath, declined
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.recipe import Runtime
 
@@ -46,9 +45,13 @@ def test_a_cpu_does_what_it_is_told(switch: str, part: str) -> None:
     assert on(FastPath.of(Runtime(**settings), CPU)) == {part}
 
 
-def test_a_graph_on_a_cpu_is_declined_aloud(caplog: pytest.LogCaptureFixture) -> None:
-    assert not FastPath.of(Runtime(cuda_graph=True), CPU).graphed
-    assert "no CUDA graphs on a CPU" in caplog.text
+def test_what_a_cpu_cannot_do_is_declined_in_words() -> None:
+    asked = Runtime(cuda_graph=True, amp="bf16")
+    assert not FastPath.of(asked, CPU).graphed
+    graph, amp = declined(asked, CPU)
+    assert "no CUDA graphs on a CPU" in graph
+    assert amp == "runtime.amp = bf16: a CPU computes in fp32"
+    assert declined(Runtime(), CPU) == declined(asked, GPU) == []
 
 
 @pytest.mark.parametrize(
@@ -70,14 +73,12 @@ def test_a_cpu_computes_in_fp32_whatever_is_asked_for(amp: Any) -> None:
     assert FastPath.of(Runtime(amp=amp), CPU).amp is None
 
 
-def test_without_bf16_fp16_is_scaled_and_said(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_bf16_fp16_is_scaled_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
-    with caplog.at_level(logging.WARNING):
-        path = FastPath.of(Runtime(), GPU)
+    path = FastPath.of(Runtime(), GPU)
     assert (path.amp, path.scaled) == (torch.float16, True)
-    assert "no bf16" in caplog.text
+    assert "no bf16" in declined(Runtime(), GPU)[0]
+    assert declined(Runtime(amp="fp16"), GPU) == []
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

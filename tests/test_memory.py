@@ -59,6 +59,7 @@ def test_a_recipe_that_does_not_fit_is_refused_with_what_to_lower(
     message = str(caught.value)
     assert "this machine's free memory is 0.1 GiB: lower train.batch_size (2), views.crop_size [256, 256]" in message
     assert "views.source_size [512, 256] or views.target_size [512, 256], or train on crops alone" in message
+    assert "--set views.whole=false" in message
     needed = float(message.split("about ")[1].split()[0])
     assert needed == pytest.approx(1.05 * estimate_bytes(recipe, CPU) / 2**30, abs=0.06)
 

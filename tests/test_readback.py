@@ -30,7 +30,7 @@ def test_a_reading_holds_the_windows_means_rate_and_learning_rate() -> None:
     assert reading.losses == {"source": 3.0, "total": 6.0}
     assert (reading.lr, reading.first_nonfinite) == (0.125, -1)
     assert 0.03 <= reading.seconds <= passed
-    assert reading.iterations_per_second == pytest.approx(3 / reading.seconds)
+    assert reading.iterations_per_second == pytest.approx(2 / reading.seconds), "the first is not timed"
     assert reading.waited == pytest.approx(0.006 / reading.seconds)
     assert list(readback.ready()) == []
 
@@ -54,6 +54,32 @@ def test_windows_come_out_in_order_and_hold_their_own() -> None:
         readback.close(iteration)
     readings = list(readback.all())
     assert [(r.iteration, r.losses["total"], r.first_nonfinite) for r in readings] == [(1, 1.0, -1), (2, 5.0, 1)]
+
+
+def test_the_time_of_a_stages_first_iteration_does_not_count() -> None:
+    readback = Readback(begin(tiny("gta2cs")))
+    time.sleep(0.1)  # compiling, capturing
+    readback.add({"total": torch.tensor(1.0)})
+    time.sleep(0.01)
+    readback.add({"total": torch.tensor(3.0)})
+    readback.close(2)
+    readback.add({"total": torch.tensor(1.0)})
+    readback.close(3)
+    first, second = readback.ready()
+    assert first.losses == {"total": 2.0}
+    assert 0.01 <= first.seconds < 0.1
+    assert first.iterations_per_second == pytest.approx(1 / first.seconds)
+    assert second.iterations_per_second == pytest.approx(1 / second.seconds)
+
+
+def test_a_window_of_the_first_iteration_alone_has_its_time() -> None:
+    readback = Readback(begin(tiny("gta2cs")))
+    time.sleep(0.01)
+    readback.add({"total": torch.tensor(1.0)})
+    readback.close(1)
+    (reading,) = readback.ready()
+    assert reading.seconds >= 0.01
+    assert reading.iterations_per_second == pytest.approx(1 / reading.seconds)
 
 
 def test_a_restart_forgets_the_time_between() -> None:

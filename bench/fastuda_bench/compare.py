@@ -1,4 +1,4 @@
-"""What changed between two results files: every measured number that both have, and whether it left the spread."""
+"""What changed between two results files: every repeated measurement that both have, against its spread."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from rich.table import Table
 from fastuda.errors import FastudaError
 from fastuda_bench.results import Row
 
-_SAME = ("question", "recipe", "batch_size", "operation", "size", "implementation", "rung", "format", "pack", "threads")
+_SAME = (
+    *("question", "recipe", "settings", "data", "batch_size", "views", "operation", "size", "implementation", "rung"),
+    *("format", "pack", "threads"),
+)
 """Fields that say what a row measures; rows are compared where all that they have are equal."""
-_MACHINE = ("gpu", "cpu", "cores", "power_limit_w", "versions", "commit", "date")
+_MACHINE = ("gpu", "cpu", "cores", "load_average", "power_limit_w", "python", "versions", "commit", "date")
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class Difference:
     metric: str
     before: float
     after: float
-    beyond_spread: bool
-    """Whether the medians lie farther apart than both spreads reach."""
+    verdict: str
+    """`beyond spread` if the medians lie farther apart than half of both spreads, `within spread`, or `one repeat`."""
 
     @property
     def percent(self) -> float:
@@ -47,7 +50,10 @@ def differences(before: list[Row], after: list[Row]) -> list[Difference]:
             if not (_is_measured(value) and _is_measured(was)):
                 continue
             apart = abs(value["median"] - was["median"]) > (value["spread"] + was["spread"]) / 2
-            found.append(Difference(_title(row), metric, was["median"], value["median"], apart))
+            verdict = "beyond spread" if apart else "within spread"
+            if min(value["repeats"], was["repeats"]) < 2:
+                verdict = "one repeat"
+            found.append(Difference(_title(row), metric, was["median"], value["median"], verdict))
     return found
 
 
@@ -65,11 +71,11 @@ def compare(first: Path, second: Path) -> list[Difference]:
         if before[0].get(field) != after[0].get(field):
             console.print(f"{field}: {before[0].get(field)} → {after[0].get(field)}", markup=False, highlight=False)
     table = Table(title=f"{first.name} → {second.name}", box=box.SIMPLE)
-    for column in ("what", "metric", "before", "after", "change", ""):
-        table.add_column(column, justify="left" if column in ("what", "metric", "") else "right")
+    for column in ("what", "metric", "before", "after", "change", "verdict"):
+        table.add_column(column, justify="left" if column in ("what", "metric", "verdict") else "right")
     for one in found:
         values = (f"{one.before:,.4g}", f"{one.after:,.4g}", f"{one.percent:+.1f} %")
-        table.add_row(one.what, one.metric, *values, "" if one.beyond_spread else "within spread")
+        table.add_row(one.what, one.metric, *values, one.verdict)
     console.print(table)
     missing = len({_key(row) for row in before} ^ {_key(row) for row in after})
     if missing:
@@ -90,11 +96,12 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def fastest_ms(path: Path, recipe: str) -> float:
+def fastest_ms(path: Path, recipe: str, batch_size: int) -> float:
     """Milliseconds of the fastest rung of a recipe in results of `bench step`. Raises FastudaError without one."""
-    times = [row["ms"]["median"] for row in read_rows(path) if row["question"] == "step" and row["recipe"] == recipe]
+    wanted = {"question": "step", "recipe": recipe, "batch_size": batch_size}
+    times = [row["ms"]["median"] for row in read_rows(path) if wanted.items() <= row.items()]
     if not times:
-        raise FastudaError(f"{path}: holds no `bench step` of {recipe}")
+        raise FastudaError(f"{path}: holds no `bench step` of {recipe} at batch {batch_size}")
     return float(min(times))
 
 

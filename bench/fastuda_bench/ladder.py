@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from fastuda import compiled
 from fastuda.data.batch import DomainBatch
 from fastuda.engine.iteration import Iteration, Way
+from fastuda.errors import UsageError
 from fastuda.fast_path import FastPath
 from fastuda.method.losses import Losses
 from fastuda.method.network import Passes
@@ -59,6 +60,14 @@ RUNGS = (
 def rungs_on(device: torch.device) -> tuple[Rung, ...]:
     """The rungs that the device can have: no graph on a CPU."""
     return RUNGS if device.type == "cuda" else tuple(rung for rung in RUNGS if rung.name != "graph")
+
+
+def refuse_switches(settings: Sequence[str]) -> None:
+    """Raise UsageError for `--set runtime.…` of a switch that the ladder itself turns from rung to rung."""
+    for setting in settings:
+        field = setting.partition("=")[0].strip()
+        if field.removeprefix("runtime.") in _PLAIN and field.startswith("runtime."):
+            raise UsageError(f"--set {setting}: the ladder turns {field} itself; time one way alone with `bench train`")
 
 
 def recipe_at(recipe: Recipe, rung: Rung) -> Recipe:

@@ -11,6 +11,7 @@ from fastuda.data.made import made_batches
 from fastuda.data.prepare import prepare
 from fastuda.data.training_loader import TrainingLoader
 from fastuda.datasets import Datasets, Progress, prepare_all, with_demo_data
+from fastuda.errors import UsageError
 from fastuda.recipe import Data, Domain, Recipe
 from fastuda_bench.prepare import write_pairs
 
@@ -26,6 +27,8 @@ def bench_data(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Datase
     recipe = with_demo_data(recipe, progress)
     if recipe.source.root is not None and recipe.target.root is not None:
         return prepare_all(recipe, progress), "the demo's data" if recipe.demo is not None else "prepared data"
+    if (recipe.source.root is None) != (recipe.target.root is None):
+        raise UsageError("give both --source and --target, or neither for made pairs")
     root = folder / "pairs"
     write_pairs(root, NUM_PAIRS)
     domain, data = Domain(layout="gta5", root=root), Data(cache=folder / "cache", pack=recipe.data.pack)

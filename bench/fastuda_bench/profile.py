@@ -17,27 +17,30 @@ _ROWS = 10
 _LAUNCHES = ("cudaLaunchKernel", "cudaGraphLaunch", "cuLaunchKernel", "cudaMemcpyAsync", "cudaMemsetAsync")
 
 
-def write_profile(call: Callable[[], object], device: torch.device, folder: Path) -> None:
+def write_profile(call: Callable[[], object], device: torch.device, folder: Path, title: str) -> None:
     """Profile a few calls into `trace.json` (for Perfetto or chrome://tracing) and `operations.txt`, also printed."""
     folder.mkdir(parents=True, exist_ok=True)
     found = _profiled(call, device, _ITERATIONS)
     found.export_chrome_trace(str(folder / "trace.json"))
-    table = operations_table(found, device)
+    table = operations_table(found, device, title)
     with (folder / "operations.txt").open("w") as file:
         Console(file=file, width=160).print(table)
     Console().print(table)
 
 
-def operations_table(found: Any, device: torch.device) -> Table:
-    """The ten operations with the most time of their own, an iteration."""
+def operations_table(found: Any, device: torch.device, title: str) -> Table:
+    """The ten operations (on a GPU: kernels) with the most time of their own, an iteration of what `title` names."""
     on_gpu = device.type == "cuda"
 
     def own(event: Any) -> float:
         return float(event.self_device_time_total if on_gpu else event.self_cpu_time_total)
 
-    events = sorted(found.key_averages(), key=own, reverse=True)
+    # On a GPU the operator that launched a kernel is listed with the kernel's time as well.
+    kind = "CUDA" if on_gpu else "CPU"
+    events = sorted((event for event in found.key_averages() if event.device_type.name == kind), key=own, reverse=True)
     whole = sum(own(event) for event in events) or 1.0
-    table = Table(title=f"time of its own, an iteration, on {'the GPU' if on_gpu else 'the CPU'}", box=box.SIMPLE)
+    where = "the GPU" if on_gpu else "the CPU"
+    table = Table(title=f"{title}: time of its own, an iteration, on {where}", box=box.SIMPLE)
     for column in ("operation", "ms", "share", "calls"):
         table.add_column(column, justify="left" if column == "operation" else "right")
     for event in events[:_ROWS]:

@@ -36,7 +36,8 @@ def training_row(
     """One row: windows of `iterations` adaptation iterations, loading, training and reading losses back.
 
     Weights are random and nothing is evaluated or saved. The projection is of the median window to the
-    paper's number of iterations; `price` is in money a GPU-hour.
+    paper's number of iterations, without warm-up and evaluations; `price` is in money a GPU-hour, and counts
+    on a GPU alone.
     """
     configure(recipe.runtime, device)
     fast, passes = FastPath.of(recipe.runtime, device), Passes.of(recipe, device)
@@ -74,7 +75,7 @@ def training_row(
         "hours": round(hours, 2),
         "paper_hours": PAPER_HOURS,
         "price_an_hour": price,
-        "cost": None if price is None else round(hours * price, 2),
+        "cost": None if price is None or device.type != "cuda" else round(hours * price, 2),
         **gpu(device),
         **stamp(["torch", "triton", "nvidia-dali-cuda130", "numpy"]),
     }

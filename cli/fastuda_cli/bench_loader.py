@@ -27,13 +27,13 @@ def loader(
     set_: options.Settings = None,
 ) -> None:
     """Images a second of the data path alone, and how many iterations it can feed."""
-    with reported(), subject(recipe, source, target, device, set_, num_threads=threads) as bench:
+    with reported(), subject(recipe, source, target, device, set_, num_threads=threads, trains=False) as bench:
         from fastuda_bench.compare import fastest_ms
         from fastuda_bench.loader import loader_rows, table_of
         from fastuda_bench.made_data import bench_data
         from fastuda_bench.results import write_rows
 
-        step_ms = None if step_file is None else fastest_ms(step_file, bench.name)
+        step_ms = None if step_file is None else fastest_ms(step_file, bench.name, bench.recipe.train.batch_size)
         data, what = bench_data(bench.recipe, bench.folder, bench.task)
         rows = loader_rows(
             bench.recipe,
@@ -43,9 +43,9 @@ def loader(
             bench.device,
             threads=bench.threads,
             repeats=repeats,
-            iterations=iterations or 50,
+            iterations=iterations or 100,
             step_ms=step_ms,
         )
         console.print(table_of(rows))
         if json_file is not None:
-            write_rows(json_file, rows)
+            write_rows(json_file, bench.recorded(rows))

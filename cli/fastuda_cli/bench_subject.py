@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 BenchRecipe = Annotated[
     str | None, typer.Argument(help="A recipe's name or a TOML file; gta2cs on a GPU, the demo on a CPU.")
 ]
-Iterations = Annotated[int | None, typer.Option(help="Iterations a repeat; more on a GPU by default.", min=1)]
+Iterations = Annotated[
+    int | None,
+    typer.Option(help="Iterations a repeat; by default 100 on a GPU, fewer on a CPU.", min=1),
+]
 Out = Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")]
 Repeats = Annotated[int, typer.Option(help="Repeats; median and spread are reported.", min=1)]
 
@@ -33,12 +36,18 @@ class Subject:
 
     recipe: Recipe
     name: str
+    settings: list[str]
+    """What `--set` changed, for the record: rows of other settings are not compared."""
     device: torch.device
     threads: tuple[int, ...]
     """Of the loaders."""
     folder: Path
     """For made data; goes when the measurement is over."""
     task: Callable[[str], Callable[[int, int], None]]
+
+    def recorded(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows with the settings they were measured with."""
+        return [row | {"settings": self.settings} for row in rows]
 
 
 @contextmanager
@@ -49,6 +58,8 @@ def subject(
     device: str | None,
     set_: list[str] | None,
     num_threads: str | None = None,
+    *,
+    trains: bool = True,
 ) -> Iterator[Subject]:
     """The recipe with random weights and a folder that goes when the measurement is over.
 
@@ -64,10 +75,13 @@ def subject(
     # Weights make no difference to the time, and nothing is to be downloaded for a measurement.
     settings = ["model.weights=random", *options.settings(set_, source, target)]
     resolved = load_recipe(name, settings)
-    require_memory(resolved, chosen)
+    if trains:
+        require_memory(resolved, chosen)
     with TemporaryDirectory(prefix="fastuda-bench-") as folder:
         threads = threads or (resolved.runtime.loader_threads,)
-        yield Subject(resolved, Path(name).stem, chosen, threads, Path(folder), Display(console).task)
+        yield Subject(
+            resolved, Path(name).stem, sorted(set_ or []), chosen, threads, Path(folder), Display(console).task
+        )
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:

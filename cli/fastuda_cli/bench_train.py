@@ -17,7 +17,7 @@ def train(
     target: options.Target = None,
     repeats: Repeats = 3,
     iterations: Iterations = None,
-    price: Annotated[float | None, typer.Option(help="Of a GPU-hour, in any money: what 250k iterations cost.")] = None,
+    price: Annotated[float | None, typer.Option(help="Of a GPU-hour: what 250k iterations cost.", min=0)] = None,
     json_file: Out = None,
     device: options.Device = None,
     set_: options.Settings = None,
@@ -41,4 +41,4 @@ def train(
         )
         console.print(table_of([row]))
         if json_file is not None:
-            write_rows(json_file, [row])
+            write_rows(json_file, bench.recorded([row]))

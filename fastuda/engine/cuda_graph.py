@@ -82,8 +82,8 @@ def _settle() -> None:
 
 def _root(error: BaseException) -> BaseException:
     """Where it began: the end of a failed capture raises an error of its own over the one that failed it."""
-    while error.__context__ is not None:
-        error = error.__context__
+    while (before := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
+        error = before
     return error
 
 

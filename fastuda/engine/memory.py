@@ -54,7 +54,7 @@ def require_memory(recipe: Recipe, device: torch.device) -> None:
         return
     views, train = recipe.views, recipe.train
     where = "the GPU's" if device.type == "cuda" else "this machine's"
-    crops = ", or train on crops alone with views.whole (true)" if views.whole else ""
+    crops = ", or train on crops alone (--set views.whole=false)" if views.whole else ""
     raise FastudaError(
         f"an iteration needs about {needed / 2**30:.1f} GiB and {where} free memory is {free / 2**30:.1f} GiB: "
         f"lower train.batch_size ({train.batch_size}), views.crop_size {list(views.crop_size)}, views.source_size "

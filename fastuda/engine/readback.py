@@ -38,19 +38,21 @@ class Readback:
     """Sums losses on the device and copies their means to the host without waiting for the copy.
 
     `close` ends a window; its reading comes out of `ready` once the device has got there, or out of
-    `all`, which waits: the only place of the training loop that does.
+    `all`, which waits: the only place of the training loop that does. A stage's first iteration compiles and
+    captures, so its time counts for nothing.
     """
 
     def __init__(self, state: TrainingState) -> None:
         self._state = state
         self._on_gpu = state.iteration.is_cuda
         self._under_way: deque[_Window] = deque()
+        self._first = True
         self.restart()
 
     def restart(self) -> None:
         """Begin a window now; what happened since the last `close` does not count."""
         self._sums: dict[str, Tensor] = {}
-        self._count = 0
+        self._count = self._num_timed = 0
         self._began = self._mark()
 
     def add(self, losses: Losses) -> None:
@@ -58,6 +60,11 @@ class Readback:
         for name, loss in losses.items():
             self._sums[name] = self._sums[name] + loss if name in self._sums else loss.clone()
         self._count += 1
+        if self._first:
+            self._first, self._before_first = False, self._began
+            self._began = self._mark()
+        else:
+            self._num_timed += 1
 
     def close(self, iteration: int, waited: float = 0.0) -> None:
         """End the window after `iteration` iterations of the stage, `waited` seconds for data; begin the next one."""
@@ -68,7 +75,9 @@ class Readback:
             host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             host.copy_(values, non_blocking=True)
             values = host
-        window = _Window(list(self._sums), iteration, self._count, waited, values, self._began, self._mark())
+        # Of a window that holds the first iteration alone there is no other time than that one's.
+        began, num_timed = (self._began, self._num_timed) if self._num_timed else (self._before_first, self._count)
+        window = _Window(list(self._sums), iteration, num_timed, waited, values, began, self._mark())
         self._under_way.append(window)
         self.restart()
 
@@ -99,7 +108,7 @@ class _Window:
 
     names: list[str]
     iteration: int
-    count: int
+    num_timed: int
     waited: float
     values: Tensor
     began: Any
@@ -109,5 +118,5 @@ class _Window:
         *means, lr, nonfinite = self.values.tolist()
         on_cpu = isinstance(self.ended, float)
         seconds = self.ended - self.began if on_cpu else self.began.elapsed_time(self.ended) / 1000
-        losses, rate = dict(zip(self.names, means, strict=True)), self.count / seconds
+        losses, rate = dict(zip(self.names, means, strict=True)), self.num_timed / seconds
         return Reading(self.iteration, losses, lr, int(nonfinite), seconds, rate, min(1.0, self.waited / seconds))
