@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 def test_a_repeat_is_the_mean_of_its_calls() -> None:
     times = measure(lambda: time.sleep(0.02), CPU, 2)
     assert len(times.milliseconds) == 2
-    assert all(20 <= value < 60 for value in times.milliseconds)
+    assert all(20 <= value < 200 for value in times.milliseconds)
     assert not times.captured
 
 

@@ -58,7 +58,7 @@ def test_windows_come_out_in_order_and_hold_their_own() -> None:
 
 def test_the_time_of_a_stages_first_iteration_does_not_count() -> None:
     readback = Readback(begin(tiny("gta2cs")))
-    time.sleep(0.1)  # compiling, capturing
+    time.sleep(0.5)  # compiling, capturing
     readback.add({"total": torch.tensor(1.0)})
     time.sleep(0.01)
     readback.add({"total": torch.tensor(3.0)})
@@ -67,7 +67,7 @@ def test_the_time_of_a_stages_first_iteration_does_not_count() -> None:
     readback.close(3)
     first, second = readback.ready()
     assert first.losses == {"total": 2.0}
-    assert 0.01 <= first.seconds < 0.1
+    assert 0.01 <= first.seconds < 0.5
     assert first.iterations_per_second == pytest.approx(1 / first.seconds)
     assert second.iterations_per_second == pytest.approx(1 / second.seconds)
 
@@ -84,11 +84,11 @@ def test_a_window_of_the_first_iteration_alone_has_its_time() -> None:
 
 def test_a_restart_forgets_the_time_between() -> None:
     readback = Readback(begin(tiny("gta2cs")))
-    time.sleep(0.05)
+    time.sleep(0.5)
     readback.restart()
     readback.add({"total": torch.tensor(1.0)})
     readback.close(1)
-    assert next(readback.all()).seconds < 0.05
+    assert next(readback.all()).seconds < 0.5
 
 
 @pytest.mark.gpu
