@@ -29,6 +29,14 @@ class Display:
         """A function to call with (done, total); shows a bar while `done` grows, a line when it is complete."""
         return _TaskBar(self.console, title)
 
+    def heading(self, text: str) -> None:
+        """A rule above what comes next, one run of several."""
+        self.console.rule(Text(text, "bold"), align="left")
+
+    def note(self, text: str) -> None:
+        """A line as it is."""
+        self.console.print(Text(text), soft_wrap=True)
+
     @contextmanager
     def stage(self, title: str, start: int, total: int) -> Iterator[StageProgress]:
         """Shows a training stage of `total` iterations, begun at `start`."""

@@ -1,15 +1,18 @@
-"""Recipes on disk: presets and users' TOML files, `base` inheritance, `--set`, and errors that name the field.
+"""Recipes on disk: presets and users' TOML files, `base` inheritance, variants, `--set`, errors that name the field.
 
 A preset under `recipes/` (or a user's own TOML file) holds only what differs from the defaults in
-the package `recipe` or from the recipe named by its `base` key.
+the package `recipe` or from the recipe named by its `base` key. A variant under `recipes/variants/`
+is a few lines over any recipe: `gta2cs+cmix` is `gta2cs` with those of `cmix`.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +25,35 @@ from fastuda.recipe import Recipe
 
 def preset_names() -> list[str]:
     """Names of the recipes that come with fastuda, sorted."""
-    folder = resources.files("fastuda") / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return _toml_names(_RECIPES)
 
 
-def load_recipe(name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
-    """Read a preset by name or a TOML file by path, apply `a.b=value` settings, validate.
+def variant_names() -> list[str]:
+    """Names of the variants that any recipe can have, sorted."""
+    return _toml_names(_VARIANTS)
 
-    Raises UsageError that names the file, the field, and the nearest known field or name.
+
+def recipe_name(name_or_path: str) -> str:
+    """What a recipe is called in results and folders: `gta2cs`, `mine` for `some/mine.toml`, `mine+cmix`."""
+    stem, variants = _split(name_or_path)
+    return "+".join((Path(stem).name.removesuffix(".toml"), *variants))
+
+
+def load_recipe(
+    name_or_path: str, settings: Sequence[str] = (), *, variants: Sequence[str] = (), last: Sequence[str] = ()
+) -> Recipe:
+    """Read a preset by name or a TOML file by path, add `+variant`s, apply `a.b=value` settings, validate.
+
+    `variants` are laid over the settings, `last` are settings over those: what a row of a table changes wins
+    over what is set for all rows. Raises UsageError that names the file, the field, and the nearest known
+    field or name.
     """
     table = _read_table(name_or_path, ())
     for setting in settings:
+        _apply(table, setting)
+    for name in variants:
+        table = _varied(table, name)
+    for setting in last:
         _apply(table, setting)
     return recipe_of(table, name_or_path)
 
@@ -45,11 +66,50 @@ def dump_recipe(recipe: Recipe) -> str:
 def preset_text(name: str) -> str:
     """The TOML text of a preset; raises UsageError naming the nearest preset."""
     if name not in preset_names():
-        raise UsageError(f"no recipe is called {name!r}{_nearest(name, preset_names())}; `fastuda recipes` lists them")
-    return (resources.files("fastuda") / "recipes" / f"{name}.toml").read_text("utf-8")
+        raise UsageError(f"no recipe is called {name!r}{nearest(name, preset_names())}; `fastuda recipes` lists them")
+    return (_RECIPES / f"{name}.toml").read_text("utf-8")
+
+
+def variant_text(name: str) -> str:
+    """The TOML text of a variant; raises UsageError naming the nearest variant."""
+    if name not in variant_names():
+        near = nearest(name, variant_names())
+        raise UsageError(f"no variant is called {name!r}{near}; there are {', '.join(variant_names())}")
+    return (_VARIANTS / f"{name}.toml").read_text("utf-8")
+
+
+_RECIPES = resources.files("fastuda") / "recipes"
+_VARIANTS = _RECIPES / "variants"
+
+
+def _toml_names(folder: Traversable) -> list[str]:
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def _split(name_or_path: str) -> tuple[str, list[str]]:
+    """A recipe's name or path, and the variants after it; a path may have a `+` of its own."""
+    match = re.fullmatch(r"(?P<stem>.*\.toml|[^+]*)(?P<variants>(\+[^+/]*)*)", name_or_path)
+    if match is None:
+        return name_or_path, []
+    return match["stem"], match["variants"].split("+")[1:]
 
 
 def _read_table(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    """The merged tables of a recipe, its bases and its variants."""
+    stem, variants = _split(name_or_path)
+    table = _read_file(stem, seen)
+    for name in variants:
+        table = _varied(table, name)
+    return table
+
+
+def _varied(table: dict[str, Any], variant: str) -> dict[str, Any]:
+    change = tomllib.loads(variant_text(variant))
+    described = [text for text in (table.get("description"), change["description"]) if text]
+    return {**_merged(table, change), "description": "; ".join(described)}
+
+
+def _read_file(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
     path = Path(name_or_path)
     identity = str(path.resolve()) if path.suffix == ".toml" else name_or_path
     if identity in seen:
@@ -72,7 +132,7 @@ def _read_table(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
         return table
     if not isinstance(base, str):
         raise UsageError(f"{name_or_path}: base must be a recipe's name or path, not {base!r}")
-    if base.endswith(".toml") and path.suffix == ".toml":
+    if _split(base)[0].endswith(".toml") and path.suffix == ".toml":
         base = str(path.parent / base)
     return _merged(_read_table(base, (*seen, identity)), table)
 
@@ -133,7 +193,7 @@ def _explain(problem: Any) -> str:
             section = _section_type(section, str(part))
         known = [field.alias or name for name, field in section.model_fields.items()]
         field = str(problem["loc"][-1])
-        near = _nearest(field, known) or _elsewhere(field)
+        near = nearest(field, known) or _elsewhere(field)
         return f"{where}: no such field{near or '; it has ' + ', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(problem["input"], Mapping | BaseModel) else f" (got {problem['input']!r})"
@@ -148,7 +208,8 @@ def _section_type(section: type[BaseModel], name: str) -> type[BaseModel]:
     raise TypeError(f"{name} is no section")
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`; did you mean X?` for the known name that is most like `name`; nothing when none is."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 

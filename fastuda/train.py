@@ -28,10 +28,11 @@ from fastuda.method.state import TrainingState
 from fastuda.model.build import build_model, build_network
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.pictures import comparison_grid
+from fastuda.provenance import provenance
 from fastuda.recipe import Optimizer, Recipe
 from fastuda.run_folder import RunFolder
 from fastuda.run_log import RunLog
-from fastuda.runtime import StoppedError, StopRequest, choose_device, configure, device_name, versions
+from fastuda.runtime import StoppedError, StopRequest, choose_device, configure, device_name
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,8 @@ def train(
     """Run a recipe in the folder `path` and return what is then in its results.json.
 
     `name` is the recipe's, for the record. `init` starts the adaptation from a trained network and
-    skips the warm-up; `resume` continues a stopped run. Raises FastudaError for anything the user
+    skips the warm-up; `resume` continues a stopped run. Without adaptation iterations the run is source-only
+    training, or with `init` a score of that network. Raises FastudaError for anything the user
     can mend, StoppedError when Ctrl-C or SIGTERM ended the run with its state saved.
     """
     if resume and init is not None:
@@ -124,10 +126,11 @@ def train(
 
 
 def _stages(recipe: Recipe, warmup: bool) -> list[Stage]:
-    stages = [Stage(ADAPTED, "adaptation", recipe.train.iterations, recipe.train.optimizer, True)]
+    stages = []
     if warmup:
-        warmup_optimizer = recipe.warmup.optimizer
-        stages.insert(0, Stage(SOURCE_ONLY, "warm-up", recipe.warmup.iterations, warmup_optimizer, False))
+        stages.append(Stage(SOURCE_ONLY, "warm-up", recipe.warmup.iterations, recipe.warmup.optimizer, False))
+    if recipe.train.iterations > 0:
+        stages.append(Stage(ADAPTED, "adaptation", recipe.train.iterations, recipe.train.optimizer, True))
     return stages
 
 
@@ -249,7 +252,7 @@ def _finish(run: Run, name: str) -> Results:
         "description": run.recipe.description,
         "seed": run.recipe.seed,
         "device": device_name(run.device),
-        "versions": versions(),
+        **provenance(),
         "data": run.data.fingerprints(),
         "num_skipped": {"source": run.data.source.num_skipped, "target": run.data.target.num_skipped},
         "seconds": {stage: round(notes["seconds"], 3) for stage, notes in run.stages.items()},

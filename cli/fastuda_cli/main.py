@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from fastuda_cli import bench, data, doctor, evaluate, predict, recipes, train
+from fastuda_cli import bench, data, doctor, evaluate, predict, recipes, study, train
 
 app = typer.Typer(
     name="fastuda",
@@ -14,6 +14,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command("train")(train.train)
+app.command("study")(study.study)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.add_typer(data.app, name="data")

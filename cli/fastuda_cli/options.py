@@ -24,3 +24,16 @@ def settings(set_: list[str] | None, source: Path | None, target: Path | None) -
     # JSON quotes a path as TOML would, whatever characters it has.
     extra = [f"{domain}.root={json.dumps(str(path.absolute()))}" for domain, path in roots.items() if path is not None]
     return [*(set_ or []), *extra]
+
+
+def seeds(text: str) -> list[int]:
+    """`0,1,2` as numbers; UsageError for anything else."""
+    from fastuda.errors import UsageError
+
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 0 or len(set(found)) < len(found):
+        raise UsageError(f"--seeds {text}: different whole numbers from 0 on, separated by commas, such as 0,1,2")
+    return found

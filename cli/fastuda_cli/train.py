@@ -29,7 +29,7 @@ def train(
     """
     with reported():
         from fastuda.display import Display
-        from fastuda.recipe_file import load_recipe
+        from fastuda.recipe_file import load_recipe, recipe_name
         from fastuda.run_folder import RunFolder, latest_run
         from fastuda.tables import score_table
         from fastuda.train import train as run_training
@@ -37,7 +37,7 @@ def train(
         chosen = options.settings(set_, source, target)
         if iterations is not None:
             chosen.append(f"train.iterations={iterations}")
-        name = Path(recipe).stem
+        name = recipe_name(recipe)
         if run is None:
             started = datetime.now().strftime("%Y%m%d-%H%M%S")
             run = latest_run(Path("runs"), name) if resume else Path("runs") / f"{name}-{started}"

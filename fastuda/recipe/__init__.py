@@ -9,13 +9,13 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from fastuda.recipe.data import Classes, Data, Demo, Domain, Jitter, Views
-from fastuda.recipe.method import Auxiliary, Contrast, Edge, Htcm, Method, Mix
+from fastuda.recipe.method import Auxiliary, Contrast, Edge, Htcm, Method, Mix, SourceMix
 from fastuda.recipe.section import Section
 from fastuda.recipe.training import Evaluation, Model, Optimizer, Runtime, Train, Warmup
 
 __all__ = [
     "Auxiliary", "Classes", "Contrast", "Data", "Demo", "Domain", "Edge", "Evaluation", "Htcm", "Jitter", "Method",
-    "Mix", "Model", "Optimizer", "Recipe", "Runtime", "Section", "Train", "Views", "Warmup",
+    "Mix", "Model", "Optimizer", "Recipe", "Runtime", "Section", "SourceMix", "Train", "Views", "Warmup",
 ]  # fmt: skip
 
 
@@ -48,6 +48,8 @@ class Recipe(Section):
     """Teacher and weights of the adaptation."""
     mix: Mix = Mix()
     """CMix."""
+    source_mix: SourceMix = SourceMix()
+    """DSP's source-to-source paste."""
     htcm: Htcm = Htcm.model_validate({})
     """HTCM."""
     contrast: Contrast = Contrast()
@@ -89,6 +91,17 @@ class Recipe(Section):
             raise ValueError("views.source_jitter changes the whole source view, and views.whole is false")
         if self.htcm.enabled and self.htcm.from_ == "mixed" and not self.mix.enabled:
             raise ValueError('htcm.from = "mixed" needs mix.enabled')
+        if self.source_mix.enabled:
+            unknown = [name for name in self.source_mix.long_tail if name not in names]
+            if unknown:
+                raise ValueError(
+                    f"source_mix.long_tail names no class of this recipe: {', '.join(unknown)} "
+                    f"(classes: {', '.join(names)}; [] for none)"
+                )
+            if not self.mix.enabled:
+                raise ValueError("source_mix.enabled needs mix.enabled")
+        if self.warmup.iterations == 0 and self.train.iterations == 0:
+            raise ValueError("warmup.iterations and train.iterations are both 0: there is nothing to train")
         if self.edge.enabled and not (self.mix.enabled and self.htcm.enabled):
             raise ValueError("edge.enabled needs mix.enabled and htcm.enabled")
         return self

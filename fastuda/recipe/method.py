@@ -42,6 +42,19 @@ class Mix(Section):
     """Never paste the highest class present: the released code's off-by-one."""
 
 
+class SourceMix(Section):
+    """The second paste of DSP, from source to source, and how opaque pastes are (paper table 4)."""
+
+    enabled: bool = False
+    """Train on source crops that carry classes of the batch's next source crop, and choose those classes anew."""
+    opacity: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of the pasted pixel in both pastes, source to source and source to target: 1 hard, below soft."""
+    long_tail: tuple[str, ...] = ("rider", "bus", "train", "motorcycle", "bicycle")
+    """Classes that are pasted wherever they are present, beside those that `mix` chooses."""
+    weight: NonNegative = 1.0
+    """Of the loss on the source-to-source image, relative to L_s."""
+
+
 class Htcm(Section):
     """High-confidence target mixing (paper eq. 5, 6; protocol rows 9, 10)."""
 

@@ -65,8 +65,8 @@ class Warmup(Section):
 class Train(Section):
     """Length of the adaptation; batch and rhythm of both stages."""
 
-    iterations: Positive = 250_000
-    """Adaptation iterations."""
+    iterations: Annotated[int, Field(ge=0)] = 250_000
+    """Adaptation iterations; 0 trains on the source alone."""
     batch_size: Positive = 2
     """Images a domain, an iteration and a process."""
     evaluate_every: Positive | None = None

@@ -1,0 +1,83 @@
+"""`fastuda study`: a table's rows, each with several seeds, beside the paper's numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastuda_cli import options
+from fastuda_cli.console import console, reported, say
+
+
+def study(
+    table: Annotated[str, typer.Argument(help="A table's name, a TOML file with rows of your own, or `list`.")],
+    base: Annotated[str, typer.Option(help="The recipe that the rows change.")] = "gta2cs",
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
+    source: options.Source = None,
+    target: options.Target = None,
+    run: Annotated[Path | None, typer.Option(help="Folder of the study; default runs/study-TABLE-BASE.")] = None,
+    init: Annotated[Path | None, typer.Option(help="A trained network that all rows start from: no warm-up.")] = None,
+    device: options.Device = None,
+    set_: options.Settings = None,
+) -> None:
+    """Run a table's rows with several seeds, one after another, and print mean ± deviation beside the paper's mIoU.
+
+    Rows with the same warm-up share it. After a stop or a kill the same command goes on: finished runs are kept.
+    """
+    with reported():
+        if table == "list":
+            _list()
+            return
+        from fastuda.data.cache import make_folder
+        from fastuda.display import Display
+        from fastuda.errors import FastudaError
+        from fastuda.recipe_file import recipe_name
+        from fastuda.study.chart import study_chart
+        from fastuda.study.plan import plan_study
+        from fastuda.study.printed import class_table, score_table
+        from fastuda.study.report import report, write_report
+        from fastuda.study.run import Outcome, run_study
+        from fastuda.study.table import load_table
+
+        name = Path(table).stem
+        folder = run or Path("runs") / f"study-{name}-{recipe_name(base)}"
+        chosen = options.settings(set_, source, target)
+        plan = plan_study(load_table(table), base, options.seeds(seeds), chosen, folder, init=init)
+        make_folder(folder)
+
+        def keep(outcomes: list[Outcome]) -> None:
+            content = report(plan, outcomes, folder)
+            write_report(folder / "study.json", content)
+            if any(row["last"] is not None for row in content["rows"]):
+                study_chart(folder / "study.png", content)
+
+        outcomes = run_study(plan, device=device, display=Display(console), finished=keep)
+        content = report(plan, outcomes, folder)
+        console.print(class_table(content))
+        console.print(score_table(content))
+        say(f"results: {folder / 'study.json'}\npicture: {folder / 'study.png'}")
+        failures = [outcome for outcome in outcomes if outcome.failure]
+        if failures:
+            lines = [f"{outcome.cell.row}, seed {outcome.cell.seed}: {outcome.failure}" for outcome in failures]
+            raise FastudaError("these runs failed, and the same command tries them again:\n  " + "\n  ".join(lines))
+
+
+def _list() -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from fastuda.study.table import load_table, table_names
+
+    for name in table_names():
+        content = load_table(name)
+        table = Table(title=f"{name}: {escape(content.title)}", title_justify="left")
+        for head in ("row", "recipe over a base", "paper's mIoU"):
+            table.add_column(head)
+        for row in content.rows:
+            settings = "".join(f" --set {setting}" for setting in row.set)
+            paper = "–" if row.paper is None else f"{row.paper:.1f}"
+            table.add_row(escape(row.name), escape(row.recipe("BASE") + settings), paper)
+        console.print(table)
+    say("`fastuda study TABLE --base RECIPE --seeds 0,1,2` runs one; `fastuda train gta2cs+cmix` runs a row alone.")

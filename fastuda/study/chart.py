@@ -1,0 +1,61 @@
+"""A study as a picture: every seed's mIoU, mean and deviation a row, with the paper's numbers beside."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from fastuda.data.cache import write_atomic
+from fastuda.study.report import Report
+
+_MEASURED, _SEED, _PAPER = "#2f7d4f", "#7aa6c2", "#b5622d"
+
+
+def study_chart(path: Path, report: Report) -> None:
+    """Write a PNG of the rows that have scores; the paper's numbers have an axis of their own, their pair differs."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in report["rows"] if row["last"] is not None]
+    figure = Figure(figsize=(9, 0.42 * len(rows) + 1.8), layout="constrained")
+    has_paper = any(row["paper"] is not None for row in rows)
+    axes = figure.subplots(1, 2 if has_paper else 1, sharey=True, squeeze=False)[0]
+    _draw_measured(axes[0], rows, report)
+    if has_paper:
+        _draw_paper(axes[1], rows, report)
+    axes[0].set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=9)
+    axes[0].invert_yaxis()
+    figure.suptitle(report["title"], fontsize=11)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=150, format="png")
+    write_atomic(path, content.getvalue())
+
+
+def _draw_measured(axes: Any, rows: list[dict[str, Any]], report: Report) -> None:
+    for i, row in enumerate(rows):
+        seeds = [cell["last"]["miou"] for cell in row["cells"]]
+        axes.plot(seeds, [i] * len(seeds), "o", color=_SEED, markersize=5, zorder=1)
+        mean, std = row["last"]["miou"]["mean"], row["last"]["miou"]["std"]
+        axes.errorbar(
+            mean, i, xerr=std, fmt="|", color=_MEASURED, markersize=14, markeredgewidth=2, capsize=3, zorder=2
+        )
+        axes.annotate(f"{mean:.1f}", (mean, i), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=8)
+    count = len(report["seeds"])
+    _finish(axes, f"mIoU on {report['base']}, percent; {count} seed{'s' if count > 1 else ''}, mean and deviation")
+
+
+def _draw_paper(axes: Any, rows: list[dict[str, Any]], report: Report) -> None:
+    for i, row in enumerate(rows):
+        if row["paper"] is not None:
+            axes.plot(row["paper"], i, "D", color=_PAPER, markersize=6, markerfacecolor="none")
+            where = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+            axes.annotate(f"{row['paper']:.1f}", (row["paper"], i), **where)
+    _finish(axes, f"the paper's mIoU, {report['pair']}, percent")
+
+
+def _finish(axes: Any, label: str) -> None:
+    axes.set_xlabel(label, fontsize=9)
+    axes.margins(x=0.12, y=0.12)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,81 @@
+"""What a study found: every cell's scores, and each row's mean and deviation beside the paper's number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastuda.data.cache import write_atomic
+from fastuda.provenance import provenance
+from fastuda.spread import spread, spread_of_records
+from fastuda.study.plan import Plan
+from fastuda.study.run import Outcome
+from fastuda.study.table import Row
+from fastuda.train import Results
+
+Report = dict[str, Any]
+
+
+def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
+    """The study as JSON: `rows` in the table's order, each with its `cells`, `last`, `best`, `gain` and `paper`.
+
+    `gain` is over the first row, seed by seed, so that what a seed's warm-up adds to both is not in it.
+    """
+    by_folder = {outcome.cell.folder: outcome for outcome in outcomes}
+    rows: list[dict[str, Any]] = []
+    for row in plan.table.rows:
+        found = [by_folder[cell.folder] for cell in plan.of_row[row.name] if cell.folder in by_folder]
+        cells = [_cell(outcome.results, folder, outcome) for outcome in found if outcome.results is not None]
+        failures = {str(outcome.cell.seed): outcome.failure for outcome in found if outcome.failure}
+        rows.append(_row(row, plan.base, cells, failures, rows[0]["cells"] if rows else cells))
+    done = [outcome.results for outcome in outcomes if outcome.results is not None]
+    return {
+        "title": plan.table.title,
+        "pair": plan.table.pair,
+        "base": plan.base,
+        "settings": [setting for setting in plan.settings if not setting.startswith(("source.root=", "target.root="))],
+        "seeds": list(plan.seeds),
+        "rows": rows,
+        "protocol": done[0]["source_only" if "source_only" in done[0] else "adapted"]["protocol"] if done else None,
+        "data": done[0]["data"] if done else {},
+        "device": done[0]["device"] if done else None,
+        **provenance(),
+    }
+
+
+def write_report(path: Path, content: Report) -> None:
+    """Write the study as JSON, whole or not at all."""
+    write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def _cell(results: Results, folder: Path, outcome: Outcome) -> dict[str, Any]:
+    """One run's scores; of its adaptation or, if it has none, its source-only stage."""
+    stage = "adapted" if "adapted" in results else "source_only"
+    return {
+        "seed": outcome.cell.seed,
+        "run": str(outcome.cell.folder.relative_to(folder)),
+        "last": results[stage]["last"],
+        "best": results[stage]["best"],
+        "seconds": results["seconds"].get(stage, 0.0),
+    }
+
+
+def _row(
+    row: Row, base: str, cells: list[dict[str, Any]], failures: dict[str, str], first: list[dict[str, Any]]
+) -> dict[str, Any]:
+    by_seed = {cell["seed"]: cell["last"]["miou"] for cell in first}
+    gains = [cell["last"]["miou"] - by_seed[cell["seed"]] for cell in cells if cell["seed"] in by_seed]
+    return {
+        "name": row.name,
+        "recipe": row.recipe(base),
+        "set": list(row.set),
+        "paper": row.paper,
+        "paper_iou": row.paper_iou,
+        "last": spread_of_records([cell["last"] for cell in cells]) if cells else None,
+        "best": spread_of_records([cell["best"] for cell in cells]) if cells else None,
+        "gain": spread(gains),
+        "cells": cells,
+        "failures": failures,
+    }

@@ -1,0 +1,99 @@
+"""What a study compares: rows over one base recipe, with the paper's numbers beside them."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+from pydantic import Field, ValidationError, model_validator
+
+from fastuda.errors import UsageError
+from fastuda.recipe import Section
+from fastuda.recipe_file import nearest, variant_text
+
+_TABLES = resources.files("fastuda.study") / "tables"
+
+
+class Row(Section):
+    """One line of a table: a recipe that differs from the base in a few lines."""
+
+    name: str = Field(min_length=1)
+    """As the table prints it."""
+    variant: str | None = None
+    """The variant over the base, several joined by `+`; without it the base itself."""
+    set: tuple[str, ...] = ()
+    """Further settings, as `--set` takes them; they win over the user's."""
+    paper: float | None = None
+    """The mIoU that the paper prints, percent."""
+    paper_iou: dict[str, float] = Field(default_factory=dict)
+    """The paper's IoU by class name, percent, where it prints them."""
+
+    @property
+    def variants(self) -> list[str]:
+        """The variants' names, in order."""
+        return [] if self.variant is None else self.variant.split("+")
+
+    def recipe(self, base: str) -> str:
+        """The recipe's name over `base`, as `fastuda train` takes it."""
+        return "+".join((base, *self.variants))
+
+    @property
+    def slug(self) -> str:
+        """The row's name as a folder is called."""
+        return re.sub(r"[^\w.]+", "-", self.name).strip("-.").lower() or "row"
+
+
+class Table(Section):
+    """A table of the paper, or of your own."""
+
+    title: str
+    """One line: what is compared."""
+    pair: str = ""
+    """The pair of data sets that the paper's numbers are of."""
+    rows: tuple[Row, ...] = Field(min_length=1)
+    """In the order in which they are run and printed."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Table:
+        slugs = [row.slug for row in self.rows]
+        twice = sorted({row.name for row in self.rows if slugs.count(row.slug) > 1})
+        if twice:
+            raise ValueError(f"rows need names whose letters and digits differ: {', '.join(twice)}")
+        for row in self.rows:
+            for variant in row.variants:
+                variant_text(variant)
+        return self
+
+
+def table_names() -> list[str]:
+    """Names of the tables that come with fastuda, sorted."""
+    return sorted(entry.name.removesuffix(".toml") for entry in _TABLES.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_table(name_or_path: str) -> Table:
+    """A table by name, or from a TOML file of your own. Raises UsageError that names the file and the field."""
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path}: cannot read this table ({error})") from error
+    elif name_or_path in table_names():
+        text = (_TABLES / f"{name_or_path}.toml").read_text("utf-8")
+    else:
+        near = nearest(name_or_path, table_names())
+        raise UsageError(
+            f"no table is called {name_or_path!r}{near}; there are {', '.join(table_names())}, or give a TOML file"
+        )
+    try:
+        return Table.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{name_or_path}: not valid TOML: {error}") from error
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, e['loc'])) or 'table'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        ]
+        raise UsageError(f"{name_or_path}:\n  " + "\n  ".join(lines)) from error
