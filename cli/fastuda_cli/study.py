@@ -17,14 +17,17 @@ def study(
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     source: options.Source = None,
     target: options.Target = None,
-    run: Annotated[Path | None, typer.Option(help="Folder of the study; default runs/study-TABLE-BASE.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of the study; default runs/study-BASE; tables in one folder share runs.")
+    ] = None,
     init: Annotated[Path | None, typer.Option(help="A trained network that all rows start from: no warm-up.")] = None,
     device: options.Device = None,
     set_: options.Settings = None,
 ) -> None:
     """Run a table's rows with several seeds, one after another, and print mean ± deviation beside the paper's mIoU.
 
-    Rows with the same warm-up share it. After a stop or a kill the same command goes on: finished runs are kept.
+    Rows with the same warm-up share it, as do tables on the same base. After a stop or a kill the same command
+    goes on: finished runs are kept.
     """
     with reported():
         if table == "list":
@@ -42,22 +45,23 @@ def study(
         from fastuda.study.table import load_table
 
         name = Path(table).stem
-        folder = run or Path("runs") / f"study-{name}-{recipe_name(base)}"
+        folder = run or Path("runs") / f"study-{recipe_name(base)}"
+        files = {kind: folder / f"{name}.{kind}" for kind in ("json", "png")}
         chosen = options.settings(set_, source, target)
         plan = plan_study(load_table(table), base, options.seeds(seeds), chosen, folder, init=init)
         make_folder(folder)
 
         def keep(outcomes: list[Outcome]) -> None:
             content = report(plan, outcomes, folder)
-            write_report(folder / "study.json", content)
+            write_report(files["json"], content)
             if any(row["last"] is not None for row in content["rows"]):
-                study_chart(folder / "study.png", content)
+                study_chart(files["png"], content)
 
         outcomes = run_study(plan, device=device, display=Display(console), finished=keep)
         content = report(plan, outcomes, folder)
         console.print(class_table(content))
         console.print(score_table(content))
-        say(f"results: {folder / 'study.json'}\npicture: {folder / 'study.png'}")
+        say(f"results: {files['json']}\npicture: {files['png']}")
         failures = [outcome for outcome in outcomes if outcome.failure]
         if failures:
             lines = [f"{outcome.cell.row}, seed {outcome.cell.seed}: {outcome.failure}" for outcome in failures]

@@ -13,7 +13,7 @@ from fastuda_kernels.pixel_contrast import pixel_contrast
 from fastuda_kernels.upsample_cross_entropy import upsample_cross_entropy
 
 Losses = dict[str, Tensor]
-"""Scalar loss terms by name: source, mix, htcm, pixel, prototype, and the edge variant's edge_*."""
+"""Scalar loss terms by name: source, mix, htcm, pixel, prototype, the edge variant's edge_*, DSP's source_mix."""
 
 
 def segmentation_loss(
@@ -44,7 +44,12 @@ def segmentation_loss(
 
 def mixed_losses(views: MixedViews, recipe: Recipe) -> Losses:
     """Every unweighted term that works on mixed images; a term that the recipe leaves out has no entry."""
-    return {**_mix_terms(views, recipe), **_htcm_terms(views, recipe), **_contrast_terms(views, recipe.contrast)}
+    return {
+        **_mix_terms(views, recipe),
+        **_htcm_terms(views, recipe),
+        **_contrast_terms(views, recipe.contrast),
+        **_source_mix_terms(views, recipe),
+    }
 
 
 def weighted_sum(losses: Losses, recipe: Recipe) -> Tensor:
@@ -56,6 +61,7 @@ def weighted_sum(losses: Losses, recipe: Recipe) -> Tensor:
         "htcm": mixed,
         "pixel": recipe.method.contrast_weight,
         "prototype": recipe.method.contrast_weight,
+        "source_mix": recipe.source_mix.weight,
         "edge_mix": mixed * edge.paste_weight,
         "edge_htcm": mixed * edge.htcm_weight,
         "edge_htcm_auxiliary": mixed * edge.htcm_auxiliary_weight,
@@ -87,6 +93,9 @@ def _mix_terms(views: MixedViews, recipe: Recipe) -> Losses:
     labels, auxiliary_labels, weight = views.st.label_st, views.st_auxiliary_label, recipe.auxiliary.weight
     strong = views.strong_logits
     losses = {"mix": segmentation_loss(strong, labels, weight, auxiliary_labels=auxiliary_labels)}
+    if views.under is not None:
+        under = segmentation_loss(strong, views.under.label, weight, auxiliary_labels=views.under.two_head)
+        losses["mix"] = torch.lerp(under, losses["mix"], recipe.source_mix.opacity)
     if views.st.band_st is not None:
         losses["edge_mix"] = segmentation_loss(
             strong, labels, weight, auxiliary_labels=auxiliary_labels, mask=views.st.band_st
@@ -106,6 +115,17 @@ def _htcm_terms(views: MixedViews, recipe: Recipe) -> Losses:
         if auxiliary is not None:
             losses["edge_htcm_auxiliary"] = upsample_cross_entropy(auxiliary, labels)
     return losses
+
+
+def _source_mix_terms(views: MixedViews, recipe: Recipe) -> Losses:
+    """L_ss of DSP (row 27), both heads: a soft paste counts for both labels, each by its share of the pixel."""
+    if views.ss is None or views.ss_logits is None:
+        return {}
+    weight, opacity = recipe.auxiliary.weight, recipe.source_mix.opacity
+    loss = segmentation_loss(views.ss_logits, views.ss.label, weight)
+    if opacity < 1:
+        loss = torch.lerp(segmentation_loss(views.ss_logits, views.ss.under_label, weight), loss, opacity)
+    return {"source_mix": loss}
 
 
 def _contrast_terms(views: MixedViews, settings: Contrast) -> Losses:

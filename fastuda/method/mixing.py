@@ -1,4 +1,4 @@
-"""The mixed images of an iteration and the network's view of them (paper eq. 2, 3, 5, 6; protocol rows 7-10, 25)."""
+"""The mixed images of an iteration and the network's view of them (paper eq. 2, 3, 5, 6; rows 7-10, 25, 27)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from fastuda.data.batch import DomainBatch
 from fastuda.method.network import Passes
 from fastuda.method.pseudo_labels import PseudoLabels, label_crops
+from fastuda.method.source_mix import SourcePaste, is_soft, softened, source_paste, with_long_tail
 from fastuda.model.deeplab import DeepLabV2, Logits
 from fastuda.recipe import Recipe
 from fastuda_kernels.masked_mix import KeepPasted, MixedCrops, choose_classes, masked_mix
@@ -21,14 +22,19 @@ class MixedViews(NamedTuple):
     st: MixedCrops
     """CMix's images and labels."""
     hts: MixedCrops
-    """HTCM's image and label, and the confident labels; `st` itself unless HTCM follows the mixed view."""
+    """HTCM's image and label, and the confident labels."""
     st_auxiliary_label: Tensor
     """uint8 [B, H, W]: what the auxiliary head learns on the class-mixed view (protocol row 16)."""
+    under: PseudoLabels | None
+    """What the target shows under a soft paste; None when pastes are hard."""
+    ss: SourcePaste | None
+    """DSP's source-to-source image; None in recipes without it."""
     weak_logits: Logits | None
     strong_logits: Logits | None
     hts_logits: Logits | None
     hts_weak_logits: Logits | None
     """Of the HTCM image made from weak crops: the second view when the contrast works on x_hts (table 6)."""
+    ss_logits: Logits | None
 
 
 def mix_crops(
@@ -51,7 +57,7 @@ def mix_crops(
         source.label,
         pseudo.label,
         pseudo.confidence,
-        chosen if recipe.mix.enabled else torch.zeros_like(chosen),
+        with_long_tail(chosen, recipe) if recipe.mix.enabled else torch.zeros_like(chosen),
         normalisation=passes.normalisation,
         confidence_threshold=recipe.method.tau,
         keep_pasted=keep,
@@ -63,9 +69,12 @@ def mix_crops(
 def mixed_views(
     student: DeepLabV2, source: DomainBatch, target: DomainBatch, pseudo: PseudoLabels, recipe: Recipe, passes: Passes
 ) -> MixedViews:
-    """Mix the crops and run the student on each mixed image that a loss needs: weak, strong, HTCM, in this order."""
+    """Mix the crops and run the student on each mixed image that a loss needs: weak, strong, HTCM, source on source."""
     keep: KeepPasted = "everywhere" if recipe.edge.enabled else "nowhere"
-    st = hts = mix_crops(source, target, pseudo, recipe, passes, keep)
+    hts = mix_crops(source, target, pseudo, recipe, passes, keep)
+    st = softened(hts, target, recipe, passes)
+    under = pseudo if is_soft(recipe) else None
+    ss = source_paste(source, st.pasted, recipe, passes) if recipe.source_mix.enabled else None
     auxiliary_label, logits = st.label_auxiliary, dict[str, Logits]()
     needs_weak = _needs_weak(recipe)
 
@@ -89,8 +98,11 @@ def mixed_views(
     if recipe.contrast.on == "hts" and _contrasts(recipe):
         weak_crops = (source._replace(strong=source.weak), target._replace(strong=target.weak))
         images["hts weak"] = mix_crops(*weak_crops, pseudo, recipe, passes, keep).hts
+    if ss is not None:
+        images["ss"] = ss.image
     logits |= zip(images, passes.each(student, list(images.values())), strict=True)
-    return MixedViews(st, hts, auxiliary_label, *(logits.get(name) for name in ("weak", "strong", "hts", "hts weak")))
+    of_views = (logits.get(name) for name in ("weak", "strong", "hts", "hts weak", "ss"))
+    return MixedViews(st, hts, auxiliary_label, under, ss, *of_views)
 
 
 def _contrasts(recipe: Recipe) -> bool:

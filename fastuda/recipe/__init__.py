@@ -100,6 +100,8 @@ class Recipe(Section):
                 )
             if not self.mix.enabled:
                 raise ValueError("source_mix.enabled needs mix.enabled")
+            if self.train.batch_size < 2:
+                raise ValueError("source_mix.enabled needs a train.batch_size of 2 or more: it pastes between crops")
         if self.warmup.iterations == 0 and self.train.iterations == 0:
             raise ValueError("warmup.iterations and train.iterations are both 0: there is nothing to train")
         if self.edge.enabled and not (self.mix.enabled and self.htcm.enabled):

@@ -43,10 +43,10 @@ class Mix(Section):
 
 
 class SourceMix(Section):
-    """The second paste of DSP, from source to source, and how opaque pastes are (paper table 4)."""
+    """The second paste of DSP, from source to source, and how opaque pastes are (paper table 4; protocol row 27)."""
 
     enabled: bool = False
-    """Train on source crops that carry classes of the batch's next source crop, and choose those classes anew."""
+    """Train on source crops with classes of the batch's previous source crop pasted in."""
     opacity: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of the pasted pixel in both pastes, source to source and source to target: 1 hard, below soft."""
     long_tail: tuple[str, ...] = ("rider", "bus", "train", "motorcycle", "bicycle")

@@ -53,41 +53,48 @@ def plan_study(
     """
     cells: list[Cell] = []
     of_row: dict[str, list[Cell]] = {row.name: [] for row in table.rows}
-    kinds: dict[str, str] = {}
     for seed in seeds:
         warmups: dict[str, Cell] = {}
         for row in table.rows:
             name = recipe_name(row.recipe(base))
-            recipe = _recipe(base, row, row.variants, settings, seed)
-            source_only = recipe.train.iterations == 0
+            recipe = _recipe(base, row, settings, seed)
             start, warmup = init, None
             if init is None and recipe.warmup.iterations > 0:
-                key = _warmup_key(recipe)
-                kind = kinds.setdefault(key, "warm-up" if not kinds else f"warm-up-{len(kinds) + 1}")
-                if key not in warmups:
-                    own = _recipe(base, row, [*row.variants, "source-only"], settings, seed)
-                    warmups[key] = Cell("warm-up", seed, f"{name}+source-only", own, folder / kind / f"seed-{seed}")
-                    cells.append(warmups[key])
-                warmup = warmups[key]
-                start = RunFolder(warmup.folder).model("source_only", "last")
-            if warmup is not None and source_only:
+                warmup = _warmup(base, row, settings, seed, folder)
+                shared = warmups.setdefault(_stage_key(warmup.recipe), warmup)
+                if shared is warmup:
+                    cells.append(warmup)
+                warmup, start = shared, RunFolder(shared.folder).model("source_only", "last")
+            if warmup is not None and recipe.train.iterations == 0:
                 of_row[row.name].append(warmup)
                 continue
-            cell = Cell(row.name, seed, name, recipe, folder / row.slug / f"seed-{seed}", start, warmup)
+            cell = Cell(row.name, seed, name, recipe, folder / row.folder / f"seed-{seed}", start, warmup)
             cells.append(cell)
             of_row[row.name].append(cell)
     rows = {name: tuple(found) for name, found in of_row.items()}
     return Plan(table, base, tuple(seeds), tuple(settings), tuple(cells), rows)
 
 
-def _recipe(base: str, row: Row, variants: Sequence[str], settings: Sequence[str], seed: int) -> Recipe:
-    return load_recipe(base, settings, variants=variants, last=[*row.set, f"seed={seed}"])
+def _warmup(base: str, row: Row, settings: Sequence[str], seed: int, folder: Path) -> Cell:
+    """The source-only run that a row starts from: the base's, unless the row changes something it depends on."""
+    plain = Row(name="warm-up", variant="source-only")
+    own = Row(name="warm-up", variant="+".join((*row.variants, "source-only")), set=row.set)
+    place = folder / "warm-up"
+    chosen = plain
+    if _stage_key(_recipe(base, own, settings, seed)) != _stage_key(_recipe(base, plain, settings, seed)):
+        chosen, place = own, folder / f"warm-up-{row.folder}"
+    recipe = _recipe(base, chosen, settings, seed)
+    return Cell(chosen.name, seed, recipe_name(chosen.recipe(base)), recipe, place / f"seed-{seed}")
+
+
+def _recipe(base: str, row: Row, settings: Sequence[str], seed: int) -> Recipe:
+    return load_recipe(base, settings, variants=row.variants, last=[*row.set, f"seed={seed}"])
 
 
 _NOT_OF_THE_WARMUP = ("description", "seed", "method", "mix", "source_mix", "htcm", "contrast", "edge")
 
 
-def _warmup_key(recipe: Recipe) -> str:
+def _stage_key(recipe: Recipe) -> str:
     """Everything that the source-only stage depends on; of `method` that is the average's decay."""
     fields = recipe.model_dump(mode="json")
     for section in _NOT_OF_THE_WARMUP:

@@ -40,9 +40,9 @@ class Row(Section):
         return "+".join((base, *self.variants))
 
     @property
-    def slug(self) -> str:
-        """The row's name as a folder is called."""
-        return re.sub(r"[^\w.]+", "-", self.name).strip("-.").lower() or "row"
+    def folder(self) -> str:
+        """Where the row's runs go; the same for equal rows of several tables, which then share them."""
+        return re.sub(r"[^\w.=+]+", "-", "-".join((self.variant or "base", *self.set)))
 
 
 class Table(Section):
@@ -57,10 +57,13 @@ class Table(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Table:
-        slugs = [row.slug for row in self.rows]
-        twice = sorted({row.name for row in self.rows if slugs.count(row.slug) > 1})
-        if twice:
-            raise ValueError(f"rows need names whose letters and digits differ: {', '.join(twice)}")
+        for name in {row.name for row in self.rows}:
+            if sum(row.name == name for row in self.rows) > 1:
+                raise ValueError(f"two rows are called {name!r}")
+        for row in self.rows:
+            same = [other.name for other in self.rows if other.folder == row.folder]
+            if len(same) > 1:
+                raise ValueError(f"these rows are one recipe: {', '.join(same)}")
         for row in self.rows:
             for variant in row.variants:
                 variant_text(variant)
