@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastuda.data.evaluation_loader import EvaluationLoader
 from fastuda.errors import FastudaError
+from fastuda.inference import evaluation_logits
 from fastuda.method.network import Passes
 from fastuda.metrics import Scores, scores
 from fastuda.model.deeplab import DeepLabV2
@@ -43,7 +44,7 @@ def evaluate(
     }
     done = 0
     for batch in loader:
-        logits = passes.raw(model, batch.images.to(device)).main
+        logits = evaluation_logits(model, batch.images.to(device), recipe.eval, passes)
         input_size = batch.images.shape[1:3]
         for i, (name, label) in enumerate(zip(batch.names, batch.labels, strict=True)):
             own = logits[i : i + 1]

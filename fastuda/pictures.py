@@ -14,6 +14,7 @@ from fastuda.classes import ClassSet
 from fastuda.data.cache import write_failure
 from fastuda.data.evaluation_loader import EvaluationLoader
 from fastuda.data.pack import Packed
+from fastuda.inference import evaluation_logits
 from fastuda.method.network import Passes
 from fastuda.model.build import read_model
 from fastuda.recipe import Recipe
@@ -93,7 +94,7 @@ def comparison_grid(
     for _, file in models:
         model, _ = read_model(file, device)
         for row, batch in zip(rows, batches, strict=True):
-            logits = passes.raw(model, batch.images.to(device)).main
+            logits = evaluation_logits(model, batch.images.to(device), recipe.eval, passes)
             predicted, _ = pseudo_label(logits, (evaluation.size[1], evaluation.size[0]))
             row.append(overlay(row[0], predicted[0].cpu().numpy(), classes, 1.0))
     columns = ["image", "label", *(title.replace("_", " ") for title, _ in models)]

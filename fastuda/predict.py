@@ -17,6 +17,7 @@ from fastuda.classes import ClassSet
 from fastuda.data.cache import make_folder, write_atomic
 from fastuda.data.images import read_colour, read_file
 from fastuda.errors import FastudaError
+from fastuda.inference import evaluation_logits
 from fastuda.pictures import overlay
 from fastuda.trained import Trained
 from fastuda_kernels.pseudo_label import pseudo_label
@@ -69,7 +70,7 @@ def predict(trained: Trained, inputs: Sequence[Input], out: Path, progress: Call
         image = read_colour(read_file(item.path), item.path)
         resized = np.asarray(image.resize(trained.recipe.eval.size, Image.Resampling.BICUBIC))
         batch = torch.from_numpy(resized.copy())[None].to(trained.device)
-        logits = trained.passes.raw(trained.model, batch).main
+        logits = evaluation_logits(trained.model, batch, trained.recipe.eval, trained.passes)
         label = label_at(logits, (image.height, image.width))
         write_label_ids(out, item.name, label, classes)
         _write_png(out / f"{item.name}_overlay.png", overlay(np.asarray(image), label, classes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from fastuda_cli.console import console, reported, say
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Show this recipe, whole, as TOML.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show this recipe, or RECIPE+VARIANT, whole, as TOML.")] = None,
     changes: Annotated[bool, typer.Option("--changes", help="Only what the recipe's own file says.")] = False,
 ) -> None:
     """List the recipes, or show one with every field resolved."""
@@ -18,10 +19,11 @@ def recipes(
         from rich.syntax import Syntax
         from rich.table import Table
 
-        from fastuda.recipe_file import dump_recipe, load_recipe, preset_names, preset_text
+        from fastuda.recipe_file import dump_recipe, load_recipe, preset_names, preset_text, variant_names, variant_text
 
         if name is not None:
-            text = preset_text(name) if changes else dump_recipe(load_recipe(name))
+            own = variant_text if name in variant_names() else preset_text
+            text = own(name) if changes else dump_recipe(load_recipe(name))
             console.print(Syntax(text, "toml", background_color="default", word_wrap=True))
             return
         table = Table("recipe", "what it is", "source → target", "classes", "iterations")
@@ -31,4 +33,8 @@ def recipes(
             count = f"{recipe.warmup.iterations} + {recipe.train.iterations}"
             table.add_row(preset, recipe.description, domains, str(len(recipe.classes.build())), count)
         console.print(table)
+        variants = Table("variant", "RECIPE+variant is the recipe with")
+        for variant in variant_names():
+            variants.add_row(variant, tomllib.loads(variant_text(variant))["description"])
+        console.print(variants)
         say("`fastuda recipes NAME` shows every field; --set section.field=value changes one.")

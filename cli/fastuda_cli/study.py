@@ -18,7 +18,7 @@ def study(
     source: options.Source = None,
     target: options.Target = None,
     run: Annotated[
-        Path | None, typer.Option(help="Folder of the study; default runs/study-BASE; tables in one folder share runs.")
+        Path | None, typer.Option(help="The study's folder; default runs/study-BASE. Tables in one folder share runs.")
     ] = None,
     init: Annotated[Path | None, typer.Option(help="A trained network that all rows start from: no warm-up.")] = None,
     device: options.Device = None,
@@ -33,39 +33,18 @@ def study(
         if table == "list":
             _list()
             return
-        from fastuda.data.cache import make_folder
         from fastuda.display import Display
-        from fastuda.errors import FastudaError
         from fastuda.recipe_file import recipe_name
-        from fastuda.study.chart import study_chart
+        from fastuda.study.conduct import conduct
         from fastuda.study.plan import plan_study
-        from fastuda.study.printed import class_table, score_table
-        from fastuda.study.report import report, write_report
-        from fastuda.study.run import Outcome, run_study
         from fastuda.study.table import load_table
+        from fastuda_cli.spread import show_spread
 
-        name = Path(table).stem
         folder = run or Path("runs") / f"study-{recipe_name(base)}"
-        files = {kind: folder / f"{name}.{kind}" for kind in ("json", "png")}
         chosen = options.settings(set_, source, target)
         plan = plan_study(load_table(table), base, options.seeds(seeds), chosen, folder, init=init)
-        make_folder(folder)
-
-        def keep(outcomes: list[Outcome]) -> None:
-            content = report(plan, outcomes, folder)
-            write_report(files["json"], content)
-            if any(row["last"] is not None for row in content["rows"]):
-                study_chart(files["png"], content)
-
-        outcomes = run_study(plan, device=device, display=Display(console), finished=keep)
-        content = report(plan, outcomes, folder)
-        console.print(class_table(content))
-        console.print(score_table(content))
-        say(f"results: {files['json']}\npicture: {files['png']}")
-        failures = [outcome for outcome in outcomes if outcome.failure]
-        if failures:
-            lines = [f"{outcome.cell.row}, seed {outcome.cell.seed}: {outcome.failure}" for outcome in failures]
-            raise FastudaError("these runs failed, and the same command tries them again:\n  " + "\n  ".join(lines))
+        name = Path(table).stem
+        show_spread(conduct(plan, folder, name, device=device, display=Display(console)), folder, name)
 
 
 def _list() -> None:

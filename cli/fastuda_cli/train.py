@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fastuda_cli import options
 from fastuda_cli.console import console, reported, say
+
+if TYPE_CHECKING:
+    from fastuda.recipe import Recipe
 
 
 def train(
@@ -19,6 +22,9 @@ def train(
     run: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE-DATE-TIME.")] = None,
     init: Annotated[Path | None, typer.Option(help="A trained network to adapt; skips the warm-up.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --run, or the recipe's latest run.")] = False,
+    repeat: Annotated[
+        int | None, typer.Option(help="Run this many seeds, from the recipe's on, and report the spread.", min=2)
+    ] = None,
     iterations: Annotated[int | None, typer.Option(help="Adaptation iterations.", min=1)] = None,
     device: options.Device = None,
     set_: options.Settings = None,
@@ -44,8 +50,26 @@ def train(
         # A run goes on by its own recipe, so that nothing has to be said twice.
         saved = RunFolder(run).recipe
         resolved = load_recipe(str(saved) if resume and saved.exists() else recipe, chosen)
+        if repeat is not None:
+            _repeat(resolved, run, name, repeat, device, init, resume)
+            return
         results = run_training(
             resolved, run, name=name, device=device, init=init, resume=resume, display=Display(console)
         )
         console.print(score_table(results))
         say(f"results: {run / 'results.json'}\npictures: {run / 'pictures' / 'comparison.png'}")
+
+
+def _repeat(
+    recipe: Recipe, folder: Path, name: str, count: int, device: str | None, init: Path | None, resume: bool
+) -> None:
+    from fastuda.display import Display
+    from fastuda.errors import FastudaError
+    from fastuda.study.conduct import conduct
+    from fastuda.study.plan import plan_repeats
+    from fastuda_cli.spread import show_spread
+
+    if not resume and folder.exists() and any(folder.iterdir()):
+        raise FastudaError(f"{folder}: exists already; continue it with --resume, or choose another --run folder")
+    plan = plan_repeats(recipe, name, count, folder, init=init)
+    show_spread(conduct(plan, folder, "repeat", device=device, display=Display(console)), folder, "repeat")

@@ -88,6 +88,10 @@ class Evaluation(Section):
     """Further means over named classes, e.g. SYNTHIA's 13."""
     pictures: Annotated[int, Field(ge=0)] = 6
     """Rows of the picture grid."""
+    flip: bool = False
+    """Test-time augmentation: average the answer with the mirrored image's; false in the paper."""
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)] = (1.0,)
+    """Test-time augmentation: average the answers at these multiples of `size`; 1 alone in the paper."""
     batch_norm: Literal["running", "target"] = "running"
     """Statistics at evaluation: those gathered in training, or gathered anew on target training images."""
 

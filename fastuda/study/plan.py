@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe, recipe_name
@@ -31,6 +32,14 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """Where a row's score for one seed comes from: a run, and which of its stages."""
+
+    cell: Cell
+    stage: Literal["source_only", "adapted"]
+
+
+@dataclass(frozen=True)
 class Plan:
     """A study's runs in the order in which they go, and which of them each row reads."""
 
@@ -39,8 +48,8 @@ class Plan:
     seeds: tuple[int, ...]
     settings: tuple[str, ...]
     cells: tuple[Cell, ...]
-    of_row: dict[str, tuple[Cell, ...]]
-    """By the row's name, a cell a seed; a source-only row reads the warm-up that the others start from."""
+    of_row: dict[str, tuple[Reading, ...]]
+    """By the row's name, one a seed; a source-only row reads the warm-up that the others start from."""
 
 
 def plan_study(
@@ -52,7 +61,7 @@ def plan_study(
     Raises UsageError for a row that is no valid recipe over `base`.
     """
     cells: list[Cell] = []
-    of_row: dict[str, list[Cell]] = {row.name: [] for row in table.rows}
+    of_row: dict[str, list[Reading]] = {row.name: [] for row in table.rows}
     for seed in seeds:
         warmups: dict[str, Cell] = {}
         for row in table.rows:
@@ -66,13 +75,30 @@ def plan_study(
                     cells.append(warmup)
                 warmup, start = shared, RunFolder(shared.folder).model("source_only", "last")
             if warmup is not None and recipe.train.iterations == 0:
-                of_row[row.name].append(warmup)
+                of_row[row.name].append(Reading(warmup, "source_only"))
                 continue
             cell = Cell(row.name, seed, name, recipe, folder / row.folder / f"seed-{seed}", start, warmup)
             cells.append(cell)
-            of_row[row.name].append(cell)
+            of_row[row.name].append(Reading(cell, "source_only" if recipe.train.iterations == 0 else "adapted"))
     rows = {name: tuple(found) for name, found in of_row.items()}
     return Plan(table, base, tuple(seeds), tuple(settings), tuple(cells), rows)
+
+
+def plan_repeats(recipe: Recipe, name: str, count: int, folder: Path, *, init: Path | None = None) -> Plan:
+    """`count` whole runs of one recipe with seeds from its own on, warm-up and all: what a result's spread is."""
+    seeds = tuple(range(recipe.seed, recipe.seed + count))
+    cells = tuple(
+        Cell(name, seed, name, recipe.model_copy(update={"seed": seed}), folder / f"seed-{seed}", init)
+        for seed in seeds
+    )
+    stages: dict[str, Literal["source_only", "adapted"]] = {}
+    if init is not None or recipe.warmup.iterations > 0:
+        stages["source only"] = "source_only"
+    if recipe.train.iterations > 0:
+        stages["adapted"] = "adapted"
+    table = Table(title=recipe.description, rows=tuple(Row(name=stage) for stage in stages))
+    of_row = {row: tuple(Reading(cell, stage) for cell in cells) for row, stage in stages.items()}
+    return Plan(table, name, seeds, (), cells, of_row)
 
 
 def _warmup(base: str, row: Row, settings: Sequence[str], seed: int, folder: Path) -> Cell:

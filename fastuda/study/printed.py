@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -11,21 +13,14 @@ from fastuda.study.report import Report
 
 def score_table(report: Report) -> Table:
     """A row a line: mIoU of the last and the best models as mean ± standard deviation, gain, the paper's number."""
-    seeds = ", ".join(map(str, report["seeds"]))
+    seeds, first = ", ".join(map(str, report["seeds"])), report["rows"][0]["name"]
+    has_paper = any(row["paper"] is not None for row in report["rows"])
     table = Table(title=f"{escape(report['title'])}\nmIoU on {escape(report['base'])}, percent, seeds {seeds}")
     table.add_column("row")
-    first = report["rows"][0]["name"]
-    for head in ("last", f"gain over {first}", "best*", f"paper ({report['pair']})"):
+    for head in ("last", f"gain over {first}", "best*", *([f"paper ({report['pair']})"] if has_paper else [])):
         table.add_column(escape(head), justify="right")
     for row in report["rows"]:
-        paper = "–" if row["paper"] is None else f"{row['paper']:.1f}"
-        if row["last"] is None:
-            table.add_row(escape(row["name"]), "failed" if row["failures"] else "–", "", "", paper)
-            continue
-        gain = "" if row["name"] == first else plus_minus(row["gain"], signed=True)
-        failed = f" ({len(row['failures'])} failed)" if row["failures"] else ""
-        last, best = plus_minus(row["last"]["miou"]) + failed, plus_minus(row["best"]["miou"])
-        table.add_row(escape(row["name"]), last, gain, best, paper)
+        table.add_row(escape(row["name"]), *_scores(row, first), *([_paper(row["paper"])] if has_paper else []))
     table.caption = (
         "mean ± standard deviation over seeds; the gain is taken seed by seed\n"
         "* chosen on the evaluation set, as the paper does; `last` is the honest one"
@@ -33,25 +28,47 @@ def score_table(report: Report) -> Table:
     return table
 
 
-def class_table(report: Report) -> Table:
-    """A class a line: IoU of the last models by row, and the paper's own where it prints them."""
+def class_tables(report: Report, width: int) -> list[Table]:
+    """A class a line: IoU of the last models by row, and the paper's own where it prints them; in parts that fit."""
     rows = [row for row in report["rows"] if row["last"] is not None]
+    a_table = max(1, (width - _CLASS_COLUMN) // _ROW_COLUMN)
+    return [_class_table(rows[start : start + a_table]) for start in range(0, len(rows), a_table)]
+
+
+_CLASS_COLUMN, _ROW_COLUMN = 18, 15
+
+
+def _class_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="IoU by class, percent")
-    table.add_column("class")
+    table.add_column("class", no_wrap=True)
     for row in rows:
-        table.add_column(escape(row["name"]), justify="right")
+        table.add_column(escape(row["name"]), justify="right", max_width=_ROW_COLUMN)
         if row["paper_iou"]:
             table.add_column("paper", justify="right")
-    for name in rows[0]["last"]["iou"] if rows else ():
-        cells = []
-        for row in rows:
-            cells.append(plus_minus(row["last"]["iou"][name]))
-            if row["paper_iou"]:
-                cells.append(f"{row['paper_iou'][name]:.1f}" if name in row["paper_iou"] else "–")
-        table.add_row(escape(name), *cells)
-    for subset in rows[0]["last"]["subsets"] if rows else ():
-        cells = []
-        for row in rows:
-            cells += [plus_minus(row["last"]["subsets"][subset]), *([""] if row["paper_iou"] else [])]
-        table.add_row(f"mIoU, {escape(subset)} classes", *cells)
+    for name in rows[0]["last"]["iou"]:
+        _add_line(table, name, rows, "iou", name)
+    for subset in rows[0]["last"]["subsets"]:
+        _add_line(table, f"mIoU, {subset} classes", rows, "subsets", subset)
     return table
+
+
+def _add_line(table: Table, title: str, rows: list[dict[str, Any]], kind: str, name: str) -> None:
+    cells = []
+    for row in rows:
+        cells.append(plus_minus(row["last"][kind][name]))
+        if row["paper_iou"]:
+            cells.append(_paper(row["paper_iou"].get(name) if kind == "iou" else None))
+    table.add_row(escape(title), *cells)
+
+
+def _scores(row: dict[str, Any], first: str) -> tuple[str, str, str]:
+    failed = f"{len(row['failures'])} failed" if row["failures"] else ""
+    if row["last"] is None:
+        return failed or "–", "", ""
+    last = plus_minus(row["last"]["miou"]) + (f" ({failed})" if failed else "")
+    gain = "" if row["name"] == first else plus_minus(row["gain"], signed=True)
+    return last, gain, plus_minus(row["best"]["miou"])
+
+
+def _paper(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"

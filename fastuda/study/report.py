@@ -10,7 +10,7 @@ from typing import Any
 from fastuda.data.cache import write_atomic
 from fastuda.provenance import provenance
 from fastuda.spread import spread, spread_of_records
-from fastuda.study.plan import Plan
+from fastuda.study.plan import Plan, Reading
 from fastuda.study.run import Outcome
 from fastuda.study.table import Row
 from fastuda.train import Results
@@ -26,9 +26,13 @@ def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
     by_folder = {outcome.cell.folder: outcome for outcome in outcomes}
     rows: list[dict[str, Any]] = []
     for row in plan.table.rows:
-        found = [by_folder[cell.folder] for cell in plan.of_row[row.name] if cell.folder in by_folder]
-        cells = [_cell(outcome.results, folder, outcome) for outcome in found if outcome.results is not None]
-        failures = {str(outcome.cell.seed): outcome.failure for outcome in found if outcome.failure}
+        cells, failures = [], {}
+        for reading in plan.of_row[row.name]:
+            outcome = by_folder.get(reading.cell.folder)
+            if outcome is not None and outcome.results is not None:
+                cells.append(_cell(reading, outcome.results, folder))
+            elif outcome is not None:
+                failures[str(reading.cell.seed)] = outcome.failure
         rows.append(_row(row, plan.base, cells, failures, rows[0]["cells"] if rows else cells))
     done = [outcome.results for outcome in outcomes if outcome.results is not None]
     return {
@@ -38,7 +42,7 @@ def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
         "settings": [setting for setting in plan.settings if not setting.startswith(("source.root=", "target.root="))],
         "seeds": list(plan.seeds),
         "rows": rows,
-        "protocol": done[0]["source_only" if "source_only" in done[0] else "adapted"]["protocol"] if done else None,
+        "protocol": next((cell["last"]["protocol"] for row in rows for cell in row["cells"]), None),
         "data": done[0]["data"] if done else {},
         "device": done[0]["device"] if done else None,
         **provenance(),
@@ -50,15 +54,14 @@ def write_report(path: Path, content: Report) -> None:
     write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
-def _cell(results: Results, folder: Path, outcome: Outcome) -> dict[str, Any]:
-    """One run's scores; of its adaptation or, if it has none, its source-only stage."""
-    stage = "adapted" if "adapted" in results else "source_only"
+def _cell(reading: Reading, results: Results, folder: Path) -> dict[str, Any]:
+    """One run's scores of the stage that the row is about."""
     return {
-        "seed": outcome.cell.seed,
-        "run": str(outcome.cell.folder.relative_to(folder)),
-        "last": results[stage]["last"],
-        "best": results[stage]["best"],
-        "seconds": results["seconds"].get(stage, 0.0),
+        "seed": reading.cell.seed,
+        "run": str(reading.cell.folder.relative_to(folder)),
+        "last": results[reading.stage]["last"],
+        "best": results[reading.stage]["best"],
+        "seconds": results["seconds"].get(reading.stage, 0.0),
     }
 
 

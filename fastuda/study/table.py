@@ -61,10 +61,6 @@ class Table(Section):
             if sum(row.name == name for row in self.rows) > 1:
                 raise ValueError(f"two rows are called {name!r}")
         for row in self.rows:
-            same = [other.name for other in self.rows if other.folder == row.folder]
-            if len(same) > 1:
-                raise ValueError(f"these rows are one recipe: {', '.join(same)}")
-        for row in self.rows:
             for variant in row.variants:
                 variant_text(variant)
         return self

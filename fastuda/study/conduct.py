@@ -1,0 +1,33 @@
+"""A study from plan to report: every cell run, the report and its picture kept after each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastuda.data.cache import make_folder
+from fastuda.display import Display
+from fastuda.study.chart import study_chart
+from fastuda.study.plan import Plan
+from fastuda.study.report import Report, report, write_report
+from fastuda.study.run import Outcome, run_study
+
+
+def conduct(plan: Plan, folder: Path, name: str, *, device: str | None, display: Display) -> Report:
+    """Run what has not run yet and write NAME.json and NAME.png into `folder`, anew after each cell.
+
+    Returns the report of all cells; failed ones stand in its rows' `failures`. Raises as `run_study` does.
+    """
+    make_folder(folder)
+
+    def keep(outcomes: list[Outcome]) -> None:
+        content = report(plan, outcomes, folder)
+        write_report(folder / f"{name}.json", content)
+        if any(row["last"] is not None for row in content["rows"]):
+            study_chart(folder / f"{name}.png", content)
+
+    return report(plan, run_study(plan, device=device, display=display, finished=keep), folder)
+
+
+def failures(content: Report) -> list[str]:
+    """A line for every cell of a report that failed: row, seed, reason."""
+    return [f"{row['name']}, seed {seed}: {why}" for row in content["rows"] for seed, why in row["failures"].items()]
