@@ -48,8 +48,8 @@ def mixed_views(*, edge: bool = False) -> MixedViews:
             band_hts=bands[1] if edge else None,
         )
 
-    logits = [Logits(random_logits(2 * k), random_logits(2 * k + 1)) for k in range(4)]
-    return MixedViews(crops(1), crops(2), random_labels(99), *logits)
+    logits = [Logits(random_logits(2 * k), random_logits(2 * k + 1)) for k in range(5)]
+    return MixedViews(crops(1), crops(2), random_labels(99), None, None, *logits)
 
 
 def assert_terms(losses: dict[str, Tensor], **expected: Tensor) -> None:

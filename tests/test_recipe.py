@@ -42,6 +42,8 @@ PROTOCOL: list[tuple[int, dict[str, Any]]] = [
     (24, {"classes.preset": "cityscapes19", "classes.names": None}),
     (25, {"edge.enabled": False, "edge.paste_weight": 1.0, "edge.htcm_weight": 0.1}),
     (25, {"edge.htcm_auxiliary_weight": 0.01}),
+    (27, {"source_mix.enabled": False, "source_mix.opacity": 0.9, "source_mix.weight": 1.0}),
+    (27, {"source_mix.long_tail": ["rider", "bus", "train", "motorcycle", "bicycle"]}),
     (26, {"source.layout": "gta5", "source.listing": None, "target.layout": "cityscapes"}),
 ]  # fmt: skip
 
@@ -63,6 +65,8 @@ FROM_GTA2CS: dict[str, dict[str, Any]] = {
         "source.layout": "synthia",
         "method.contrast_weight": 0.008,
         "eval.subsets": {"13": list(CITYSCAPES_13)},
+        "source_mix.opacity": 0.8,
+        "source_mix.long_tail": ["rider", "bus", "motorcycle", "bicycle"],
     },
 }
 
@@ -351,6 +355,9 @@ def test_every_wrong_field_is_named_at_once() -> None:
             "edge.enabled needs mix.enabled and htcm.enabled",
         ),
         (("edge.enabled=true", "htcm.enabled=false"), "edge.enabled needs mix.enabled and htcm.enabled"),
+        (("source_mix.enabled=true", "train.batch_size=1"), "needs a train.batch_size of 2 or more"),
+        (("source_mix.enabled=true", 'source_mix.long_tail=["tram"]'), "names no class of this recipe: tram"),
+        (("warmup.iterations=0", "train.iterations=0"), "there is nothing to train"),
     ],
 )
 def test_fields_that_exclude_each_other_are_refused(settings: tuple[str, ...], part: str) -> None:
