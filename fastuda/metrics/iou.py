@@ -30,9 +30,6 @@ class Scores:
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, rounded to 1e-4; None where there is no value."""
 
-        def plain(value: float) -> float | None:
-            return None if np.isnan(value) else round(value, 4)
-
         return {
             "protocol": self.protocol,
             "miou": plain(self.miou),
@@ -64,15 +61,22 @@ def scores(
     return Scores(
         protocol=protocol,
         iou=by_name,
-        miou=_mean(iou),
+        miou=mean_of_known(iou),
         pixel_accuracy=100 * float(right.sum()) / max(int(confusion.sum()), 1),
-        mean_accuracy=_mean(accuracy),
+        mean_accuracy=mean_of_known(accuracy),
         subsets={
-            subset: _mean(np.array([by_name[name] for name in members])) for subset, members in (subsets or {}).items()
+            subset: mean_of_known(np.array([by_name[name] for name in members]))
+            for subset, members in (subsets or {}).items()
         },
     )
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def plain(value: float) -> float | None:
+    """A percentage for JSON: rounded to 1e-4, None for NaN."""
+    return None if np.isnan(value) else round(value, 4)
+
+
+def mean_of_known(values: NDArray[np.float64]) -> float:
+    """Mean of float64 values that are not NaN; NaN when there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")

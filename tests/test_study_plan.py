@@ -1,0 +1,108 @@
+"""What a study runs: one warm-up a seed where rows allow, and which stage of which run each row reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastuda.errors import UsageError
+from fastuda.recipe_file import load_recipe
+from fastuda.study.plan import Plan, plan_repeats, plan_study
+from fastuda.study.table import Row, Table, load_table
+
+FOLDER = Path("runs/x")
+
+
+def plan_of(
+    *rows: Row, seeds: tuple[int, ...] = (0,), settings: tuple[str, ...] = (), init: Path | None = None
+) -> Plan:
+    return plan_study(Table(title="t", rows=rows), "demo", seeds, settings, FOLDER, init=init)
+
+
+def folders(plan: Plan) -> list[str]:
+    return [str(cell.folder.relative_to(FOLDER)) for cell in plan.cells]
+
+
+def test_the_rows_of_table_3_share_a_warm_up_a_seed_and_go_seed_by_seed() -> None:
+    plan = plan_study(load_table("table3"), "demo", [0, 3], [], FOLDER)
+    rows = ["cmix", "cmix-picl", "cmix-procl", "cmix-htcm", "cmix-picl-procl", "cmix-picl-htcm", "cmix-procl-htcm"]
+    once = ["warm-up", *rows, "base"]
+    assert folders(plan) == [f"{row}/seed-0" for row in once] + [f"{row}/seed-3" for row in once]
+    for cell in plan.cells:
+        assert cell.recipe.seed == cell.seed
+        if cell.warmup is not None:
+            assert cell.warmup.seed == cell.seed
+            assert cell.init == cell.warmup.folder / "checkpoints" / "source_only-last.safetensors"
+            assert cell.recipe.train.iterations == load_recipe("demo").train.iterations
+
+
+def test_the_source_only_row_reads_the_warm_up_that_the_others_start_from() -> None:
+    plan = plan_of(Row(name="all"), Row(name="source only", variant="source-only"))
+    assert folders(plan) == ["warm-up/seed-0", "base/seed-0"]
+    (source_only,), (adapted,) = plan.of_row["source only"], plan.of_row["all"]
+    assert (source_only.cell, source_only.stage) == (plan.cells[0], "source_only")
+    assert (adapted.cell, adapted.stage) == (plan.cells[1], "adapted")
+    assert source_only.cell.recipe.train.iterations == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["method.tau=0.5", "mix.fraction=0.3", "contrast.on=hts", "train.iterations=9", "auxiliary.labels=prediction"],
+)
+def test_what_only_the_adaptation_reads_leaves_the_warm_up_shared(change: str) -> None:
+    plan = plan_of(Row(name="a"), Row(name="b", set=(change,)))
+    assert folders(plan)[0] == "warm-up/seed-0"
+    assert len(plan.cells) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["model.aspp=[6, 12]", "method.ema_decay=0.9", "auxiliary.weight=0.5", "warmup.iterations=9", "train.batch_size=3"],
+)
+def test_a_row_that_changes_the_warm_up_has_its_own(change: str) -> None:
+    plan = plan_of(Row(name="a"), Row(name="b", set=(change,)))
+    folder = plan.cells[3].folder.parent.name
+    assert folders(plan) == ["warm-up/seed-0", "base/seed-0", f"warm-up-{folder}/seed-0", f"{folder}/seed-0"]
+    assert plan.cells[3].warmup == plan.cells[2]
+
+
+def test_the_released_rows_warm_up_is_of_its_own_network() -> None:
+    plan = plan_of(Row(name="a", variant="released"))
+    assert [cell.recipe.model.aspp for cell in plan.cells] == [(6, 12), (6, 12)]
+
+
+def test_a_network_given_takes_the_place_of_every_warm_up() -> None:
+    init = Path("source.safetensors")
+    plan = plan_of(Row(name="source only", variant="source-only"), Row(name="all"), init=init)
+    assert folders(plan) == ["source-only/seed-0", "base/seed-0"]
+    assert [cell.init for cell in plan.cells] == [init, init]
+    assert plan.of_row["source only"][0].stage == "source_only"
+
+
+def test_a_recipe_without_warm_up_has_none() -> None:
+    assert folders(plan_of(Row(name="all"), settings=("warmup.iterations=0",))) == ["base/seed-0"]
+
+
+def test_a_rows_settings_win_over_the_users_and_the_variants_over_both() -> None:
+    rows = (Row(name="a", set=("method.tau=0.5",)), Row(name="b", variant="source-only"))
+    plan = plan_of(*rows, settings=("method.tau=0.7", "train.iterations=4"))
+    assert plan.cells[1].recipe.method.tau == 0.5
+    assert plan.cells[1].recipe.train.iterations == 4
+    assert plan.of_row["b"][0].cell.recipe.train.iterations == 0
+
+
+def test_a_row_that_is_no_recipe_over_the_base_is_refused_before_anything_runs() -> None:
+    with pytest.raises(UsageError, match="nothing to train"):
+        plan_of(Row(name="source only", variant="source-only"), settings=("warmup.iterations=0",))
+
+
+def test_repeats_are_whole_runs_with_the_seeds_from_the_recipes_on() -> None:
+    plan = plan_repeats(load_recipe("demo", ["seed=5"]), "demo", 3, FOLDER)
+    assert folders(plan) == ["seed-5", "seed-6", "seed-7"]
+    assert [cell.recipe.seed for cell in plan.cells] == [5, 6, 7]
+    assert all(cell.init is None and cell.warmup is None for cell in plan.cells)
+    assert {row: [reading.stage for reading in found] for row, found in plan.of_row.items()} == {
+        "source only": ["source_only"] * 3,
+        "adapted": ["adapted"] * 3,
+    }

@@ -1,0 +1,141 @@
+"""A study's numbers from made results: means, deviations, gains seed by seed, failures; tables and picture of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from fastuda.spread import plus_minus, spread, spread_of_records
+from fastuda.study.chart import study_chart
+from fastuda.study.conduct import failures
+from fastuda.study.plan import Plan, plan_study
+from fastuda.study.printed import class_tables, score_table
+from fastuda.study.report import report
+from fastuda.study.run import Outcome
+from fastuda.study.table import Row, Table
+
+FOLDER = Path("runs/x")
+ROWS = (
+    Row(name="source only", variant="source-only", paper=35.3, paper_iou={"road": 60.0}),
+    Row(name="CMix", variant="cmix", paper=52.1),
+    Row(name="all"),
+)
+# mIoU by row and seed.
+MIOU = {"source only": (30.0, 34.0), "CMix": (36.0, 39.0), "all": (38.0, 45.0)}
+
+
+def record(miou: float) -> dict[str, Any]:
+    iou = {"road": miou + 10, "car": miou - 10, "train": None}
+    return {"iteration": 7, "protocol": "full", "miou": miou, "iou": iou, "subsets": {"two": miou}}
+
+
+def results(miou: float, stage: str) -> dict[str, Any]:
+    scored = {"last": record(miou), "best": {**record(miou + 1), "chosen_on": "evaluation set"}}
+    return {stage: scored, "seconds": {stage: 12.0}, "data": {"source": "ab"}, "device": "CPU"}
+
+
+@pytest.fixture
+def plan() -> Plan:
+    settings = ("source.root=/secret", "target.root=/secret", "method.tau=0.9")
+    return plan_study(Table(title="A title", pair="A → B", rows=ROWS), "demo", (0, 1), settings, FOLDER)
+
+
+def outcomes(plan: Plan, *, failing: str = "") -> list[Outcome]:
+    found = []
+    for row, readings in plan.of_row.items():
+        for reading, miou in zip(readings, MIOU[row], strict=True):
+            failed = row == failing and reading.cell.seed == 1
+            scored = None if failed else results(miou, reading.stage)
+            found.append(Outcome(reading.cell, scored, "the loss was not finite" if failed else ""))
+    return found
+
+
+def test_spread_is_mean_and_sample_deviation_of_what_there_is() -> None:
+    assert spread([1.0, 2.0, 4.5]) == {"n": 3, "mean": 2.5, "std": 1.8028}
+    assert spread([None, 3.0]) == {"n": 1, "mean": 3.0, "std": None}
+    assert spread([None]) == {"n": 0, "mean": None, "std": None}
+
+
+def test_a_number_shows_its_deviation_if_it_has_one() -> None:
+    assert plus_minus(spread([57.0, 58.0])) == "57.5 ± 0.7"
+    assert plus_minus(spread([57.25])) == "57.2"
+    assert plus_minus(spread([2.0, 2.0]), signed=True) == "+2.0 ± 0.0"
+    assert plus_minus(spread([])) == "–"
+
+
+def test_records_are_spread_class_by_class_and_absent_classes_left_out() -> None:
+    found = spread_of_records([record(30.0), {**record(40.0), "iou": {"road": 40.0, "car": 20.0, "train": 5.0}}])
+    assert found["iou"]["road"]["mean"] == 40.0
+    assert found["iou"]["train"] == {"n": 1, "mean": 5.0, "std": None}
+    assert found["subsets"]["two"]["mean"] == 35.0
+
+
+def test_each_row_has_mean_deviation_best_and_the_papers_number(plan: Plan) -> None:
+    content = report(plan, outcomes(plan), FOLDER)
+    source_only, cmix, _ = content["rows"]
+    assert source_only["last"]["miou"] == {"n": 2, "mean": 32.0, "std": 2.8284}
+    assert cmix["best"]["miou"]["mean"] == 38.5
+    assert cmix["cells"][0]["best"]["chosen_on"] == "evaluation set"
+    assert [row["paper"] for row in content["rows"]] == [35.3, 52.1, None]
+    assert (cmix["recipe"], cmix["cells"][1]["run"]) == ("demo+cmix", "cmix/seed-1")
+
+
+def test_gains_are_taken_seed_by_seed(plan: Plan) -> None:
+    content = report(plan, outcomes(plan), FOLDER)
+    assert content["rows"][1]["gain"] == {"n": 2, "mean": 5.5, "std": 0.7071}
+    assert content["rows"][2]["gain"]["mean"] == 9.5
+
+
+def test_a_report_tells_where_it_comes_from_and_no_folders_of_the_data(plan: Plan) -> None:
+    content = report(plan, outcomes(plan), FOLDER)
+    assert {"command", "versions", "date", "device", "data", "seeds", "base"} <= set(content)
+    assert content["settings"] == ["method.tau=0.9"]
+
+
+def test_an_unfinished_study_reports_what_there_is(plan: Plan) -> None:
+    content = report(plan, outcomes(plan)[:3], FOLDER)
+    assert [len(row["cells"]) for row in content["rows"]] == [2, 1, 0]
+    assert content["rows"][2]["last"] is None
+    assert report(plan, [], FOLDER)["rows"][0]["last"] is None
+
+
+def test_failed_cells_are_named_and_left_out_of_the_mean(plan: Plan, console_text: Callable[[Any], str]) -> None:
+    content = report(plan, outcomes(plan, failing="CMix"), FOLDER)
+    assert content["rows"][1]["last"]["miou"] == {"n": 1, "mean": 36.0, "std": None}
+    assert content["rows"][1]["gain"]["mean"] == 6.0
+    assert failures(content) == ["CMix, seed 1: the loss was not finite"]
+    assert "36.0 (1 failed)" in console_text(score_table(content))
+
+
+def test_the_table_shows_every_number_beside_the_papers(plan: Plan, console_text: Callable[[Any], str]) -> None:
+    text = console_text(score_table(report(plan, outcomes(plan), FOLDER)))
+    for part in ("32.0 ± 2.8", "+5.5 ± 0.7", "38.5 ± 2.1", "52.1", "paper (A → B)", "seeds 0, 1", "chosen on the"):
+        assert part in text
+
+
+def test_without_a_number_of_the_papers_there_is_no_column_for_it(console_text: Callable[[Any], str]) -> None:
+    plan = plan_study(Table(title="t", rows=(ROWS[2],)), "demo", (0,), (), FOLDER)
+    only = [Outcome(plan.of_row["all"][0].cell, results(40.0, "adapted"))]
+    assert "paper (" not in console_text(score_table(report(plan, only, FOLDER)))
+
+
+def test_classes_come_in_tables_that_fit_with_the_papers_own(plan: Plan, console_text: Callable[[Any], str]) -> None:
+    content = report(plan, outcomes(plan), FOLDER)
+    wide, narrow = class_tables(content, 200), class_tables(content, 50)
+    assert (len(wide), len(narrow)) == (1, 2)
+    text = console_text(wide[0])
+    for part in ("42.0 ± 2.8", "60.0", "51.5 ± 4.9", "mIoU, two classes"):
+        assert part in text
+    assert next(row for row in text.splitlines() if "train" in row).count("–") == 4
+
+
+def test_the_picture_shows_the_numbers(plan: Plan, tmp_path: Path) -> None:
+    study_chart(tmp_path / "a.png", report(plan, outcomes(plan), FOLDER))
+    study_chart(tmp_path / "b.png", report(plan, outcomes(plan, failing="CMix"), FOLDER))
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width > 1000
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()

@@ -1,0 +1,202 @@
+"""Studies on a tiny drawn demo: the same bits as plain runs, what a kill leaves, what fails alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+import fastuda.engine.iteration as iteration_module
+from fastuda.display import Display
+from fastuda.errors import UsageError
+from fastuda.recipe_file import load_recipe
+from fastuda.runtime import StoppedError
+from fastuda.study.conduct import conduct, failures
+from fastuda.study.plan import Plan, plan_repeats, plan_study
+from fastuda.study.table import Row, Table
+from fastuda.train import train
+
+TINY = [
+    *("demo.num_source=6", "demo.num_source_val=1", "demo.num_target=5", "demo.num_val=3", "demo.size=[64, 32]"),
+    *("views.source_size=[64, 32]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]", "eval.size=[64, 32]"),
+    *("model.width=0.0625", "warmup.iterations=2", "train.iterations=3", "train.evaluate_every=9", "eval.pictures=1"),
+    "runtime.loader_threads=1",
+]
+ROWS = (
+    Row(name="source only", variant="source-only"),
+    Row(name="CMix", variant="cmix"),
+    Row(name="DSP", variant="dsp-soft"),
+    Row(name="all"),
+)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return [*TINY, f"data.cache={tmp_path_factory.mktemp('cache')}"]
+
+
+@pytest.fixture
+def study(settings: list[str], tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    def run(folder: Path = tmp_path / "study", *more: str, seeds: tuple[int, ...] = (0,)) -> dict[str, Any]:
+        plan = plan_study(Table(title="t", rows=ROWS), "demo", seeds, [*settings, *more], folder)
+        return conducted(plan, folder)
+
+    return run
+
+
+def conducted(plan: Plan, folder: Path, name: str = "t") -> dict[str, Any]:
+    return conduct(plan, folder, name, device="cpu", display=Display(Console(file=io.StringIO(), width=200)))
+
+
+@pytest.fixture(scope="module")
+def finished(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("studies") / "finished"
+    plan = plan_study(Table(title="t", rows=ROWS), "demo", (0, 1), settings, folder)
+    return folder, conducted(plan, folder)
+
+
+def model(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoints" / "adapted-last.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    a, b = model(one), model(other)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def scores(content: dict[str, Any]) -> list[list[float]]:
+    return [[cell["last"]["miou"] for cell in row["cells"]] for row in content["rows"]]
+
+
+def first_seed(finished: Any) -> list[list[float]]:
+    return [found[:1] for found in scores(finished[1])]
+
+
+def test_a_study_leaves_its_report_and_picture_and_every_run(finished: Any) -> None:
+    folder, content = finished
+    kept = json.loads((folder / "t.json").read_text())
+    assert scores(kept) == scores(content)
+    assert [len(found) for found in scores(content)] == [2, 2, 2, 2]
+    assert (folder / "t.png").stat().st_size > 10_000
+    assert {p.name for p in folder.iterdir()} == {"warm-up", "cmix", "dsp-soft", "base", "t.json", "t.png"}
+
+
+def test_a_row_ends_in_the_same_bits_as_the_plain_run(finished: Any, settings: list[str], tmp_path: Path) -> None:
+    recipe = load_recipe("demo+cmix", [*settings, "seed=1"])
+    train(recipe, tmp_path / "plain", name="x", device="cpu", display=Display(Console(file=io.StringIO())))
+    assert same(tmp_path / "plain", finished[0] / "cmix" / "seed-1")
+    assert not same(tmp_path / "plain", finished[0] / "base" / "seed-1")
+
+
+def test_finished_runs_are_not_run_again(
+    finished: Any, study: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "study")
+    monkeypatch.setattr(iteration_module, "warmup_step", None)
+    monkeypatch.setattr(iteration_module, "adaptation_step", None)
+    assert scores(study(seeds=(0, 1))) == scores(finished[1])
+
+
+def test_a_seed_more_runs_that_seed_alone(finished: Any, study: Callable[..., Any], tmp_path: Path) -> None:
+    shutil.copytree(finished[0], tmp_path / "study")
+    for row in ("warm-up", "cmix", "dsp-soft", "base"):
+        shutil.rmtree(tmp_path / "study" / row / "seed-1")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "study").rglob("seed-0/results.json")}
+    assert scores(study(seeds=(0, 1))) == scores(finished[1])
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_stopped_study_goes_on_to_the_same_bits(
+    finished: Any, study: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = iteration_module.adaptation_step, []
+
+    def interrupted(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 5:  # the second iteration of the second row
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(iteration_module, "adaptation_step", interrupted)
+        with pytest.raises(StoppedError):
+            study()
+    assert scores(study()) == first_seed(finished)
+    for row in ("cmix", "dsp-soft", "base"):
+        assert same(tmp_path / "study" / row / "seed-0", finished[0] / row / "seed-0")
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(
+    finished: Any, study: Callable[..., Any], tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "study")
+    cell = tmp_path / "study" / "cmix" / "seed-0"
+    for path in [*cell.glob("checkpoints/*"), cell / "results.json"]:
+        path.unlink()
+    assert scores(study()) == first_seed(finished)
+    assert same(cell, finished[0] / "cmix" / "seed-0")
+
+
+def test_another_recipe_in_the_same_folder_is_refused(finished: Any, study: Callable[..., Any]) -> None:
+    with pytest.raises(UsageError, match=r"another recipe than the run's own:\n  method\.mixed_weight"):
+        study(finished[0], "method.mixed_weight=0.5")
+
+
+def test_a_run_that_fails_does_not_end_the_study_and_is_tried_again(
+    finished: Any, study: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = iteration_module.adaptation_step
+
+    def broken(state: Any, source: Any, target: Any, recipe: Any, *rest: Any) -> Any:
+        if recipe.source_mix.enabled:
+            with torch.no_grad():
+                state.student.head.branches[0].bias.fill_(torch.nan)
+        return original(state, source, target, recipe, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(iteration_module, "adaptation_step", broken)
+        content = study()
+    (failure,) = failures(content)
+    assert failure.startswith("DSP, seed 0: the loss was not finite")
+    assert [len(found) for found in scores(content)] == [1, 1, 0, 1]
+    assert scores(study()) == first_seed(finished)
+
+
+def test_rows_that_start_from_a_failed_warm_up_fail_with_it(
+    study: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = iteration_module.warmup_step
+
+    def broken(state: Any, *rest: Any) -> Any:
+        with torch.no_grad():
+            state.student.head.branches[0].bias.fill_(torch.nan)
+        return original(state, *rest)
+
+    monkeypatch.setattr(iteration_module, "warmup_step", broken)
+    lines = failures(study())
+    assert len(lines) == 4
+    assert sum("its warm-up failed" in line for line in lines) == 3
+
+
+def test_repeats_report_both_stages_and_equal_plain_runs(finished: Any, settings: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "repeats"
+    content = conducted(plan_repeats(load_recipe("demo", settings), "demo", 2, folder), folder, "repeat")
+    assert [row["name"] for row in content["rows"]] == ["source only", "adapted"]
+    assert scores(content) == [scores(finished[1])[0], scores(finished[1])[3]]
+    assert same(folder / "seed-1", finished[0] / "base" / "seed-1")
+
+
+def test_a_network_given_is_scored_and_adapted(finished: Any, settings: list[str], tmp_path: Path) -> None:
+    init = finished[0] / "warm-up" / "seed-0" / "checkpoints" / "source_only-last.safetensors"
+    plan = plan_study(Table(title="t", rows=ROWS[:2]), "demo", (0,), settings, tmp_path / "s", init=init)
+    assert scores(conducted(plan, tmp_path / "s")) == [scores(finished[1])[0][:1], scores(finished[1])[1][:1]]
