@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastuda.data.audit import domain_of
@@ -14,11 +17,39 @@ from fastuda.datasets import Progress, prepare_evaluation, with_demo_data
 from fastuda.errors import UsageError
 from fastuda.evaluate import evaluate
 from fastuda.metrics import Scores
+from fastuda.metrics.boundary import BoundaryMeter, BoundaryScores
+from fastuda.metrics.boundary_map import boundary_band
+from fastuda.metrics.confidence import ConfidenceMeter, ConfidenceScores
 from fastuda.predict import label_at, write_label_ids
+from fastuda.provenance import provenance
 from fastuda.recipe import Domain, Recipe
+from fastuda.runtime import device_name
 from fastuda.trained import Trained
+from fastuda_kernels.pseudo_label import pseudo_label
 
 _BATCH = 4
+BOUNDARY_RADIUS = 5
+"""The band, in pixels of the label, that figure 2's curve and the calibration call boundary."""
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """All that scoring a model found."""
+
+    by_protocol: dict[str, Scores]
+    data: str
+    """Fingerprint of the evaluation split."""
+    boundary: BoundaryScores | None = None
+    """At the labels' own size (`full` protocol); None unless asked for, as `confidence`."""
+    confidence: ConfidenceScores | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Scores by protocol, and `boundary` and `confidence` where there are such."""
+        content: dict[str, Any] = {protocol: one.to_json() for protocol, one in self.by_protocol.items()}
+        if self.boundary is not None and self.confidence is not None:
+            content["boundary"] = self.boundary.to_json()
+            content["confidence"] = {"boundary_radius": BOUNDARY_RADIUS, **self.confidence.to_json()}
+        return content
 
 
 def score(
@@ -29,35 +60,72 @@ def score(
     split: str | None = None,
     layout: str | None = None,
     save_predictions: Path | None = None,
-) -> dict[str, Scores]:
-    """Scores by protocol on the recipe's target or, by `root`, `split` and `layout`, on another data set.
+    boundary: bool = False,
+) -> Assessment:
+    """Scores on the recipe's target or, by `root`, `split` and `layout`, on another data set.
 
-    `save_predictions` receives NAME_labelIds.png for every image, at its label's own size. Raises
+    `save_predictions` receives NAME_labelIds.png for every image, at its label's own size. `boundary` adds
+    boundary scores, calibration and figure 2's curve. Memory does not grow with the number of images. Raises
     FastudaError for a data set that is not there or not labelled.
     """
     recipe = with_demo_data(trained.recipe, progress)
-    domain = _domain(recipe, root, split, layout)
-    packed = prepare_evaluation(recipe, domain, progress)
+    packed = prepare_evaluation(recipe, _domain(recipe, root, split, layout), progress)
     loader = EvaluationLoader(packed, _BATCH, recipe.runtime.loader_threads, trained.device)
     classes = recipe.classes.build()
+    meters = _Meters(recipe, trained.device) if boundary else None
 
-    def keep(name: str, logits: Tensor, label: Tensor) -> None:
-        assert save_predictions is not None
-        write_label_ids(save_predictions, name, label_at(logits, (label.shape[0], label.shape[1])), classes)
+    def look(name: str, logits: Tensor, label: Tensor) -> None:
+        if save_predictions is not None:
+            write_label_ids(save_predictions, name, label_at(logits, (label.shape[0], label.shape[1])), classes)
+        if meters is not None:
+            meters.add(logits, label)
 
-    return evaluate(
+    watched = save_predictions is not None or boundary
+    by_protocol = evaluate(
         trained.model,
         loader,
         recipe,
         trained.passes,
         progress=progress("Evaluating"),
-        on_image=None if save_predictions is None else keep,
+        on_image=look if watched else None,
     )
+    found = meters.result() if meters is not None else (None, None)
+    return Assessment(by_protocol, packed.fingerprint, *found)
 
 
-def write_scores(path: Path, scores: dict[str, Scores]) -> None:
-    """Scores by protocol as JSON, written whole or not at all."""
-    content = {protocol: one.to_json() for protocol, one in scores.items()}
+class _Meters:
+    """Boundary scores and what confidence is worth, image by image at the label's own size."""
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        self._recipe = recipe
+        self._names = recipe.classes.build().names
+        self._boundary = BoundaryMeter(len(self._names), device)
+        self._confidence = ConfidenceMeter(len(self._names), device, (recipe.method.tau,))
+
+    def add(self, logits: Tensor, label: Tensor) -> None:
+        prediction, confidence = (one[0] for one in pseudo_label(logits, (label.shape[0], label.shape[1])))
+        self._boundary.add(prediction, label)
+        band = boundary_band(label, BOUNDARY_RADIUS, len(self._names))
+        self._confidence.add(prediction, confidence, label, band)
+
+    def result(self) -> tuple[BoundaryScores, ConfidenceScores]:
+        subsets = self._recipe.eval.subsets
+        return self._boundary.result(self._names, "full", subsets), self._confidence.result()
+
+
+def write_scores(path: Path, found: Assessment, trained: Trained) -> None:
+    """Scores as JSON with model, recipe, seed, data, device, versions and command; written whole or not at all."""
+    content = {
+        **found.to_json(),
+        "model": str(trained.file),
+        "description": trained.recipe.description,
+        "seed": trained.recipe.seed,
+        "flip": trained.recipe.eval.flip,
+        "scales": list(trained.recipe.eval.scales),
+        "data": {"evaluation": found.data},
+        "device": device_name(trained.device),
+        **provenance(),
+    }
     write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
 
 

@@ -10,6 +10,9 @@ from rich.table import Table
 from fastuda.data.check import CheckReport, Comparison
 from fastuda.datasets import Datasets
 from fastuda.metrics import Scores
+from fastuda.metrics.boundary import BoundaryScores
+from fastuda.metrics.confidence import ConfidenceScores
+from fastuda.metrics.iou import plain
 
 
 def score_table(results: dict[str, Any]) -> Table:
@@ -56,6 +59,35 @@ def protocol_table(scores: dict[str, Scores]) -> Table:
         title = f"mIoU, {escape(subset)} classes"
         table.add_row(title, *(_cell(column["subsets"][subset]) for column in columns))
     table.caption = "full: at the label's own size; released: label resized to the network's input, as the authors did"
+    return table
+
+
+def boundary_table(boundary: BoundaryScores) -> Table:
+    """mIoU of the pixels near the label's boundaries, and the boundary F-score, a radius in pixels a column."""
+    table = Table(title="Near boundaries, percent")
+    table.add_column("")
+    for radius in boundary.trimap:
+        table.add_column(f"{radius} px", justify="right")
+    table.add_row("mIoU within (trimap)", *(_cell(one.to_json()["miou"]) for one in boundary.trimap.values()))
+    table.add_row("boundary F-score", *(_cell(one.to_json()["mean"]) for one in boundary.f_score.values()))
+    return table
+
+
+def confidence_table(confidence: ConfidenceScores, tau: float, radius: int) -> Table:
+    """Figure 2's curve as numbers, τ of the recipe among them; calibration below."""
+    near = f"within {radius} px of a boundary"
+    table = Table(title="What a confidence threshold keeps, percent (paper figure 2)")
+    heads = ("τ", "pixels kept", "wrong pixels kept", "wrong among the kept", f"wrong pixels kept, {near}")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for threshold in sorted({0.0, 0.35, 0.55, 0.75, 0.95, 0.97, tau}):
+        kept, edge = confidence.overall.at(threshold), confidence.boundary.at(threshold)
+        values = (kept.pixels, kept.errors, kept.error_rate, edge.errors)
+        table.add_row(f"{threshold:g}", *(_cell(plain(value)) for value in values))
+    table.caption = (
+        f"{_cell(plain(confidence.boundary_pixels))} % of the pixels and {_cell(plain(confidence.boundary_errors))} % "
+        f"of the wrong ones lie {near}; expected calibration error {_cell(plain(confidence.ece))} %"
+    )
     return table
 
 

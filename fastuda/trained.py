@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
 from fastuda.errors import FastudaError, UsageError
 from fastuda.method.network import Passes
 from fastuda.model.build import read_model
 from fastuda.model.deeplab import DeepLabV2
-from fastuda.recipe import Recipe
+from fastuda.recipe import Evaluation, Recipe
 from fastuda.recipe_file import load_recipe, recipe_of
 from fastuda.run_folder import RunFolder
 from fastuda.runtime import choose_device
@@ -29,6 +30,18 @@ class Trained:
     passes: Passes
     device: torch.device
     file: Path
+
+    def augmented(self, *, flip: bool | None, scales: tuple[float, ...] | None) -> Trained:
+        """The same model with test-time augmentation as said; None leaves the recipe's (`eval.flip`, `eval.scales`).
+
+        Raises UsageError for a scale out of range.
+        """
+        changes = {name: value for name, value in (("flip", flip), ("scales", scales)) if value is not None}
+        try:
+            settings = Evaluation.model_validate({**self.recipe.eval.model_dump(), **changes})
+        except ValidationError as error:
+            raise UsageError(f"--scales: {error.errors()[0]['msg']}") from error
+        return replace(self, recipe=self.recipe.model_copy(update={"eval": settings}))
 
 
 def load_trained(

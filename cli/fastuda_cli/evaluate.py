@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fastuda_cli import options
-from fastuda_cli.console import console, reported
+from fastuda_cli.console import console, reported, say
 
 
 def evaluate(
@@ -25,21 +25,48 @@ def evaluate(
         Path | None,
         typer.Option(help="Write a Cityscapes labelIds PNG an image, at its label's size, here."),
     ] = None,
+    boundary: Annotated[
+        bool,
+        typer.Option("--boundary", help="Also score boundaries and confidence (the paper's figure 2), with pictures."),
+    ] = False,
+    charts: Annotated[
+        Path | None, typer.Option(help="Folder of --boundary's pictures; default RUN/evaluation.")
+    ] = None,
+    flip: Annotated[bool | None, typer.Option(help="Average with the mirrored image's answer.")] = None,
+    scales: Annotated[
+        str | None, typer.Option(help="Average the answers at these multiples of the size, such as 0.75,1,1.25.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the scores to this file.")] = None,
     device: options.Device = None,
 ) -> None:
     """Score a model: per-class IoU, mIoU, accuracies; at full label size and the way the authors did it."""
     with reported():
+        from fastuda.data.cache import make_folder
         from fastuda.display import Display
-        from fastuda.score import score, write_scores
-        from fastuda.tables import protocol_table
+        from fastuda.metrics.confidence_chart import reliability_chart, threshold_chart
+        from fastuda.score import BOUNDARY_RADIUS, score, write_scores
+        from fastuda.tables import boundary_table, confidence_table, protocol_table
         from fastuda.trained import load_trained
 
         trained = load_trained(run_or_weights, stage=stage, which=which, recipe=recipe, device=device)
-        display = Display(console)
-        scores = score(
-            trained, display.task, root=target, split=split, layout=layout, save_predictions=save_predictions
+        trained = trained.augmented(flip=flip, scales=options.scales(scales))
+        found = score(
+            trained,
+            Display(console).task,
+            root=target,
+            split=split,
+            layout=layout,
+            save_predictions=save_predictions,
+            boundary=boundary,
         )
-        console.print(protocol_table(scores))
+        console.print(protocol_table(found.by_protocol))
+        if found.boundary is not None and found.confidence is not None:
+            tau = trained.recipe.method.tau
+            folder = charts or (run_or_weights if run_or_weights.is_dir() else Path(".")) / "evaluation"
+            console.print(boundary_table(found.boundary))
+            console.print(confidence_table(found.confidence, tau, BOUNDARY_RADIUS))
+            threshold_chart(make_folder(folder) / "confidence.png", found.confidence, tau)
+            reliability_chart(folder / "reliability.png", found.confidence)
+            say(f"pictures: {folder / 'confidence.png'}, {folder / 'reliability.png'}")
         if json_file is not None:
-            write_scores(json_file, scores)
+            write_scores(json_file, found, trained)

@@ -37,3 +37,13 @@ def seeds(text: str) -> list[int]:
     if not found or min(found) < 0 or len(set(found)) < len(found):
         raise UsageError(f"--seeds {text}: different whole numbers from 0 on, separated by commas, such as 0,1,2")
     return found
+
+
+def scales(text: str | None) -> tuple[float, ...] | None:
+    """`0.75,1,1.25` as numbers, None as None; UsageError for anything else."""
+    from fastuda.errors import UsageError
+
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--scales {text}: numbers separated by commas, such as 0.75,1,1.25") from None

@@ -1,0 +1,72 @@
+"""Evaluation streams: what it holds does not grow with the number of images."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastuda.data.evaluation_loader import EvaluationLoader
+from fastuda.data.pack import Packed
+from fastuda.evaluate import evaluate
+from fastuda.method.network import Passes
+from fastuda.metrics.boundary import BoundaryMeter
+from fastuda.metrics.boundary_map import boundary_band
+from fastuda.metrics.confidence import ConfidenceMeter
+from fastuda.model.deeplab import Logits
+from fastuda.recipe import Recipe
+from fastuda_kernels.pseudo_label import pseudo_label
+
+CPU = torch.device("cpu")
+HEIGHT, WIDTH = 512, 1024
+NUM_IMAGES = 60
+
+
+class Mean(nn.Module):
+    """Three classes from an image's colours, coarsely."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Logits:
+        return Logits(nn.functional.adaptive_avg_pool2d(images, (4, 8)), None)
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def test_sixty_images_need_no_more_memory_than_twenty(
+    pack: Callable[..., Packed], tiny_recipe: Callable[..., Recipe]
+) -> None:
+    recipe = tiny_recipe('classes.names=["a", "b", "c"]')
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    blocks = rng.integers(0, 3, (NUM_IMAGES, 8, 16), dtype=np.uint8)
+    labels = [one.repeat(HEIGHT // 8, 0).repeat(WIDTH // 16, 1) for one in blocks]
+    packed = pack(recipe, [image] * NUM_IMAGES, labels, size=(64, 32), own_label_size=True)
+    del labels
+    boundary, confidence = BoundaryMeter(3, CPU), ConfidenceMeter(3, CPU)
+    held: list[int] = []
+
+    def look(_: str, logits: Tensor, label: Tensor) -> None:
+        prediction, certainty = (one[0] for one in pseudo_label(logits, (HEIGHT, WIDTH)))
+        boundary.add(prediction, label)
+        confidence.add(prediction, certainty, label, boundary_band(label, 5, 3))
+        gc.collect()
+        held.append(resident_bytes())
+
+    passes: Any = Passes.of(recipe, CPU)
+    found = evaluate(Mean(), EvaluationLoader(packed, 4, 1, CPU), recipe, passes, on_image=look)  # type: ignore[arg-type]
+    assert len(held) == NUM_IMAGES
+    assert found["full"].miou > 0
+    assert confidence.result().num_pixels == NUM_IMAGES * HEIGHT * WIDTH
+    # Forty labels alone would be 20 MiB, forty maps of confidence 80.
+    assert max(held[20:]) - max(held[:20]) < 10 * 2**20
