@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fastuda.errors import FastudaError
+from fastuda_bench.markdown import number, table
+from fastuda_bench.study_figures import boundary, study, study_classes
 
 PAGES = ("README.md", "bench/README.md", "fastuda/data/README.md", "kernels/README.md")
 _MARKED = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
@@ -56,13 +58,13 @@ def _demo(results: dict[str, Any]) -> str:
     rows = [("**mIoU**", f"**{before['miou']:.1f}**", f"**{after['miou']:.1f}**", _gain(before["miou"], after["miou"]))]
     for name, value in before["iou"].items():
         other = after["iou"][name]
-        rows.append((name, _number(value), _number(other), _gain(value, other)))
+        rows.append((name, number(value), number(other), _gain(value, other)))
     minutes = sum(results["seconds"].values()) / 60
     note = (
         f"IoU in percent on the labelled target split, seed {results['seed']}, last iteration, {results['device']}; "
         f"trained in {minutes:.1f} minutes.\n"
     )
-    return _table(("class", "source only", "adapted", "gain"), rows) + "\n" + note
+    return table(("class", "source only", "adapted", "gain"), rows) + "\n" + note
 
 
 def _prepare(rows: list[dict[str, Any]]) -> str:
@@ -79,7 +81,7 @@ def _prepare(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]
     head = ("`data.pack`", "pairs a second", "CPU ms a pair", "peak memory", "a pair on disk", f"{_GTA5_PAIRS:,} pairs")
-    return _table(head, lines) + "\n" + _machine(rows[0])
+    return table(head, lines) + "\n" + _machine(rows[0])
 
 
 def _formats(rows: list[dict[str, Any]]) -> str:
@@ -96,7 +98,7 @@ def _formats(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]
     return (
-        _table(("format", "kB", "encode ms", "decode ms", "max error", "mean error"), lines) + "\n" + _machine(rows[0])
+        table(("format", "kB", "encode ms", "decode ms", "max error", "mean error"), lines) + "\n" + _machine(rows[0])
     )
 
 
@@ -104,20 +106,20 @@ def _runs(runs: dict[str, dict[str, Any]]) -> str:
     """Several runs beside one another: each title's results.json, of its adaptation or, without one, its warm-up."""
     stages = {title: results.get("adapted", results.get("source_only")) for title, results in runs.items()}
     scores = {title: stage["last"] for title, stage in stages.items() if stage is not None}
-    rows = [("**mIoU**", *(f"**{_number(score['miou'])}**" for score in scores.values()))]
+    rows = [("**mIoU**", *(f"**{number(score['miou'])}**" for score in scores.values()))]
     for name in next(iter(scores.values()))["iou"]:
-        rows.append((name, *(_number(score["iou"][name]) for score in scores.values())))
+        rows.append((name, *(number(score["iou"][name]) for score in scores.values())))
     rows.append(("iterations", *(str(score["iteration"]) for score in scores.values())))
     first = next(iter(runs.values()))
     machine = f"{first['device']}, torch {first['versions']['torch']}"
     note = f"IoU in percent, seed {first['seed']}, last iteration, {machine}.\n"
-    return _table(("class", *scores), rows) + "\n" + note
+    return table(("class", *scores), rows) + "\n" + note
 
 
 def _scores(content: dict[str, Any]) -> str:
     """A table of mIoU kept as it was measured: a head, rows of a name and numbers, a note."""
-    rows: list[tuple[str, ...]] = [(name, *(_number(value) for value in values)) for name, *values in content["rows"]]
-    return f"{_table(tuple(content['head']), rows)}\n{content['note']}\n"
+    rows: list[tuple[str, ...]] = [(name, *(number(value) for value in values)) for name, *values in content["rows"]]
+    return f"{table(tuple(content['head']), rows)}\n{content['note']}\n"
 
 
 def _kernels(rows: list[dict[str, Any]]) -> str:
@@ -137,7 +139,7 @@ def _kernels(rows: list[dict[str, Any]]) -> str:
         )
     note = f"Median of {rows[0]['both']['repeats']} " + _where(rows[0])
     head = ("operation", "by", "forward ms", "with backward ms", "spread", "peak MB")
-    return _table(head, lines) + "\n" + note
+    return table(head, lines) + "\n" + note
 
 
 def _step(rows: list[dict[str, Any]]) -> str:
@@ -162,7 +164,7 @@ def _step(rows: list[dict[str, Any]]) -> str:
     head = ("rung", "ms an iteration", "spread", "× the rung below", "× `eager-fp32`", "MFU", "peak MB")
     work = f"{first['work']['flops'] / 1e12:.3g} TFLOP an iteration"
     note = f"`{first['recipe']}`, batch {first['batch_size']}, {work}; median of {first['ms']['repeats']} windows, "
-    return _table(head, lines) + "\n" + note + _where(first)
+    return table(head, lines) + "\n" + note + _where(first)
 
 
 def _loader(rows: list[dict[str, Any]]) -> str:
@@ -181,7 +183,7 @@ def _loader(rows: list[dict[str, Any]]) -> str:
     first = rows[0]
     head = ("DALI threads", "images a second", "iterations a second", "CPU ms each", "cores used", "× the step's need")
     note = f"`{first['recipe']}`, {first['data']} packed as {first['pack']}, batch {first['batch_size']}; median of "
-    return _table(head, lines) + "\n" + note + f"{first['images_per_second']['repeats']}, " + _where(first)
+    return table(head, lines) + "\n" + note + f"{first['images_per_second']['repeats']}, " + _where(first)
 
 
 def _train(rows: list[dict[str, Any]]) -> str:
@@ -197,7 +199,7 @@ def _train(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]
     head = ("training loop", "ms an iteration", "spread", "waiting for data", "250k iterations")
-    return _table(head, lines) + f"\nMedian of {rows[0]['ms']['repeats']} windows, " + _where(rows[0])
+    return table(head, lines) + f"\nMedian of {rows[0]['ms']['repeats']} windows, " + _where(rows[0])
 
 
 _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
@@ -207,6 +209,12 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "streets2camvid-pseudo-labels": ("streets2camvid-pseudo-labels.json", _scores),
     "streets2camvid-short": ("streets2camvid-short.json", _runs),
     "streets2camvid": ("streets2camvid.json", _runs),
+    "table3": ("table3.json", study),
+    "table3-classes": ("table3.json", study_classes),
+    "summary": ("summary.json", study),
+    "streets2camvid-study": ("streets2camvid-study.json", study),
+    "streets2camvid-study-classes": ("streets2camvid-study.json", study_classes),
+    "streets2camvid-boundary": ("streets2camvid-boundary.json", boundary),
     "formats": ("formats.json", _formats),
     "kernels-cpu": ("kernels-cpu.json", _kernels),
     "kernels": ("kernels.json", _kernels),
@@ -235,15 +243,6 @@ def _where(row: dict[str, Any]) -> str:
 def _machine(row: dict[str, Any]) -> str:
     key = "pairs_per_second" if "pairs_per_second" in row else "decode_ms"
     return f"Median of {row[key]['repeats']} on {row['cores']} cores of an {row['cpu']}, {row['date']}.\n"
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    rule = ("---", *["---:"] * (len(head) - 1))
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, rule, *rows))
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
 
 
 def _milliseconds(value: float) -> str:

@@ -1,0 +1,73 @@
+"""Tables of studies and of boundary evaluations for the project's pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastuda.spread import plus_minus
+from fastuda_bench.markdown import number, table
+
+
+def study(content: dict[str, Any]) -> str:
+    """A row a line: last and best mIoU over seeds, the gain over the first row, the paper's number."""
+    first = content["rows"][0]["name"]
+    lines = []
+    for row in content["rows"]:
+        gain = "" if row["name"] == first else plus_minus(row["gain"], signed=True)
+        values = (plus_minus(row["last"]["miou"]), gain, plus_minus(row["best"]["miou"]), number(row["paper"]))
+        lines.append((row["name"], *values))
+    head = ("row", "last", f"gain over {first}", "best", f"paper ({content['pair']})")
+    return table(head, lines) + "\n" + _note(content)
+
+
+def study_classes(content: dict[str, Any]) -> str:
+    """A class a line: IoU of the last models, mean and deviation over seeds, a row of the study a column."""
+    rows = content["rows"]
+    lines = [
+        (name, *(plus_minus(row["last"]["iou"][name]) for row in rows)) for name in content["rows"][0]["last"]["iou"]
+    ]
+    return table(("class", *(row["name"] for row in rows)), lines)
+
+
+def boundary(content: dict[str, Any]) -> str:
+    """Scores near boundaries, and what thresholds keep (paper figure 2), of one model."""
+    near, confidence = content["boundary"], content["confidence"]
+    radii = list(near["trimap"])
+    lines = [
+        ("mIoU within", *(number(near["trimap"][radius]["miou"]) for radius in radii)),
+        ("boundary F-score", *(number(near["f_score"][radius]["mean"]) for radius in radii)),
+    ]
+    scores = table(("", *(f"{radius} px" for radius in radii)), lines)
+    shown = [i for i, tau in enumerate(confidence["thresholds"]) if tau in (0.0, 0.35, 0.55, 0.75, 0.95, 0.97)]
+    columns = (
+        confidence["overall"]["pixels"],
+        confidence["overall"]["errors"],
+        confidence["overall"]["error_rate"],
+        confidence["boundary"]["errors"],
+    )
+    kept = [(f"{confidence['thresholds'][i]:g}", *(number(column[i]) for column in columns)) for i in shown]
+    edge = f"{confidence['boundary_radius']} px of a boundary"
+    head = ("τ", "pixels kept", "wrong pixels kept", "wrong among the kept", f"wrong pixels kept, within {edge}")
+    note = (
+        f"Percent; mIoU {number(content['full']['miou'])} in all. {number(confidence['boundary_pixels'])} % of the "
+        f"pixels and {number(confidence['boundary_errors'])} % of the wrong ones lie within {edge}; expected "
+        f"calibration error {number(confidence['ece'])} %. Seed {content['seed']}, {content['device']}, "
+        f"{content['date'][:10]}.\n"
+    )
+    return f"{scores}\n{table(head, kept)}\n{note}"
+
+
+def _note(content: dict[str, Any]) -> str:
+    seeds = ", ".join(map(str, content["seeds"]))
+    minutes = sum(cell["seconds"] for row in content["rows"] for cell in row["cells"]) / 60
+    settings = " ".join(f"`{setting}`" for setting in content["settings"] if not setting.startswith(_UNSAID))
+    return (
+        f"mIoU in percent, mean ± standard deviation over seeds {seeds}; the gain is taken seed by seed, `best` is "
+        f"chosen on the evaluation set. `{content['base'].rpartition('/')[2]}`{' with ' + settings if settings else ''}; "
+        f"{content['device']}, torch {content['versions']['torch']}, {content['date'][:10]}, "
+        f"{minutes:.0f} minutes of training.\n"
+    )
+
+
+_UNSAID = ("data.", "model.weights=", "runtime.")
+"""Settings that change no number, or say where something lies."""
