@@ -167,6 +167,27 @@ def test_features_equal_the_definition(depth: Depth, stride_on: StrideOn, pool_p
         torch.testing.assert_close(features, reference, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("stride_on", ["1x1", "3x3"])
+@pytest.mark.parametrize("training", [False, True])
+def test_logits_of_both_heads_equal_the_definition(depth: Depth, stride_on: StrideOn, training: bool) -> None:
+    torch.manual_seed(0)
+    model = DeepLabV2(5, depth=depth, width=0.0625, stride_on=stride_on, aspp=(6, 12)).double().train(training)
+    images = torch.randn(2, 3, 61, 74, dtype=torch.float64)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    backbone = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    with torch.no_grad():
+        found = model(images)
+        early, late = _reference(backbone, images, depth, stride_on, 1, training)
+    for logits, features, head in ((found.main, late, "head"), (found.auxiliary, early, "auxiliary_head")):
+        wanted = torch.zeros(())
+        for branch, dilation in enumerate((6, 12)):
+            weight, bias = state[f"{head}.branches.{branch}.weight"], state[f"{head}.branches.{branch}.bias"]
+            wanted = wanted + F.conv2d(F.pad(features, (dilation,) * 4), weight, bias, dilation=dilation)
+        assert logits.std() > 1e-3
+        torch.testing.assert_close(logits, wanted, rtol=1e-9, atol=1e-9)
+
+
 def test_the_two_strides_are_different_functions() -> None:
     caffe = ResNet(50, width=0.0625, stride_on="1x1").eval()
     torchvision = ResNet(50, width=0.0625, stride_on="3x3").eval()
