@@ -29,7 +29,7 @@ from fastuda.trained import load_trained
 from fastuda_cli.main import app
 
 WIDTH, HEIGHT = 128, 64
-NAMES = [f"{city}/{city}_{i:06d}_000019" for city in ("aachen", "zürich") for i in range(3)]
+NAMES = [f"{city}/{city}_{i:06d}_000019" for city in ("aachen", "zurich") for i in range(3)]
 ID_OF = {name: label_id for label_id, name in CITYSCAPES_IDS.items()}
 NOT_AMONG_16 = [ID_OF[name] for name in CITYSCAPES_19 if name not in CITYSCAPES_16]
 NEVER_LABELLED = [ID_OF[name] for name in ("wall", "bus")]
@@ -138,7 +138,7 @@ def official(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         capsys.readouterr()
         found = evaluator.evaluateImgLists([evaluator.getPrediction(args, label) for label in labels], labels, args)
         lines = re.findall(r"^([A-Za-z ]+?) *: +([\d.]+|nan) ", capsys.readouterr().out, re.MULTILINE)
-        # The same table follows for categories, and two of them are called as classes are.
+        # The table of categories follows, with a sky and an average of its own.
         printed = dict(lines[: len(CITYSCAPES_19) + 1])
         return Official(found["classScores"], found["averageScoreClasses"], printed)
 

@@ -1,0 +1,128 @@
+"""`study`, `train --repeat`, `eval --boundary` and `recipes` with variants, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from fastuda_cli.main import app
+
+TINY = [
+    *("demo.num_source=6", "demo.num_source_val=1", "demo.num_target=5", "demo.num_val=3", "demo.size=[64, 32]"),
+    *("views.source_size=[64, 32]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]", "eval.size=[64, 32]"),
+    *("model.width=0.0625", "warmup.iterations=2", "train.iterations=2", "eval.pictures=1", "runtime.loader_threads=1"),
+]
+
+
+def fastuda(*arguments: object) -> tuple[int, str]:
+    """Exit code and everything printed."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTUDA_CACHE", str(tmp_path_factory.getbasetemp() / "cli-study-cache"))
+
+
+def tiny() -> list[str]:
+    return ["--device", "cpu", *(part for setting in TINY for part in ("--set", setting))]
+
+
+def test_study_list_shows_every_row_as_a_recipe() -> None:
+    code, output = fastuda("study", "list")
+    assert code == 0
+    for part in ("table3: Table 3", "CMix + PiCL", "BASE+cmix-picl", "57.7", "BASE+cmix-htcm --set method.tau=0.35"):
+        assert part in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("tabel3",), "did you mean table3?"),
+        (("table3", "--seeds", "0,x"), "--seeds 0,x: different whole numbers"),
+        (("table3", "--seeds", "1,1"), "--seeds 1,1: different whole numbers"),
+        (("table3", "--base", "gta"), "no recipe is called 'gta'"),
+        (("table3", "--base", "demo", "--set", "warmup.iterations=0"), "there is nothing to train"),
+    ],
+)
+def test_wrong_usage_is_said_before_anything_runs(arguments: tuple[str, ...], part: str, tmp_path: Path) -> None:
+    code, output = fastuda("study", *arguments, "--run", tmp_path / "study")
+    assert code == 2
+    assert part in output
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_study_prints_its_tables_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    command = ["study", "table6", "--base", "demo", "--run", tmp_path / "study", *tiny(), "--seeds"]
+    code, output = fastuda(*command, "0")
+    assert code == 0, output
+    for part in ("[3/3] contrast on x_st, seed 0", "IoU by class", "paper (GTA5 → Cityscapes)", "56.8", "table6.json"):
+        assert part in output
+    code, output = fastuda(*command, "0,1")
+    assert code == 0, output
+    assert output.count("finished before") == 3
+    content = json.loads((tmp_path / "study" / "table6.json").read_text())
+    assert content["seeds"] == [0, 1]
+    assert [len(row["cells"]) for row in content["rows"]] == [2, 2]
+    with Image.open(tmp_path / "study" / "table6.png") as picture:
+        assert picture.width > 1000
+
+
+def test_repeat_runs_seeds_and_refuses_a_folder_in_use(tmp_path: Path) -> None:
+    command = ["train", "demo", "--repeat", "2", "--run", tmp_path / "runs", *tiny()]
+    code, output = fastuda(*command)
+    assert code == 0, output
+    for part in ("seeds 0, 1", "source only", "adapted", "gain over source only", "repeat.json"):
+        assert part in output
+    code, output = fastuda(*command)
+    assert code == 1
+    assert "exists already; continue it with --resume" in output
+    code, output = fastuda(*command, "--resume")
+    assert code == 0
+    assert output.count("finished before") == 2
+
+    run = tmp_path / "runs" / "seed-0"
+    scores = tmp_path / "scores.json"
+    code, output = fastuda(
+        "eval", run, "--device", "cpu", "--boundary", "--flip", "--scales", "0.5,1", "--json", scores
+    )
+    assert code == 0, output
+    for part in ("mIoU within (trimap)", "boundary F-score", "wrong pixels kept", "expected calibration error"):
+        assert part in output
+    content = json.loads(scores.read_text())
+    assert (content["flip"], content["scales"], content["seed"]) == (True, [0.5, 1.0], 0)
+    assert set(content["boundary"]["trimap"]) == {"1", "3", "5", "9"}
+    assert content["data"]["evaluation"] == json.loads((run / "results.json").read_text())["data"]["evaluation"]
+    for picture in ("confidence.png", "reliability.png"):
+        assert (run / "evaluation" / picture).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("scales", "part"), [("0", "--scales: "), ("1;2", "--scales 1;2: numbers separated by commas")]
+)
+def test_wrong_scales_are_refused(scales: str, part: str, tmp_path: Path) -> None:
+    code, _ = fastuda("train", "demo", "--run", tmp_path / "run", *tiny())
+    assert code == 0
+    code, output = fastuda("eval", tmp_path / "run", "--device", "cpu", "--scales", scales)
+    assert code == 2
+    assert part in output
+
+
+def test_recipes_list_variants_and_show_a_recipe_with_one() -> None:
+    code, output = fastuda("recipes")
+    assert code == 0
+    for part in ("syn2cs-edge", "RECIPE+variant is the recipe with", "CMix alone, which is DACS"):
+        assert part in output
+    code, output = fastuda("recipes", "gta2cs+cmix")
+    assert code == 0
+    assert "enabled = false" in output
+    code, output = fastuda("recipes", "cmix", "--changes")
+    assert code == 0
+    assert "[htcm]" in output
