@@ -56,6 +56,7 @@ VARIANTS = [
     ("gta2cs", ('method.running_statistics="views"', 'method.teacher_batch_norm="running"')),
     ("gta2cs", ('contrast.on="hts"',)),
     ("gta2cs", ("model.auxiliary=false",)),
+    ("gta2cs+dsp-soft", ()),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import re
@@ -9,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +85,9 @@ class Scored:
 
 
 @pytest.fixture
-def scored(tmp_path: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scored]:
+def scored(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Scored]:
     """Draws a data set, labelled with any of `ids`; has a model of `preset` predict and score it."""
     monkeypatch.setenv("FASTUDA_CACHE", str(tmp_path / "cache"))
 
@@ -125,7 +127,7 @@ def official(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     """The evaluator finds each label's prediction by itself, as it does on the benchmark's server."""
     for variable in ("CITYSCAPES_DATASET", "CITYSCAPES_RESULTS", "CITYSCAPES_EXPORT_DIR"):
         monkeypatch.delenv(variable, raising=False)
-    from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as evaluator
+    evaluator = importlib.import_module("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
 
     monkeypatch.setattr(evaluator, "CSUPPORT", False)
     # Instances are another score, from other files; its code also asks numpy for what numpy 2.4 has dropped.

@@ -15,8 +15,10 @@ from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.recipe_file import preset_names
 
+RECIPES = [*preset_names(), "gta2cs+dsp-soft", "gta2cs+control"]
 
-@pytest.mark.parametrize("name", preset_names())
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_both_steps_have_fixed_shapes_and_ask_no_tensor_for_a_number(name: str) -> None:
     recipe = tiny(name)
     state, (source, target) = begin(recipe), batches(recipe)
@@ -48,7 +50,7 @@ class HostTraffic(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", RECIPES)
 def test_an_iteration_exchanges_no_number_with_the_host(name: str) -> None:
     recipe = tiny(name)
     state, (source, target) = begin(recipe), batches(recipe)
@@ -66,7 +68,7 @@ def test_host_traffic_is_noticed() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", RECIPES)
 def test_an_iteration_does_not_wait_for_the_gpu(name: str) -> None:
     recipe = tiny(name)
     device = torch.device("cuda")
