@@ -17,7 +17,7 @@ from fastuda.runtime import versions
 TINY = [
     *("demo.num_source=6", "demo.num_source_val=1", "demo.num_target=5", "demo.num_val=2", "demo.size=[64, 32]"),
     *("views.source_size=[64, 32]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]", "eval.size=[64, 32]"),
-    *("model.width=0.125", "warmup.iterations=10", "train.iterations=50", "train.evaluate_every=60"),
+    *("model.width=0.125", "warmup.iterations=2", "train.iterations=50", "train.evaluate_every=60"),
     *("eval.pictures=1", "runtime.deterministic=true"),
 ]
 
@@ -42,7 +42,7 @@ def test_fifty_iterations_end_in_the_same_bits_and_another_seed_in_others(runs: 
     assert first.keys() == second.keys()
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
     assert any(name.startswith("momentum.") for name in first)
-    other = train(runs / "other", runs / "cache", "seed=1")
+    other = train(runs / "other", runs / "cache", "seed=1", "train.iterations=2")
     weights = [name for name in first if name.endswith("conv1.weight")]
     assert all(not torch.equal(first[name], other[name]) for name in weights)
 

@@ -150,7 +150,7 @@ LEVELS = Bound(1, 0.52)
 GREY = Bound(1, 0.01)
 # Measured: 6 and 0.56. A hue of 8 bits is a multiple of 2 degrees, up to 4 levels of the middle channel off.
 HSV = Bound(7, 0.65)
-# Measured: 16 and 2.1. The tables cut the fraction of each shift off, half a unit on average, and their roundings add up.
+# Measured: 16 and 2.1. Tables cut off the fraction of each shift, half a unit on average, and roundings add up.
 DRAWN = Bound(17, 2.3)
 
 COLOURS: dict[str, tuple[Colour, Bound]] = {
@@ -223,7 +223,7 @@ def test_drawn_colours_are_opencvs_one_operation_after_the_other() -> None:
     assert told_apart >= 40
 
 
-# Measured: 6 and 0.73. Pillow passes three boxes over rows and columns and rounds to 8 bits each time, so that it
+# Measured: 6 and 0.74. Pillow passes three boxes over rows and columns and rounds to 8 bits each time, so that it
 # leaves faint noise as it is; and below a radius of 0.5 it keeps the variance that a Gaussian loses between pixels.
 VIEW_BLUR = Bound(7, 0.8)
 

@@ -39,12 +39,11 @@ class Reference:
         return F.batch_norm(x, mean, variance, scale, shift, self.training, MOMENTUM, 1e-5)
 
     def block(self, x: Tensor, name: str, stride: int, dilation: int) -> Tensor:
-        strides, dilations = {
-            (True, "1x1"): ((stride, 1), (dilation, dilation)),
-            (True, "3x3"): ((stride, 1), (dilation, dilation)),
-            (False, "1x1"): ((stride, 1, 1), (1, dilation, 1)),
-            (False, "3x3"): ((1, stride, 1), (1, dilation, 1)),
-        }[self.depth == 18, self.stride_on]
+        strides, dilations = (stride, 1), (dilation, dilation)
+        if self.depth > 18:
+            strides, dilations = (stride, 1, 1), (1, dilation, 1)
+            if self.stride_on == "3x3":
+                strides = (1, stride, 1)
         y = x
         for number, (own_stride, own_dilation) in enumerate(zip(strides, dilations, strict=True), start=1):
             y = self.conv_norm(y, f"{name}.conv{number}", f"{name}.bn{number}", own_stride, own_dilation)
