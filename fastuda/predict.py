@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -20,7 +21,6 @@ from fastuda.errors import FastudaError
 from fastuda.inference import evaluation_logits
 from fastuda.pictures import overlay
 from fastuda.trained import Trained
-from fastuda_kernels.pseudo_label import pseudo_label
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -78,9 +78,12 @@ def predict(trained: Trained, inputs: Sequence[Input], out: Path, progress: Call
 
 
 def label_at(logits: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Train ids uint8 [H, W] at `size` (height, width) from low-resolution logits [1, C, H', W']."""
-    label, _ = pseudo_label(logits, size)
-    return label[0].cpu().numpy()
+    """Train ids uint8 [H, W] at `size` (height, width) from low-resolution logits [1, C, H', W'].
+
+    Interpolated and chosen as `argmax_confusion` scores them, so that files hold what was counted.
+    """
+    full = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=True)
+    return full.argmax(1)[0].to(torch.uint8).cpu().numpy()
 
 
 def write_label_ids(out: Path, name: str, label: NDArray[np.uint8], classes: ClassSet) -> None:

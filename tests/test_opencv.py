@@ -226,6 +226,8 @@ def test_drawn_colours_are_opencvs_one_operation_after_the_other() -> None:
 # Measured: 6 and 0.74. Pillow passes three boxes over rows and columns and rounds to 8 bits each time, so that it
 # leaves faint noise as it is; and below a radius of 0.5 it keeps the variance that a Gaussian loses between pixels.
 VIEW_BLUR = Bound(7, 0.8)
+# Measured above a radius of 0.9, where a window of 3 pixels is too narrow (0.51): 5 and 0.41.
+WIDE_BLUR = Bound(6, 0.46)
 
 
 def pillow_blur(image: Pixels, radius: float) -> Pixels:
@@ -238,7 +240,8 @@ def test_a_views_blur_is_pillows_of_the_drawn_radius() -> None:
     assert max(radius for radius, _ in blurs) > 0.95
     wide = 0
     for result, (radius, _) in zip(augmented("view", blur=blurs), blurs, strict=True):
-        assert VIEW_BLUR.holds(result, pillow_blur(IMAGE, radius)), radius
+        bound = WIDE_BLUR if radius > 0.9 else VIEW_BLUR
+        assert bound.holds(result, pillow_blur(IMAGE, radius)), radius
         if radius > 0.5:
             wide += 1
             assert not VIEW_BLUR.holds(result, IMAGE), radius
