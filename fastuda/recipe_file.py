@@ -39,22 +39,22 @@ def recipe_name(name_or_path: str) -> str:
     return "+".join((Path(stem).name.removesuffix(".toml"), *variants))
 
 
-def load_recipe(
-    name_or_path: str, settings: Sequence[str] = (), *, variants: Sequence[str] = (), last: Sequence[str] = ()
-) -> Recipe:
+Layer = tuple[Sequence[str], Sequence[str]]
+"""Variants, and settings over those."""
+
+
+def load_recipe(name_or_path: str, settings: Sequence[str] = (), *, layers: Sequence[Layer] = ()) -> Recipe:
     """Read a preset by name or a TOML file by path, add `+variant`s, apply `a.b=value` settings, validate.
 
-    `variants` are laid over the settings, `last` are settings over those: what a row of a table changes wins
-    over what is set for all rows. Raises UsageError that names the file, the field, and the nearest known
-    field or name.
+    `layers` are laid over the settings, one after another: what a row of a table changes wins over what is set
+    for all rows. Raises UsageError that names the file, the field, and the nearest known field or name.
     """
     table = _read_table(name_or_path, ())
-    for setting in settings:
-        _apply(table, setting)
-    for name in variants:
-        table = _varied(table, name)
-    for setting in last:
-        _apply(table, setting)
+    for variants, changes in (((), settings), *layers):
+        for name in variants:
+            table = _varied(table, name)
+        for change in changes:
+            _apply(table, change)
     return recipe_of(table, name_or_path)
 
 

@@ -78,9 +78,15 @@ class RunFolder:
         write_atomic(self.results, json.dumps(results, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
-def _asked_for(recipe: Recipe) -> dict[str, Any]:
-    """The fields that make a run what it is."""
-    return recipe.model_dump(mode="json", exclude={**dict.fromkeys(_MAY_CHANGE, True), "model": _SET_BY_WEIGHTS})
+def _asked_for(recipe: Recipe, *, of_weights: bool = False) -> dict[str, Any]:
+    """The fields that make a run what it is; without those that weights files set unless `of_weights`."""
+    left_out: dict[str, Any] = dict.fromkeys(_MAY_CHANGE, True)
+    return recipe.model_dump(mode="json", exclude=left_out if of_weights else {**left_out, "model": _SET_BY_WEIGHTS})
+
+
+def asked_differences(saved: Recipe, asked: Recipe) -> list[str]:
+    """A line for every field in which two recipes, both as asked for, would give different runs."""
+    return _differences(_asked_for(saved, of_weights=True), _asked_for(asked, of_weights=True))
 
 
 def _differences(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:

@@ -72,10 +72,12 @@ def test_the_released_rows_warm_up_is_of_its_own_network() -> None:
     assert [cell.recipe.model.aspp for cell in plan.cells] == [(6, 12), (6, 12)]
 
 
-def test_a_network_given_takes_the_place_of_every_warm_up() -> None:
-    init = Path("source.safetensors")
+def test_a_network_given_takes_the_place_of_every_warm_up(tmp_path: Path) -> None:
+    init = tmp_path / "source.safetensors"
+    init.write_bytes(b"weights")
     plan = plan_of(Row(name="source only", variant="source-only"), Row(name="all"), init=init)
-    assert folders(plan) == ["source-only/seed-0", "base/seed-0"]
+    # The beginning of the file's SHA-256: another network's runs go elsewhere.
+    assert folders(plan) == ["init-9a129038/source-only/seed-0", "init-9a129038/base/seed-0"]
     assert [cell.init for cell in plan.cells] == [init, init]
     assert plan.of_row["source only"][0].stage == "source_only"
 
@@ -92,8 +94,28 @@ def test_a_rows_settings_win_over_the_users_and_the_variants_over_both() -> None
     assert plan.of_row["b"][0].cell.recipe.train.iterations == 0
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        Row(name="b", set=("edge.enabled=true",)),
+        Row(name="b", variant="cmix-htcm", set=("contrast.pixel=true",)),
+        Row(name="b", set=("source_mix.enabled=true", "train.iterations=5")),
+    ],
+)
+def test_a_row_that_switches_a_part_on_starts_from_the_same_source_only_stage(row: Row) -> None:
+    plan = plan_of(Row(name="a"), row)
+    assert len(plan.cells) == 3
+    assert plan.cells[0].recipe.train.iterations == 0
+
+
+def test_a_warm_up_of_its_own_has_no_adaptation() -> None:
+    plan = plan_of(Row(name="b", set=("train.iterations=5", "train.batch_size=4")))
+    assert [cell.recipe.train.iterations for cell in plan.cells] == [0, 5]
+    assert [cell.recipe.train.batch_size for cell in plan.cells] == [4, 4]
+
+
 def test_a_row_that_is_no_recipe_over_the_base_is_refused_before_anything_runs() -> None:
-    with pytest.raises(UsageError, match="nothing to train"):
+    with pytest.raises(UsageError, match=r"row 'source only' over demo: (.|\n)*nothing to train"):
         plan_of(Row(name="source only", variant="source-only"), settings=("warmup.iterations=0",))
 
 

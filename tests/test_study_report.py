@@ -28,6 +28,9 @@ ROWS = (
 MIOU = {"source only": (30.0, 34.0), "CMix": (36.0, 39.0), "all": (38.0, 45.0)}
 
 
+ORIGIN = {"versions": {"torch": "2"}, "date": "2026-01-02 03:04"}
+
+
 def record(miou: float) -> dict[str, Any]:
     iou = {"road": miou + 10, "car": miou - 10, "train": None}
     return {"iteration": 7, "protocol": "full", "miou": miou, "iou": iou, "subsets": {"two": miou}}
@@ -35,7 +38,7 @@ def record(miou: float) -> dict[str, Any]:
 
 def results(miou: float, stage: str) -> dict[str, Any]:
     scored = {"last": record(miou), "best": {**record(miou + 1), "chosen_on": "evaluation set"}}
-    return {stage: scored, "seconds": {stage: 12.0}, "data": {"source": "ab"}, "device": "CPU"}
+    return {stage: scored, "seconds": {stage: 12.0}, "data": {"source": "ab"}, "device": "CPU", **ORIGIN}
 
 
 @pytest.fixture
@@ -96,6 +99,24 @@ def test_a_report_tells_where_it_comes_from_and_no_folders_of_the_data(plan: Pla
     assert content["settings"] == ["method.tau=0.9"]
 
 
+def test_runs_of_another_torch_are_told_apart(plan: Plan, console_text: Callable[[Any], str]) -> None:
+    first, *others = outcomes(plan)
+    assert first.results is not None
+    newer = Outcome(first.cell, {**first.results, "versions": {"torch": "3"}})
+    content = report(plan, [*others, newer], FOLDER)
+    assert content["differs"] == ["versions"]
+    assert "not the same in all runs: versions" in console_text(score_table(content))
+    assert report(plan, [first, *others], FOLDER)["differs"] == []
+
+
+def test_the_papers_subsets_stand_beside_ours(console_text: Callable[[Any], str]) -> None:
+    row = Row(name="all", paper=57.8, paper_iou={"road": 93.0}, paper_subsets={"two": 64.6})
+    plan = plan_study(Table(title="t", rows=(row,)), "demo", (0,), (), FOLDER)
+    only = [Outcome(plan.of_row["all"][0].cell, results(40.0, "adapted"))]
+    text = console_text(class_tables(report(plan, only, FOLDER), 200)[0])
+    assert next(line for line in text.splitlines() if "mIoU, two" in line).count("64.6") == 1
+
+
 def test_an_unfinished_study_reports_what_there_is(plan: Plan) -> None:
     content = report(plan, outcomes(plan)[:3], FOLDER)
     assert [len(row["cells"]) for row in content["rows"]] == [2, 1, 0]
@@ -131,6 +152,14 @@ def test_classes_come_in_tables_that_fit_with_the_papers_own(plan: Plan, console
     for part in ("42.0 ± 2.8", "60.0", "51.5 ± 4.9", "mIoU, two classes"):
         assert part in text
     assert next(row for row in text.splitlines() if "train" in row).count("–") == 4
+
+
+def test_a_name_that_looks_like_mathematics_is_drawn_as_it_is(tmp_path: Path) -> None:
+    plan = plan_study(Table(title="$\\foo$", rows=(Row(name="cost $\\foo$ |x"),)), "demo", (0,), (), FOLDER)
+    readings = next(iter(plan.of_row.values()))
+    only = [Outcome(readings[0].cell, results(40.0, "adapted"))]
+    study_chart(tmp_path / "a.png", report(plan, only, FOLDER))
+    assert (tmp_path / "a.png").exists()
 
 
 def test_the_picture_shows_the_numbers(plan: Plan, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -18,12 +20,12 @@ from safetensors.torch import load_file
 
 import fastuda.engine.iteration as iteration_module
 from fastuda.display import Display
-from fastuda.errors import UsageError
+from fastuda.errors import FastudaError, UsageError
 from fastuda.recipe_file import load_recipe
 from fastuda.runtime import StoppedError
 from fastuda.study.conduct import conduct, failures
 from fastuda.study.plan import Plan, plan_repeats, plan_study
-from fastuda.study.table import Row, Table
+from fastuda.study.table import Row, Table, load_table
 from fastuda.train import train
 
 TINY = [
@@ -88,7 +90,7 @@ def test_a_study_leaves_its_report_and_picture_and_every_run(finished: Any) -> N
     assert scores(kept) == scores(content)
     assert [len(found) for found in scores(content)] == [2, 2, 2, 2]
     assert (folder / "t.png").stat().st_size > 10_000
-    assert {p.name for p in folder.iterdir()} == {"warm-up", "cmix", "dsp-soft", "base", "t.json", "t.png"}
+    assert {p.name for p in folder.iterdir()} == {"warm-up", "cmix", "dsp-soft", "base", "t.json", "t.png", ".lock"}
 
 
 def test_a_row_ends_in_the_same_bits_as_the_plain_run(finished: Any, settings: list[str], tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ def test_a_stopped_study_goes_on_to_the_same_bits(
 
     with monkeypatch.context() as patch:
         patch.setattr(iteration_module, "adaptation_step", interrupted)
-        with pytest.raises(StoppedError):
+        with pytest.raises(StoppedError, match="the same command goes on"):
             study()
     assert scores(study()) == first_seed(finished)
     for row in ("cmix", "dsp-soft", "base"):
@@ -147,9 +149,51 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(
     assert same(cell, finished[0] / "cmix" / "seed-0")
 
 
-def test_another_recipe_in_the_same_folder_is_refused(finished: Any, study: Callable[..., Any]) -> None:
-    with pytest.raises(UsageError, match=r"another recipe than the run's own:\n  method\.mixed_weight"):
-        study(finished[0], "method.mixed_weight=0.5")
+@pytest.mark.parametrize("change", ["method.mixed_weight=0.5", "model.aspp=[6, 12]", "model.auxiliary=false"])
+def test_another_recipe_in_the_same_folder_is_refused(change: str, finished: Any, study: Callable[..., Any]) -> None:
+    field = re.escape(change.partition("=")[0])
+    with pytest.raises(UsageError, match=rf"a run of another recipe; choose another --run folder, or undo:\n  {field}"):
+        study(finished[0], change)
+
+
+def test_what_only_this_call_computes_with_may_change(finished: Any, study: Callable[..., Any], tmp_path: Path) -> None:
+    shutil.copytree(finished[0], tmp_path / "study")
+    assert scores(study(tmp_path / "study", "runtime.loader_threads=2")) == first_seed(finished)
+
+
+def test_an_empty_folder_left_by_a_kill_is_used(finished: Any, study: Callable[..., Any], tmp_path: Path) -> None:
+    shutil.copytree(finished[0], tmp_path / "study")
+    cell = tmp_path / "study" / "cmix" / "seed-0"
+    shutil.rmtree(cell)
+    (cell / "checkpoints").mkdir(parents=True)
+    assert scores(study()) == first_seed(finished)
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(
+    finished: Any, study: Callable[..., Any], tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "study")
+    cell = tmp_path / "study" / "base" / "seed-0"
+    shutil.rmtree(cell)
+    cell.mkdir()
+    (cell / "thesis.txt").write_text("precious")
+    assert len(failures(study())) == 1
+    assert (cell / "thesis.txt").read_text() == "precious"
+
+
+def test_two_studies_do_not_share_a_folder_at_once(study: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    with (tmp_path / "study" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(FastudaError, match="another study runs in this folder"):
+            study()
+
+
+def test_missing_data_is_said_once_before_anything_runs(tmp_path: Path) -> None:
+    plan = plan_study(load_table("table3"), "gta2cs", (0,), (), tmp_path / "study")
+    with pytest.raises(FastudaError, match="gta5"):
+        conducted(plan, tmp_path / "study")
+    assert not list((tmp_path / "study").glob("*.json"))
 
 
 def test_a_run_that_fails_does_not_end_the_study_and_is_tried_again(

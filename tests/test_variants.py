@@ -91,7 +91,7 @@ def test_a_variant_goes_over_a_file_and_a_file_over_a_variant(tmp_path: Path) ->
 
 def test_settings_win_over_a_variant_but_not_over_a_row_of_a_table() -> None:
     assert load_recipe("gta2cs+source-only", ["train.iterations=7"]).train.iterations == 7
-    row = load_recipe("gta2cs", ["train.iterations=7", "seed=1"], variants=["source-only"], last=["seed=3"])
+    row = load_recipe("gta2cs", ["train.iterations=7", "seed=1"], layers=[(["source-only"], ["seed=3"])])
     assert (row.train.iterations, row.seed) == (0, 3)
 
 
@@ -100,6 +100,15 @@ def test_a_variant_of_a_variant_reads_back_as_itself(tmp_path: Path) -> None:
     path = tmp_path / "resolved.toml"
     path.write_text(dump_recipe(recipe))
     assert load_recipe(str(path)) == recipe
+
+
+@pytest.mark.parametrize("base", ["gta2cs-released", "gta2cs-edge", "gta2cs-fast", "syn2cs-released", "syn2cs-edge"])
+@pytest.mark.parametrize("variant", [name for name in PARTS if name not in ("contrast-hts", "released", "edge")])
+def test_a_row_says_all_its_parts_whatever_the_base_has(base: str, variant: str) -> None:
+    assert parts(load_recipe(f"{base}+{variant}")) == PARTS[variant]
+    assert load_recipe(f"{base}+dsp-soft+{variant}").source_mix.enabled == variant.startswith("dsp")
+    switched_off = load_recipe(base, ["htcm.enabled=false", "edge.enabled=false"], layers=[([variant], ())])
+    assert parts(switched_off) == PARTS[variant]
 
 
 def test_an_unknown_variant_names_the_nearest() -> None:

@@ -13,6 +13,9 @@ def study(content: dict[str, Any]) -> str:
     first = content["rows"][0]["name"]
     lines = []
     for row in content["rows"]:
+        if row["last"] is None:
+            lines.append((row["name"], "failed", "", "", number(row["paper"])))
+            continue
         gain = "" if row["name"] == first else plus_minus(row["gain"], signed=True)
         values = (plus_minus(row["last"]["miou"]), gain, plus_minus(row["best"]["miou"]), number(row["paper"]))
         lines.append((row["name"], *values))
@@ -22,10 +25,8 @@ def study(content: dict[str, Any]) -> str:
 
 def study_classes(content: dict[str, Any]) -> str:
     """A class a line: IoU of the last models, mean and deviation over seeds, a row of the study a column."""
-    rows = content["rows"]
-    lines = [
-        (name, *(plus_minus(row["last"]["iou"][name]) for row in rows)) for name in content["rows"][0]["last"]["iou"]
-    ]
+    rows = [row for row in content["rows"] if row["last"] is not None]
+    lines = [(name, *(plus_minus(row["last"]["iou"][name]) for row in rows)) for name in rows[0]["last"]["iou"]]
     return table(("class", *(row["name"] for row in rows)), lines)
 
 
@@ -61,11 +62,11 @@ def _note(content: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, content["seeds"]))
     minutes = sum(cell["seconds"] for row in content["rows"] for cell in row["cells"]) / 60
     settings = " ".join(f"`{setting}`" for setting in content["settings"] if not setting.startswith(_UNSAID))
+    base = content["base"].rpartition("/")[2]
     return (
         f"mIoU in percent, mean ± standard deviation over seeds {seeds}; the gain is taken seed by seed, `best` is "
-        f"chosen on the evaluation set. `{content['base'].rpartition('/')[2]}`{' with ' + settings if settings else ''}; "
-        f"{content['device']}, torch {content['versions']['torch']}, {content['date'][:10]}, "
-        f"{minutes:.0f} minutes of training.\n"
+        f"chosen on the evaluation set. `{base}`{' with ' + settings if settings else ''}; {content['device']}, "
+        f"torch {content['versions']['torch']}, {content['date'][:10]}, {minutes:.0f} minutes of training.\n"
     )
 
 

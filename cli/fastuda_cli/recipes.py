@@ -19,11 +19,18 @@ def recipes(
         from rich.syntax import Syntax
         from rich.table import Table
 
+        from fastuda.errors import UsageError
         from fastuda.recipe_file import dump_recipe, load_recipe, preset_names, preset_text, variant_names, variant_text
 
         if name is not None:
-            own = variant_text if name in variant_names() else preset_text
-            text = own(name) if changes else dump_recipe(load_recipe(name))
+            if name in variant_names() and not changes:
+                raise UsageError(f"{name} is a variant, for any recipe: RECIPE+{name}; --changes shows its lines")
+            if changes:
+                text = "\n".join(
+                    variant_text(one) if one in variant_names() else preset_text(one) for one in name.split("+")
+                )
+            else:
+                text = dump_recipe(load_recipe(name))
             console.print(Syntax(text, "toml", background_color="default", word_wrap=True))
             return
         table = Table("recipe", "what it is", "source → target", "classes", "iterations")

@@ -8,8 +8,8 @@ from typing import Any
 from fastuda_cli.console import console, say
 
 
-def show_spread(content: dict[str, Any], folder: Path, name: str) -> None:
-    """Print a report's tables and where it lies; FastudaError when a run of it failed."""
+def show_spread(content: dict[str, Any], folder: Path, name: str, again: str) -> None:
+    """Print a report's tables and where it lies; FastudaError when a run of it failed, which `again` retries."""
     from fastuda.errors import FastudaError
     from fastuda.study.conduct import failures
     from fastuda.study.printed import class_tables, score_table
@@ -17,7 +17,9 @@ def show_spread(content: dict[str, Any], folder: Path, name: str) -> None:
     for table in class_tables(content, console.width):
         console.print(table)
     console.print(score_table(content))
-    say(f"results: {folder / f'{name}.json'}\npicture: {folder / f'{name}.png'}")
+    for kind, file in (("results", folder / f"{name}.json"), ("picture", folder / f"{name}.png")):
+        if file.exists():
+            say(f"{kind}: {file}")
     lines = failures(content)
     if lines:
-        raise FastudaError("these runs failed, and the same command tries them again:\n  " + "\n  ".join(lines))
+        raise FastudaError(f"these runs failed; {again} tries them again:\n  " + "\n  ".join(lines))

@@ -13,7 +13,9 @@ from fastuda_cli.console import console, reported, say
 
 def study(
     table: Annotated[str, typer.Argument(help="A table's name, a TOML file with rows of your own, or `list`.")],
-    base: Annotated[str, typer.Option(help="The recipe that the rows change.")] = "gta2cs",
+    base: Annotated[
+        str | None, typer.Option(help="The recipe that the rows change; default the table's own pair.")
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     source: options.Source = None,
     target: options.Target = None,
@@ -40,11 +42,15 @@ def study(
         from fastuda.study.table import load_table
         from fastuda_cli.spread import show_spread
 
+        rows = load_table(table)
+        base = base or rows.base
         folder = run or Path("runs") / f"study-{recipe_name(base)}"
         chosen = options.settings(set_, source, target)
-        plan = plan_study(load_table(table), base, options.seeds(seeds), chosen, folder, init=init)
+        plan = plan_study(rows, base, options.seeds(seeds), chosen, folder, init=init)
         name = Path(table).stem
-        show_spread(conduct(plan, folder, name, device=device, display=Display(console)), folder, name)
+        show_spread(
+            conduct(plan, folder, name, device=device, display=Display(console)), folder, name, "the same command"
+        )
 
 
 def _list() -> None:

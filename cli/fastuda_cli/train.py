@@ -65,6 +65,7 @@ def _repeat(
 ) -> None:
     from fastuda.display import Display
     from fastuda.errors import FastudaError
+    from fastuda.runtime import StoppedError
     from fastuda.study.conduct import conduct
     from fastuda.study.plan import plan_repeats
     from fastuda_cli.spread import show_spread
@@ -72,4 +73,9 @@ def _repeat(
     if not resume and folder.exists() and any(folder.iterdir()):
         raise FastudaError(f"{folder}: exists already; continue it with --resume, or choose another --run folder")
     plan = plan_repeats(recipe, name, count, folder, init=init)
-    show_spread(conduct(plan, folder, "repeat", device=device, display=Display(console)), folder, "repeat")
+    again = f"--run {folder} --resume added to the command"
+    try:
+        content = conduct(plan, folder, "repeat", device=device, display=Display(console))
+    except StoppedError as error:
+        raise StoppedError(f"{folder}: stopped, everything saved; {again} goes on") from error
+    show_spread(content, folder, "repeat", again)

@@ -23,9 +23,9 @@ def study_chart(path: Path, report: Report) -> None:
     _draw_measured(axes[0], rows, report)
     if has_paper:
         _draw_paper(axes[1], rows, report)
-    axes[0].set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=9)
+    axes[0].set_yticks(range(len(rows)), [_plain(row["name"]) for row in rows], fontsize=9)
     axes[0].invert_yaxis()
-    figure.suptitle(report["title"], fontsize=11)
+    figure.suptitle(_plain(report["title"]), fontsize=11)
     content = io.BytesIO()
     figure.savefig(content, dpi=150, format="png")
     write_atomic(path, content.getvalue())
@@ -54,8 +54,13 @@ def _draw_paper(axes: Any, rows: list[dict[str, Any]], report: Report) -> None:
 
 
 def _finish(axes: Any, label: str) -> None:
-    axes.set_xlabel(label, fontsize=9)
+    axes.set_xlabel(_plain(label), fontsize=9)
     axes.margins(x=0.12, y=0.12)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib does not read as mathematics."""
+    return text.replace("$", r"\$")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fastuda.errors import FastudaError, UsageError
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import load_recipe, recipe_name
+from fastuda.recipe_file import Layer, load_recipe, recipe_name
 from fastuda.run_folder import RunFolder
 from fastuda.study.table import Row, Table
 
@@ -57,9 +59,12 @@ def plan_study(
 ) -> Plan:
     """Lay out rows × seeds below `folder`: one seed's whole table first, so that a stopped study has whole tables.
 
-    Rows whose warm-up is the same share one (protocol row 22); `init` takes the place of all of them.
-    Raises UsageError for a row that is no valid recipe over `base`.
+    Rows whose warm-up is the same share one (protocol row 22); `init` takes the place of all of them, and its runs
+    lie in a folder of their own, named by the file's SHA-256. Raises UsageError for a row that is no valid recipe
+    over `base`, FastudaError when `init` cannot be read.
     """
+    if init is not None:
+        folder = folder / f"init-{_digest(init)}"
     cells: list[Cell] = []
     of_row: dict[str, list[Reading]] = {row.name: [] for row in table.rows}
     for seed in seeds:
@@ -103,18 +108,31 @@ def plan_repeats(recipe: Recipe, name: str, count: int, folder: Path, *, init: P
 
 def _warmup(base: str, row: Row, settings: Sequence[str], seed: int, folder: Path) -> Cell:
     """The source-only run that a row starts from: the base's, unless the row changes something it depends on."""
-    plain = Row(name="warm-up", variant="source-only")
-    own = Row(name="warm-up", variant="+".join((*row.variants, "source-only")), set=row.set)
-    place = folder / "warm-up"
-    chosen = plain
-    if _stage_key(_recipe(base, own, settings, seed)) != _stage_key(_recipe(base, plain, settings, seed)):
-        chosen, place = own, folder / f"warm-up-{row.folder}"
-    recipe = _recipe(base, chosen, settings, seed)
-    return Cell(chosen.name, seed, recipe_name(chosen.recipe(base)), recipe, place / f"seed-{seed}")
+    plain = Row(name="warm-up")
+    own, shared = (_recipe(base, one, settings, seed, source_only=True) for one in (row, plain))
+    differs = _stage_key(own) != _stage_key(shared)
+    chosen, place = (row, folder / f"warm-up-{row.folder}") if differs else (plain, folder / "warm-up")
+    name = f"{recipe_name(chosen.recipe(base))}+source-only"
+    return Cell("warm-up", seed, name, own if differs else shared, place / f"seed-{seed}")
 
 
-def _recipe(base: str, row: Row, settings: Sequence[str], seed: int) -> Recipe:
-    return load_recipe(base, settings, variants=row.variants, last=[*row.set, f"seed={seed}"])
+def _recipe(base: str, row: Row, settings: Sequence[str], seed: int, *, source_only: bool = False) -> Recipe:
+    """The row's recipe, or its source-only stage alone."""
+    layers: list[Layer] = [(row.variants, row.set), ((), (f"seed={seed}",))]
+    if source_only:
+        layers.append((("source-only",), ()))
+    try:
+        return load_recipe(base, settings, layers=layers)
+    except UsageError as error:
+        raise UsageError(f"row {row.name!r} over {base}: {error}") from error
+
+
+def _digest(file: Path) -> str:
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()[:8]
+    except OSError as error:
+        raise FastudaError(f"--init {file}: cannot be read ({error.strerror})") from error
 
 
 _NOT_OF_THE_WARMUP = ("description", "seed", "method", "mix", "source_mix", "htcm", "contrast", "edge")

@@ -21,9 +21,10 @@ def score_table(report: Report) -> Table:
         table.add_column(escape(head), justify="right")
     for row in report["rows"]:
         table.add_row(escape(row["name"]), *_scores(row, first), *([_paper(row["paper"])] if has_paper else []))
+    differs = f"\nnot the same in all runs: {', '.join(report['differs'])}" if report["differs"] else ""
     table.caption = (
         "mean ± standard deviation over seeds; the gain is taken seed by seed\n"
-        "* chosen on the evaluation set, as the paper does; `last` is the honest one"
+        "* chosen on the evaluation set, as the paper does; `last` is the honest one" + differs
     )
     return table
 
@@ -57,7 +58,7 @@ def _add_line(table: Table, title: str, rows: list[dict[str, Any]], kind: str, n
     for row in rows:
         cells.append(plus_minus(row["last"][kind][name]))
         if row["paper_iou"]:
-            cells.append(_paper(row["paper_iou"].get(name) if kind == "iou" else None))
+            cells.append(_paper(row[f"paper_{kind}"].get(name)))
     table.add_row(escape(title), *cells)
 
 

@@ -21,7 +21,9 @@ Report = dict[str, Any]
 def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
     """The study as JSON: `rows` in the table's order, each with its `cells`, `last`, `best`, `gain` and `paper`.
 
-    `gain` is over the first row, seed by seed, so that what a seed's warm-up adds to both is not in it.
+    `gain` is over the first row, seed by seed, so that what a seed's warm-up adds to both is not in it. `differs`
+    names what was not the same in all runs (`data`, `device`, `versions`), which makes their scores less alike
+    than they look.
     """
     by_folder = {outcome.cell.folder: outcome for outcome in outcomes}
     rows: list[dict[str, Any]] = []
@@ -46,6 +48,7 @@ def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
         "data": done[0]["data"] if done else {},
         "device": done[0]["device"] if done else None,
         **provenance(),
+        "differs": [key for key in ("data", "device", "versions") if any(one[key] != done[0][key] for one in done)],
     }
 
 
@@ -62,6 +65,7 @@ def _cell(reading: Reading, results: Results, folder: Path) -> dict[str, Any]:
         "last": results[reading.stage]["last"],
         "best": results[reading.stage]["best"],
         "seconds": results["seconds"].get(reading.stage, 0.0),
+        "date": results["date"],
     }
 
 
@@ -76,6 +80,7 @@ def _row(
         "set": list(row.set),
         "paper": row.paper,
         "paper_iou": row.paper_iou,
+        "paper_subsets": row.paper_subsets,
         "last": spread_of_records([cell["last"] for cell in cells]) if cells else None,
         "best": spread_of_records([cell["best"] for cell in cells]) if cells else None,
         "gain": spread(gains),

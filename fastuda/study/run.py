@@ -12,10 +12,13 @@ from pathlib import Path
 
 import torch
 
-from fastuda.datasets import with_demo_data
+from fastuda.compiled import forget
+from fastuda.data.cache import make_folder, write_atomic
+from fastuda.data.layouts import data_root
 from fastuda.display import Display
 from fastuda.errors import FastudaError, UsageError
-from fastuda.run_folder import RunFolder
+from fastuda.recipe_file import dump_recipe, load_recipe
+from fastuda.run_folder import RunFolder, asked_differences
 from fastuda.runtime import StoppedError
 from fastuda.study.plan import Cell, Plan
 from fastuda.train import Results, train
@@ -38,9 +41,13 @@ def run_study(
     """Run every cell that has no results yet, in order; `finished` sees all outcomes so far after each cell.
 
     A cell that fails (a loss that is not finite, say) does not end the study; cells that start from it fail
-    with it, and a later call tries them again. Raises StoppedError on Ctrl-C or SIGTERM, everything saved, and
-    UsageError when a folder holds a run of another recipe.
+    with it, and a later call tries them again. Raises StoppedError on Ctrl-C or SIGTERM, everything saved,
+    UsageError when a folder holds a run of another recipe, FastudaError for a data folder that is not there.
     """
+    for cell in plan.cells:
+        if cell.recipe.demo is None:
+            for domain in (cell.recipe.source, cell.recipe.target):
+                data_root(domain)
     outcomes: list[Outcome] = []
     failed: set[Path] = set()
     for number, cell in enumerate(plan.cells, 1):
@@ -49,13 +56,16 @@ def run_study(
             if cell.warmup is not None and cell.warmup.folder in failed:
                 raise FastudaError(f"its warm-up failed: {cell.warmup.folder}")
             outcomes.append(Outcome(cell, _run(cell, device, display)))
-        except (StoppedError, UsageError):
+        except StoppedError as error:
+            raise StoppedError(f"{cell.folder}: stopped, everything saved; the same command goes on") from error
+        except UsageError:
             raise
         except FastudaError as error:
             log.warning("%s, seed %d: %s", cell.row, cell.seed, error)
             failed.add(cell.folder)
             outcomes.append(Outcome(cell, None, str(error)))
         finished(outcomes)
+        forget()  # torch.compile keeps eight variants of a function, and a study may have more recipes
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -64,13 +74,36 @@ def run_study(
 
 def _run(cell: Cell, device: str | None, display: Display) -> Results:
     folder = RunFolder(cell.folder)
+    _refuse_another(cell)
     if folder.results.exists():
-        RunFolder.reopen(cell.folder, with_demo_data(cell.recipe, display.task))  # refuses another recipe's results
         results: Results = json.loads(folder.results.read_text())
         display.note(f"finished before: {cell.folder}")
         return results
     resume = folder.last_state.exists()
-    if not resume and folder.recipe.exists():
-        shutil.rmtree(cell.folder)  # killed before its first checkpoint: a recipe and nothing trained
+    if not resume and cell.folder.exists() and _has_no_work(folder):
+        shutil.rmtree(cell.folder)  # killed before its first checkpoint
     init = None if resume else cell.init
     return train(cell.recipe, cell.folder, name=cell.name, device=device, init=init, resume=resume, display=display)
+
+
+def _refuse_another(cell: Cell) -> None:
+    """Keep what the cell asks for beside its folder; UsageError when another recipe was asked for there before.
+
+    The run's own recipe.toml would not do: in it stand the network that weights have set and the data folders.
+    """
+    asked = cell.folder.with_name(f"{cell.folder.name}.asked.toml")
+    if not asked.exists():
+        make_folder(asked.parent)
+        write_atomic(asked, dump_recipe(cell.recipe).encode())
+        return
+    changed = asked_differences(load_recipe(str(asked)), cell.recipe)
+    if changed:
+        raise UsageError(
+            f"{cell.folder}: this folder holds a run of another recipe; choose another --run folder, or undo:\n  "
+            + "\n  ".join(changed)
+        )
+
+
+def _has_no_work(folder: RunFolder) -> bool:
+    """Whether a folder without a checkpoint is one that a run has just begun, or an empty one."""
+    return folder.recipe.exists() or not any(path.is_file() for path in folder.path.rglob("*"))

@@ -29,6 +29,8 @@ class Row(Section):
     """The mIoU that the paper prints, percent."""
     paper_iou: dict[str, float] = Field(default_factory=dict)
     """The paper's IoU by class name, percent, where it prints them."""
+    paper_subsets: dict[str, float] = Field(default_factory=dict)
+    """The paper's mIoU by subset of the classes (`eval.subsets`), percent, where it prints them."""
 
     @property
     def variants(self) -> list[str]:
@@ -52,6 +54,8 @@ class Table(Section):
     """One line: what is compared."""
     pair: str = ""
     """The pair of data sets that the paper's numbers are of."""
+    base: str = "gta2cs"
+    """The recipe that the rows change when nobody says another."""
     rows: tuple[Row, ...] = Field(min_length=1)
     """In the order in which they are run and printed."""
 
