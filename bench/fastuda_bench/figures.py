@@ -212,6 +212,8 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "table3": ("table3.json", study),
     "table3-classes": ("table3.json", study_classes),
     "summary": ("summary.json", study),
+    "demo-weights": ("demo-weights.json", study),
+    "demo-batch-norm": ("demo-batch-norm.json", _scores),
     "streets2camvid-study": ("streets2camvid-study.json", study),
     "streets2camvid-study-classes": ("streets2camvid-study.json", study_classes),
     "streets2camvid-boundary": ("streets2camvid-boundary.json", boundary),
