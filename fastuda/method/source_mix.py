@@ -33,6 +33,7 @@ def with_long_tail(chosen: Tensor, recipe: Recipe) -> Tensor:
         return chosen
     names = recipe.classes.build().names
     columns = [name in recipe.source_mix.long_tail for name in names]
+    # Column by column: a mask made of a list would be a copy from the host, which no CUDA graph can hold.
     return torch.stack([torch.ones_like(chosen[:, i]) if added else chosen[:, i] for i, added in enumerate(columns)], 1)
 
 
