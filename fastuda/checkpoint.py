@@ -88,6 +88,7 @@ def restore_state(saved: SavedState, state: TrainingState, path: Path) -> None:
             if momentum is not None:
                 state.optimizer.state[parameter]["momentum_buffer"].copy_(momentum)
         state.iteration.fill_(saved.iteration)
+    state.follow_weights()
     if state.scaler.is_enabled() and "scaler.scale" in saved.tensors:
         known = {name: float(saved.tensors[f"scaler.{name}"]) for name in _SCALER_FIELDS}
         state.scaler.load_state_dict(

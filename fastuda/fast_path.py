@@ -21,6 +21,8 @@ class FastPath:
     channels_last: bool
     grouped: bool
     gemm_aspp: bool
+    fused_batch_norm: bool
+    flat_update: bool
     compiled: bool
     graphed: bool
 
@@ -39,6 +41,8 @@ class FastPath:
             channels_last=settings.channels_last,
             grouped=resolved(settings.grouped),
             gemm_aspp=resolved(settings.gemm_aspp),
+            fused_batch_norm=resolved(settings.fused_batch_norm),
+            flat_update=amp != torch.float16 and resolved(settings.flat_update),
             compiled=resolved(settings.compile),
             graphed=on_gpu and resolved(settings.cuda_graph),
         )
@@ -58,6 +62,8 @@ def declined(settings: Runtime, device: torch.device) -> list[str]:
         said.append("runtime.cuda_graph = true: there are no CUDA graphs on a CPU; every iteration is launched")
     if settings.amp in ("bf16", "fp16") and device.type != "cuda":
         said.append(f"runtime.amp = {settings.amp}: a CPU computes in fp32")
+    if settings.flat_update is True and _amp(settings, device) == torch.float16:
+        said.append("runtime.flat_update = true: not with fp16, whose loss scaler needs torch's own optimiser")
     if settings.amp in ("auto", "bf16") and _amp(settings, device) == torch.float16:
         said.append("this GPU has no bf16: autocast to fp16, with a loss scaler")
     return said

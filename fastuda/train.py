@@ -137,7 +137,13 @@ def _stages(recipe: Recipe, warmup: bool) -> list[Stage]:
 def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | None) -> DeepLabV2:
     """Train one stage from `model`, or from where `saved` stopped; returns it with its averaged weights."""
     state = TrainingState.begin(
-        model, stage.optimizer, stage.num_iterations, run.recipe.method.ema_decay, scaled=run.fast.scaled
+        model,
+        stage.optimizer,
+        stage.num_iterations,
+        run.recipe.method.ema_decay,
+        scaled=run.fast.scaled,
+        flat=run.fast.flat_update,
+        precision=run.fast.amp,
     )
     resumed = saved is not None and saved.stage == stage.name
     if saved is not None and resumed:

@@ -18,7 +18,17 @@ AS_IT_IS = Passes(Normalisation(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), bgr
 TINY = ["model.depth=18", "model.width=0.125", 'model.weights="random"']
 CROP = (16, 16)
 VIEW = (24, 40)
-PLAIN = FastPath(None, False, True, grouped=False, gemm_aspp=False, compiled=False, graphed=False)
+PLAIN = FastPath(
+    amp=None,
+    scaled=False,
+    channels_last=True,
+    grouped=False,
+    gemm_aspp=False,
+    fused_batch_norm=False,
+    flat_update=False,
+    compiled=False,
+    graphed=False,
+)
 
 
 def tiny(name: str, *settings: str) -> Recipe:

@@ -59,18 +59,19 @@ def _switches_put_back() -> Iterator[None]:
 
 def test_each_rung_adds_its_own_switch_to_those_below(monkeypatch: pytest.MonkeyPatch, recipe: Recipe) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-    parts = ("amp", "channels_last", "compiled", "grouped", "gemm_aspp", "graphed")
+    parts = ("amp", "channels_last", "compiled", "grouped", "gemm_aspp", "graphed", "flat_update", "fused_batch_norm")
     seen = []
     for rung in RUNGS:
         path = FastPath.of(recipe_at(recipe, rung).runtime, GPU)
         seen.append({part for part in parts if getattr(path, part)})
     steps = [set(), {"amp", "channels_last"}, {"compiled"}, {"grouped"}, set(), {"gemm_aspp"}, {"graphed"}]
+    steps += [{"flat_update"}, {"fused_batch_norm"}]
     for below, above, added in zip([set(), *seen], seen, steps, strict=False):
         assert above - below == added
         assert below <= above
     assert seen[-1] == {part for part in parts if getattr(FastPath.of(recipe.runtime, GPU), part)}
-    assert [rung.plain for rung in RUNGS] == [True] * 4 + [False] * 3
-    assert [rung.name for rung in rungs_on(GPU)][-1] == "graph"
+    assert [rung.plain for rung in RUNGS] == [True] * 4 + [False] * 5
+    assert [rung.name for rung in rungs_on(GPU)][-3] == "graph"
     assert "graph" not in [rung.name for rung in rungs_on(CPU)]
 
 
@@ -117,7 +118,7 @@ def test_rows_of_every_rung_on_a_cpu(recipe: Recipe, tmp_path: Path, console_tex
         rungs=rungs,
         profile=tmp_path / "profile",
     )
-    assert [row["rung"] for row in rows] == [rung.name for rung in RUNGS][:-1]
+    assert [row["rung"] for row in rows] == [rung.name for rung in rungs_on(CPU)]
     for row in rows:
         assert row["ms"]["repeats"] == 2
         assert row["images_per_second"] == pytest.approx(4000 / row["ms"]["median"], rel=0.01)
@@ -136,7 +137,7 @@ def test_rows_of_every_rung_on_a_cpu(recipe: Recipe, tmp_path: Path, console_tex
     listed = (tmp_path / "profile" / "operations.txt").read_text()
     assert "aten::" in listed
     assert listed.count(" % ") == 10
-    assert listed.strip().startswith("gemm-aspp: ")
+    assert listed.strip().startswith("fused-bn: ")
 
 
 @pytest.mark.usefixtures("_nothing_compiled")

@@ -12,8 +12,15 @@ from fastuda.model.deeplab import DeepLabV2
 from fastuda.recipe import Runtime
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
-PARTS = ("grouped", "gemm_aspp", "compiled", "graphed")
-SWITCHES = {"grouped": "grouped", "gemm_aspp": "gemm_aspp", "compile": "compiled", "cuda_graph": "graphed"}
+SWITCHES = {
+    "grouped": "grouped",
+    "gemm_aspp": "gemm_aspp",
+    "fused_batch_norm": "fused_batch_norm",
+    "flat_update": "flat_update",
+    "compile": "compiled",
+    "cuda_graph": "graphed",
+}
+PARTS = tuple(SWITCHES.values())
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +73,12 @@ def test_what_a_cpu_cannot_do_is_declined_in_words() -> None:
 def test_precision_on_a_gpu(amp: Any, expected: torch.dtype | None, scaled: bool) -> None:
     path = FastPath.of(Runtime(amp=amp), GPU)
     assert (path.amp, path.scaled) == (expected, scaled)
+
+
+def test_a_loss_scaler_keeps_torchs_own_optimiser() -> None:
+    assert not FastPath.of(Runtime(amp="fp16"), GPU).flat_update
+    (said,) = declined(Runtime(amp="fp16", flat_update=True), GPU)
+    assert "whose loss scaler needs torch's own optimiser" in said
 
 
 @pytest.mark.parametrize("amp", ["auto", "bf16", "fp16", "none"])

@@ -28,6 +28,8 @@ _PLAIN: dict[str, Any] = {
     "channels_last": False,
     "grouped": False,
     "gemm_aspp": False,
+    "fused_batch_norm": False,
+    "flat_update": False,
     "compile": False,
     "cuda_graph": False,
 }
@@ -54,6 +56,8 @@ RUNGS = (
     Rung("fused", "fastuda's kernels for contrast, cross-entropy, pseudo-labels and mixing"),
     Rung("gemm-aspp", "the classifiers as one product and shifted sums", {"gemm_aspp": True}),
     Rung("graph", "the whole iteration in one CUDA graph", {"cuda_graph": True}),
+    Rung("flat-update", "weights cast once; gradients, SGD, average in one go", {"flat_update": True}),
+    Rung("fused-bn", "BatchNorm, addition and ReLU in fastuda's kernels", {"fused_batch_norm": True}),
 )
 
 
@@ -108,7 +112,13 @@ def climbed(
     torch.manual_seed(recipe.seed)
     student = fast.place(build_network(at_rung), device).train()
     state = TrainingState.begin(
-        student, recipe.train.optimizer, recipe.train.iterations, recipe.method.ema_decay, scaled=fast.scaled
+        student,
+        recipe.train.optimizer,
+        recipe.train.iterations,
+        recipe.method.ema_decay,
+        scaled=fast.scaled,
+        flat=fast.flat_update,
+        precision=fast.amp,
     )
     iteration = Iteration(state, at_rung, passes, fast)
     with plain_operations() if rung.plain else nullcontext():

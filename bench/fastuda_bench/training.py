@@ -44,7 +44,15 @@ def training_row(
     torch.manual_seed(recipe.seed)
     student = fast.place(build_network(recipe), device).train()
     total = _WARM_UP + repeats * iterations
-    state = TrainingState.begin(student, recipe.train.optimizer, total, recipe.method.ema_decay, scaled=fast.scaled)
+    state = TrainingState.begin(
+        student,
+        recipe.train.optimizer,
+        total,
+        recipe.method.ema_decay,
+        scaled=fast.scaled,
+        flat=fast.flat_update,
+        precision=fast.amp,
+    )
     loop, readback = Loop(state, data, recipe, passes, fast, adapts=True), Readback(state)
     for _ in range(min(_WARM_UP, iterations)):
         loop()

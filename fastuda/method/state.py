@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from fastuda.method.flat_update import FlatUpdate, Part, move
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.recipe import Optimizer
 
@@ -36,6 +37,8 @@ class TrainingState:
     num_iterations: int
     settings: Optimizer
     ema_decay: float
+    flat: FlatUpdate | None = None
+    """The update on flat tensors; without it torch's optimiser and average are called one after the other."""
 
     @classmethod
     def begin(
@@ -46,11 +49,15 @@ class TrainingState:
         ema_decay: float,
         *,
         scaled: bool = False,
+        flat: bool = False,
+        precision: torch.dtype | None = None,
     ) -> TrainingState:
         """A fresh stage from `student`: SGD with one group a learning rate (protocol row 21), EMA = student.
 
-        `scaled` turns the loss scaler on, which fp16 needs.
+        `scaled` turns the loss scaler on, which fp16 needs. `flat` lays everything out for a `FlatUpdate`,
+        which keeps the weights of convolutions in the passes' `precision` too; it knows no scaler.
         """
+        assert not (flat and scaled)
         device = next(student.parameters()).device
         backbone, heads = student.parameter_groups()
         optimizer = torch.optim.SGD(
@@ -62,14 +69,14 @@ class TrainingState:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        if settings.momentum > 0:
+        if settings.momentum > 0 or flat:
             for parameter in (*backbone, *heads):
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         scaler.scale(torch.zeros((), device=device))  # makes its tensors, which it otherwise does at the first loss
         ema = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))  # type: ignore[no-untyped-call]
         ema.requires_grad_(False)
-        return cls(
+        state = cls(
             student=student,
             ema=ema,
             optimizer=optimizer,
@@ -80,21 +87,51 @@ class TrainingState:
             settings=settings,
             ema_decay=ema_decay,
         )
+        if flat:
+            state.flat = FlatUpdate(student, state.averaged, optimizer, precision)
+        return state
 
-    def set_learning_rates(self) -> None:
-        """lr · ramp · (1 − iteration / iterations) ** power, written into the optimiser's tensors (row 21)."""
-        progress = self.iteration.double() / self.num_iterations
-        factor = (1 - progress).clamp(min=0) ** self.settings.poly_power
-        if self.settings.ramp_up:
-            factor = factor * ((self.iteration + 1) / self.settings.ramp_up).clamp(max=1)
-        rates = (self.settings.lr_backbone, self.settings.lr_head)
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"].copy_(rate * factor)
+    @property
+    def worker(self) -> DeepLabV2:
+        """The student as passes go through it: itself, or its twin with weights in the passes' precision."""
+        return self.student if self.flat is None else self.flat.worker
+
+    def begin_iteration(self) -> None:
+        """Set the learning rates and forget the gradients of the iteration before."""
+        self.optimizer.zero_grad()
+        if self.flat is None:
+            self.set_learning_rates()
+        else:
+            self.flat.clear()
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a scalar `loss` to the student's."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        _unshare_gradients(self.student)
+        if self.flat is None:
+            _unshare_gradients(self.student)
+        else:
+            self.flat.collect()  # nothing is added in place, so equal gradients may share memory
+
+    def end_iteration(self, loss: Tensor, optimised: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+        """Move student and average along the gradients, remember a first non-finite `loss`, count the iteration.
+
+        `optimised` hands back a function's compiled form, or the function itself; it is asked for flat updates alone.
+        """
+        if self.flat is None:
+            self.step_optimizer()
+            self.finish_iteration(loss)
+            return
+        with torch.no_grad():
+            optimised(_end_flat)(
+                self.flat.parts(), self.iteration, self.first_nonfinite, self._rates(), loss.detach(),
+                self.num_iterations, self.settings, self.ema_decay,
+            )  # fmt: skip
+        self.flat.clear()
+
+    @torch.no_grad()
+    def set_learning_rates(self) -> None:
+        """lr · ramp · (1 − iteration / iterations) ** power, written into the optimiser's tensors (row 21)."""
+        _schedule(self._rates(), self.iteration, self.num_iterations, self.settings)
 
     def step_optimizer(self) -> None:
         """Move the student along its gradient; with a scaler, unless the gradient overflowed."""
@@ -106,16 +143,23 @@ class TrainingState:
         """Update the average (row 4), remember a first non-finite `loss`, count the iteration."""
         average = get_ema_multi_avg_fn(self.ema_decay)  # type: ignore[no-untyped-call]
         average(list(self.ema.module.parameters()), list(self.student.parameters()), self.iteration)
-        is_first = (self.first_nonfinite < 0) & ~torch.isfinite(loss)
-        self.first_nonfinite.copy_(torch.where(is_first, self.iteration, self.first_nonfinite))
-        self.iteration.add_(1)
+        _count(self.iteration, self.first_nonfinite, loss)
+
+    def follow_weights(self) -> None:
+        """Tell the low-precision copies, if there are any, that the student's weights were written from outside."""
+        if self.flat is not None:
+            self.flat.refresh()
+
+    def _rates(self) -> list[Tensor]:
+        """The learning rates of backbone and heads."""
+        return [group["lr"] for group in self.optimizer.param_groups]
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that an iteration changes, but for the scaler's own."""
         momentum = [entry["momentum_buffer"] for entry in self.optimizer.state.values() if "momentum_buffer" in entry]
-        rates = [group["lr"] for group in self.optimizer.param_groups]
         models = [*self.student.state_dict().values(), *self.ema.state_dict().values()]
-        return [*models, *momentum, *rates, self.iteration, self.first_nonfinite]
+        copies = [] if self.flat is None else self.flat.tensors()
+        return [*models, *momentum, *copies, *self._rates(), self.iteration, self.first_nonfinite]
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
@@ -136,6 +180,8 @@ class TrainingState:
     def reset_step(self) -> None:
         """Forget gradients, and what an interrupted optimiser step left in the scaler and the optimiser."""
         self.optimizer.zero_grad()
+        if self.flat is not None:
+            self.flat.clear()
         if self.scaler.is_enabled():
             self.scaler._per_optimizer_states.clear()
         for name in ("grad_scale", "found_inf"):
@@ -156,6 +202,37 @@ class TrainingState:
         for averaged, current in zip(model.buffers(), self.student.buffers(), strict=True):
             averaged.copy_(current)
         return model.eval()
+
+
+def _schedule(rates: list[Tensor], iteration: Tensor, num_iterations: int, settings: Optimizer) -> None:
+    progress = iteration.double() / num_iterations
+    factor = (1 - progress).clamp(min=0) ** settings.poly_power
+    if settings.ramp_up:
+        factor = factor * ((iteration + 1) / settings.ramp_up).clamp(max=1)
+    for rate, highest in zip(rates, (settings.lr_backbone, settings.lr_head), strict=True):
+        rate.copy_(highest * factor)
+
+
+def _count(iteration: Tensor, first_nonfinite: Tensor, loss: Tensor) -> None:
+    is_first = (first_nonfinite < 0) & ~torch.isfinite(loss)
+    first_nonfinite.copy_(torch.where(is_first, iteration, first_nonfinite))
+    iteration.add_(1)
+
+
+def _end_flat(
+    parts: list[Part],
+    iteration: Tensor,
+    first_nonfinite: Tensor,
+    rates: list[Tensor],
+    loss: Tensor,
+    num_iterations: int,
+    settings: Optimizer,
+    ema_decay: float,
+) -> None:
+    """All that ends an iteration, in one function to compile."""
+    _schedule(rates, iteration, num_iterations, settings)
+    move(parts, settings, ema_decay)
+    _count(iteration, first_nonfinite, loss)
 
 
 def _unshare_gradients(model: DeepLabV2) -> None:

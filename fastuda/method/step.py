@@ -23,12 +23,10 @@ from fastuda.recipe import Recipe
 
 def warmup_step(state: TrainingState, source: DomainBatch, recipe: Recipe, passes: Passes) -> Losses:
     """One source-only iteration: L_s (paper eq. 1; protocol row 22). Returns detached terms and `total`."""
-    state.set_learning_rates()
-    state.optimizer.zero_grad()
-    loss = _source_loss(state.student, source, recipe, passes)
+    state.begin_iteration()
+    loss = _source_loss(state.worker, source, recipe, passes)
     state.backward(loss)
-    state.step_optimizer()
-    state.finish_iteration(loss)
+    state.end_iteration(loss, passes.optimised)
     return {"source": loss.detach(), "total": loss.detach()}
 
 
@@ -40,24 +38,22 @@ def adaptation_step(
     Passes through the network, in the order in which BatchNorm's running statistics see them: source
     view, target view, class-mixed weak view, class-mixed strong view, HTCM image (protocol rows 1-12).
     """
-    state.set_learning_rates()
-    state.optimizer.zero_grad()
+    state.begin_iteration()
 
-    source_loss = _source_loss(state.student, source, recipe, passes)
+    source_loss = _source_loss(state.worker, source, recipe, passes)
     state.backward(source_loss)  # its activations go before the mixed passes come
 
     pseudo = label_target(_teacher(state, recipe), target, passes)
-    state.student.train()
-    with nullcontext() if recipe.method.running_statistics == "all" else frozen_running_statistics(state.student):
-        views = mixed_views(state.student, source, target, pseudo, recipe, passes)
+    student = state.worker.train()
+    with nullcontext() if recipe.method.running_statistics == "all" else frozen_running_statistics(student):
+        views = mixed_views(student, source, target, pseudo, recipe, passes)
     losses = passes.optimised(mixed_losses)(views, recipe)
     if losses:
         state.backward(weighted_sum(losses, recipe))
     losses = {name: loss.detach() for name, loss in {"source": source_loss, **losses}.items()}
     losses["total"] = weighted_sum(losses, recipe)
 
-    state.step_optimizer()
-    state.finish_iteration(losses["total"])
+    state.end_iteration(losses["total"], passes.optimised)
     return losses
 
 
@@ -71,8 +67,8 @@ def _source_loss(student: DeepLabV2, source: DomainBatch, recipe: Recipe, passes
 def _teacher(state: TrainingState, recipe: Recipe) -> DeepLabV2:
     """Who makes the pseudo-labels, and with which BatchNorm statistics (protocol row 3)."""
     if recipe.method.teacher_batch_norm == "running":
-        return state.student.eval() if recipe.method.teacher == "student" else state.evaluation_model()
-    return state.student if recipe.method.teacher == "student" else state.averaged.train()
+        return state.worker.eval() if recipe.method.teacher == "student" else state.evaluation_model()
+    return state.worker if recipe.method.teacher == "student" else state.averaged.train()
 
 
 @torch.no_grad()

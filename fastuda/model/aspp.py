@@ -86,7 +86,8 @@ class _GatheredSum(torch.autograd.Function):
         """[B, K, H', W'] with K at least T·C → [B, C, H', W'], at least fp32: what is rounded is not the sum."""
         ctx.save_for_backward(shifts)
         ctx.num_outputs, ctx.dtype = taps.shape[1], taps.dtype
-        used = taps.permute(0, 2, 3, 1)[..., : len(shifts) * num_classes].unflatten(-1, (len(shifts), num_classes))
+        used = taps.permute(0, 2, 3, 1)[..., : len(shifts) * num_classes]
+        used = used.reshape(*used.shape[:3], len(shifts), num_classes)
         rows, columns, inside = _places(shifts, taps.shape[2], taps.shape[3])
         tap = torch.arange(len(shifts), device=taps.device)
         found = used[:, rows[:, :, None], columns[:, None, :], tap[:, None, None]]

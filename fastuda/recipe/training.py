@@ -111,6 +111,11 @@ class Runtime(Section):
     """Mixed views in one pass with BatchNorm statistics a view; otherwise one after another."""
     gemm_aspp: Switch = "auto"
     """The classifiers as one matrix product and shifted sums; otherwise as dilated convolutions."""
+    fused_batch_norm: Switch = "auto"
+    """BatchNorm, the addition and ReLU behind it in one pair of kernels; otherwise as separate operations."""
+    flat_update: Switch = "auto"
+    """Low-precision weights made once an iteration, and gradients, SGD and average in one go over flat tensors;
+    otherwise a cast in every pass and torch's own optimiser, as always under fp16's loss scaler."""
     compile: Switch = "auto"
     """torch.compile the network and the losses."""
     cuda_graph: Switch = "auto"

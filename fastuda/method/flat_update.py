@@ -1,0 +1,193 @@
+"""The whole update of an iteration on flat tensors: gradients added, SGD, average and low-precision weights at once.
+
+One tensor holds all weights of a kind, one all momenta, one all averages; the network's parameters are views of
+them. An iteration's end is then a few operations over long tensors, which a compiler makes one kernel a kind of.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastuda.model.deeplab import DeepLabV2
+from fastuda.recipe import Optimizer
+
+_ALIGNMENT = 64
+"""Elements to whose multiples each tensor's part is padded: weights that begin at odd places make convolutions slow."""
+
+
+@dataclass
+class Segment:
+    """Parameters with one learning rate and one precision, end to end in the order of their memory."""
+
+    leaves: list[nn.Parameter]
+    """What passes differentiate: the parameters, or their low-precision copies."""
+    weight: Tensor
+    velocity: Tensor
+    """SGD's momentum."""
+    average: Tensor
+    copies: Tensor | None
+    """The weights in the passes' precision; None where passes read the weights themselves."""
+    rate: Tensor
+    gradients: list[Tensor] = field(default_factory=list)
+    """Of each backward pass since the last update, flat, in the precision that it had."""
+    reached: list[bool] = field(default_factory=list)
+    """Whether any of those passes reached the leaf."""
+
+    def __post_init__(self) -> None:
+        self._zeros = torch.zeros(max(map(_padded, self.leaves)), dtype=self.leaves[0].dtype, device=self.weight.device)
+
+    def collect(self) -> None:
+        """Take the leaves' gradients of one backward pass."""
+        found = [leaf.grad for leaf in self.leaves]
+        if all(gradient is None for gradient in found):
+            return
+        parts = []
+        for leaf, gradient in zip(self.leaves, found, strict=True):
+            own = [] if gradient is None else [_in_memory_order(gradient, leaf)]
+            parts += [*own, self._zeros[: _padded(leaf) - sum(part.numel() for part in own)]]
+        self.gradients.append(torch.cat([part for part in parts if part.numel()]))
+        before = self.reached or [False] * len(found)
+        self.reached = [was or gradient is not None for was, gradient in zip(before, found, strict=True)]
+        for leaf in self.leaves:
+            leaf.grad = None
+
+    def clear(self) -> None:
+        """Forget collected gradients."""
+        self.gradients, self.reached = [], []
+        for leaf in self.leaves:
+            leaf.grad = None
+
+    def parts(self) -> Iterator[Part]:
+        """What an update moves. A parameter that no loss reached stays as it is, as torch's SGD leaves it."""
+        start = 0
+        for reached, group in groupby(zip(self.reached, self.leaves, strict=False), key=lambda pair: pair[0]):
+            stop = start + sum(_padded(leaf) for _, leaf in group)
+            run = slice(start, stop)
+            if reached:
+                copies = None if self.copies is None else self.copies[run]
+                gradients = tuple(gradient[run] for gradient in self.gradients)
+                yield Part(self.weight[run], self.velocity[run], self.average[run], copies, self.rate, gradients)
+            start = stop
+
+
+class Part(NamedTuple):
+    """Neighbours of a segment that are moved together, flat."""
+
+    weight: Tensor
+    velocity: Tensor
+    average: Tensor
+    copies: Tensor | None
+    rate: Tensor
+    gradients: tuple[Tensor, ...]
+
+
+class FlatUpdate:
+    """The update of a student, its average and its optimiser's state, whose tensors it has laid out anew.
+
+    `worker` is what goes through the network: with `precision` a twin of the student whose backbone's convolutions
+    are copies in that type, written by each update, so that no pass casts them; it shares all else (BatchNorm
+    layers, classifiers) with the student. Without `precision` it is the student. Moving a model or replacing
+    a parameter breaks the layout; loading a state in place does not, but needs `refresh`.
+    """
+
+    def __init__(
+        self, student: DeepLabV2, average: DeepLabV2, optimizer: torch.optim.SGD, precision: torch.dtype | None
+    ) -> None:
+        self.worker = student if precision is None else _twin(student, precision)
+        leaves, averaged = dict(self.worker.named_parameters()), dict(average.named_parameters())
+        names = {parameter: name for name, parameter in student.named_parameters()}
+        self.segments: list[Segment] = []
+        for group in optimizer.param_groups:
+            by_precision: dict[torch.dtype, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                by_precision.setdefault(leaves[names[parameter]].dtype, []).append(parameter)
+            for parameters in by_precision.values():
+                working = [leaves[names[parameter]] for parameter in parameters]
+                self.segments.append(
+                    Segment(
+                        working,
+                        weight=_flattened(parameters),
+                        velocity=_flattened([optimizer.state[one]["momentum_buffer"] for one in parameters]),
+                        average=_flattened([averaged[names[one]] for one in parameters]),
+                        copies=None if working[0] is parameters[0] else _flattened(working),
+                        rate=group["lr"],
+                    )
+                )
+
+    def collect(self) -> None:
+        """Take the gradients that a backward pass left on the leaves."""
+        for segment in self.segments:
+            segment.collect()
+
+    def clear(self) -> None:
+        """Forget all gradients."""
+        for segment in self.segments:
+            segment.clear()
+
+    def parts(self) -> list[Part]:
+        """What the collected gradients move: an argument of `move`."""
+        return [part for segment in self.segments for part in segment.parts()]
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Write the low-precision copies anew from the weights."""
+        for segment in self.segments:
+            if segment.copies is not None:
+                segment.copies.copy_(segment.weight)
+
+    def tensors(self) -> list[Tensor]:
+        """What an update changes beyond the models' and the optimiser's own tensors: the low-precision copies."""
+        return [segment.copies for segment in self.segments if segment.copies is not None]
+
+
+def move(parts: Sequence[Part], settings: Optimizer, ema_decay: float) -> None:
+    """SGD with momentum and decay (protocol row 21), the average after it (row 4), the copies; in place."""
+    for part in parts:
+        first, *others = (gradient.to(part.weight.dtype) for gradient in part.gradients)
+        gradient = reduce(torch.add, others, first) + settings.weight_decay * part.weight
+        part.velocity.mul_(settings.momentum).add_(gradient)
+        part.weight.sub_(part.rate * part.velocity)
+        part.average.lerp_(part.weight, 1 - ema_decay)
+        if part.copies is not None:
+            part.copies.copy_(part.weight)
+
+
+def _twin(student: DeepLabV2, precision: torch.dtype) -> DeepLabV2:
+    """A network that shares all with the student but the backbone's convolutions, which it has in `precision`."""
+    ends = [module for module in student.backbone.modules() if next(module.children(), None) is None]
+    shared = [student.head, student.auxiliary_head, *(end for end in ends if not isinstance(end, nn.Conv2d))]
+    twin = copy.deepcopy(student, {id(module): module for module in shared})
+    for module in twin.backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight = nn.Parameter(module.weight.detach().to(precision))
+    return twin
+
+
+def _flattened(tensors: Sequence[Tensor]) -> Tensor:
+    """One flat tensor of their values, in memory order and padded with zeros; each becomes a view of its part."""
+    flat = tensors[0].new_zeros(sum(map(_padded, tensors)))
+    start = 0
+    for tensor in tensors:
+        flat[start : start + tensor.numel()].copy_(_in_memory_order(tensor.detach(), tensor))
+        tensor.data = flat.as_strided(tensor.shape, tensor.stride(), start)
+        start += _padded(tensor)
+    return flat
+
+
+def _padded(tensor: Tensor) -> int:
+    return tensor.numel() + -tensor.numel() % _ALIGNMENT
+
+
+def _in_memory_order(values: Tensor, like: Tensor) -> Tensor:
+    """`values` flat, in the order in which `like`, a dense tensor, lies in memory; a view where they lie so too."""
+    if any(a != b for a, b, n in zip(values.stride(), like.stride(), like.shape, strict=True) if n > 1):
+        values = torch.empty_like(like, dtype=values.dtype).copy_(values)
+    return values.as_strided((values.numel(),), (1,))
