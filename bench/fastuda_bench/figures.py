@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fastuda.errors import FastudaError
+from fastuda_bench.kernel_resources import largest
 from fastuda_bench.markdown import number, table
 from fastuda_bench.study_figures import boundary, study, study_classes
 
@@ -142,6 +143,22 @@ def _kernels(rows: list[dict[str, Any]]) -> str:
     return table(head, lines) + "\n" + note
 
 
+def _resources(rows: list[dict[str, Any]]) -> str:
+    """Registers, shared memory and spills of each kernel, a column a compute capability."""
+    found = largest(rows)
+    capabilities = sorted({capability for *_, capability in found})
+    lines = []
+    for operation, kernel in dict.fromkeys(key[:2] for key in found):
+        parts = [found[operation, kernel, capability] for capability in capabilities]
+        cells = (f"{p['registers']} / {p['shared_bytes'] / 1024:.1f} / {p['stack_bytes']}" for p in parts)
+        lines.append((f"`{operation}`: `{kernel}`", *cells))
+    first = rows[0]
+    note = (
+        f"Registers / shared KiB / spilled bytes; compiled by Triton {first['versions']['triton']}, {first['date']}.\n"
+    )
+    return table(("kernel", *(f"sm_{capability}" for capability in capabilities)), lines) + "\n" + note
+
+
 def _step(rows: list[dict[str, Any]]) -> str:
     """The ladder: milliseconds, gains, share of the device's rate, memory."""
     best = min(float(row["ms"]["median"]) for row in rows)
@@ -218,6 +235,7 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "streets2camvid-study-classes": ("streets2camvid-study.json", study_classes),
     "streets2camvid-boundary": ("streets2camvid-boundary.json", boundary),
     "formats": ("formats.json", _formats),
+    "kernel-resources": ("kernel-resources.json", _resources),
     "kernels-cpu": ("kernels-cpu.json", _kernels),
     "kernels": ("kernels.json", _kernels),
     "loader": ("loader.json", _loader),
