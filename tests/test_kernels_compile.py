@@ -68,12 +68,14 @@ def test_the_largest_of_a_kernels_launches_is_shown(console_text: Callable[[Any]
         base | {"registers": 30, "shared_bytes": 2048, "stack_bytes": 0},
         base | {"registers": 40, "shared_bytes": 1024, "stack_bytes": 8},
     ]
-    assert largest(rows) == {("mix", "mix_kernel", 90): {"registers": 40, "shared_bytes": 2048, "stack_bytes": 8}}
+    rows.append(rows[0] | {"capability": 80})
+    cells = ["mix: mix_kernel", "30 / 2.0 / 0", "40 / 2.0 / 8"]
+    assert largest(rows) == (["kernel", "sm_80", "sm_90"], [cells])
     text = console_text(table_of(rows))
     assert "compiled by Triton 3.9.0" in text
-    assert re.search(r"mix_kernel +90 +40 +2\.0 +8", text)
+    assert re.search(r"mix: mix_kernel +30 / 2\.0 / 0 +40 / 2\.0 / 8", text)
     head, _, line, _, note, _ = figures._resources(rows).split("\n")
-    assert (head, line) == ("| kernel | sm_90 |", "| `mix`: `mix_kernel` | 40 / 2.0 / 8 |")
+    assert (head, line) == ("| kernel | sm_80 | sm_90 |", "| mix: mix_kernel | 30 / 2.0 / 0 | 40 / 2.0 / 8 |")
     assert note.endswith("compiled by Triton 3.9.0, 2026-01-01.")
 
 

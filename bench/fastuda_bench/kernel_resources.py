@@ -69,26 +69,32 @@ def main(capabilities: Sequence[int]) -> list[Row]:
     return rows
 
 
-def largest(rows: Sequence[Row]) -> dict[tuple[str, str, int], dict[str, int]]:
-    """The most registers, shared memory and stack of a kernel's launches, by operation, kernel and capability."""
-    found: dict[tuple[str, str, int], dict[str, int]] = {}
-    for row in rows:
-        most = found.setdefault((row["operation"], row["kernel"], row["capability"]), {})
-        for part in ("registers", "shared_bytes", "stack_bytes"):
-            most[part] = max(most.get(part, 0), row[part])
-    return found
+def largest(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """A head, a column a compute capability, and for each kernel the most registers / KiB / bytes of its launches."""
+    capabilities = sorted({row["capability"] for row in rows})
+    lines = []
+    for operation, kernel in dict.fromkeys((row["operation"], row["kernel"]) for row in rows):
+        line = [f"{operation}: {kernel}"]
+        for capability in capabilities:
+            asked = (operation, kernel, capability)
+            own = [row for row in rows if (row["operation"], row["kernel"], row["capability"]) == asked]
+            registers, shared, stack = (
+                max(row[p] for row in own) for p in ("registers", "shared_bytes", "stack_bytes")
+            )
+            line.append(f"{registers} / {shared / 1024:.1f} / {stack}")
+        lines.append(line)
+    return ["kernel", *(f"sm_{capability}" for capability in capabilities)], lines
 
 
 def table_of(rows: Sequence[Row]) -> Table:
-    """A line for each kernel and compute capability."""
-    table = Table(title=f"kernels compiled by Triton {rows[0]['versions']['triton']}", box=box.SIMPLE)
-    for column in ("operation", "kernel"):
-        table.add_column(column, no_wrap=True)
-    for column in ("sm", "registers", "shared KiB", "spilled bytes"):
-        table.add_column(column, justify="right")
-    for (operation, kernel, capability), most in largest(rows).items():
-        shared = f"{most['shared_bytes'] / 1024:.1f}"
-        table.add_row(operation, kernel, str(capability), str(most["registers"]), shared, str(most["stack_bytes"]))
+    """A line for each kernel, a column for each compute capability."""
+    title = f"registers / shared KiB / spilled bytes, compiled by Triton {rows[0]['versions']['triton']}"
+    head, lines = largest(rows)
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for column in head:
+        table.add_column(column, justify="left" if column == head[0] else "right", overflow="fold")
+    for line in lines:
+        table.add_row(*line)
     return table
 
 

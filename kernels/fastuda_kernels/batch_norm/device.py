@@ -121,9 +121,8 @@ def batch_norm_finish_statistics_kernel(
         own = partial_ptr + group * splits * 3 * C
         # Means are added as distances from near the first: at their own size they would be rounded too far.
         near = tl.load(own + c, mask=real, other=0.0)
-        total = tl.zeros((BLOCK_C,), tl.float32)
-        between = tl.zeros((BLOCK_C,), tl.float32)
-        within = tl.zeros((BLOCK_C,), tl.float32)
+        total = tl.zeros((BLOCK_S, BLOCK_C), tl.float32)
+        squares = tl.zeros((BLOCK_S, BLOCK_C), tl.float32)
         for start in range(0, splits, BLOCK_S):
             split = start + tl.arange(0, BLOCK_S)
             count = tl.maximum(tl.minimum(num_rows - split * rows_a_split, rows_a_split), 0).to(tl.float32)[:, None]
@@ -131,12 +130,11 @@ def batch_norm_finish_statistics_kernel(
             at = own + (split * 3 * C)[:, None] + c[None, :]
             distance = tl.load(at, mask=inside, other=0.0) - near[None, :]
             distance += tl.load(at + C, mask=inside, other=0.0)
-            total += tl.sum(count * distance, 0)
-            between += tl.sum(count * distance * distance, 0)
-            within += tl.sum(tl.load(at + 2 * C, mask=inside, other=0.0), 0)
-        moved = total / num_rows
+            total += count * distance
+            squares += count * distance * distance + tl.load(at + 2 * C, mask=inside, other=0.0)
+        moved = tl.sum(total, 0) / num_rows
         mean = near + moved
-        variance = tl.maximum(within + between - total * moved, 0.0) / num_rows
+        variance = tl.maximum(tl.sum(squares, 0) / num_rows - moved * moved, 0.0)
         tl.store(mean_ptr + group * C + c, mean, mask=real)
         tl.store(rstd_ptr + group * C + c, tl.rsqrt(variance + eps), mask=real)
         unbiased = variance * (num_rows / tl.maximum(num_rows - 1, 1))
@@ -246,18 +244,19 @@ def batch_norm_finish_sums_kernel(
     dweight = tl.zeros((BLOCK_C,), tl.float32)
     dbias = tl.zeros((BLOCK_C,), tl.float32)
     for group in range(num_groups):
-        total = tl.zeros((BLOCK_C,), tl.float32)
-        along = tl.zeros((BLOCK_C,), tl.float32)
+        total = tl.zeros((BLOCK_S, BLOCK_C), tl.float32)
+        along = tl.zeros((BLOCK_S, BLOCK_C), tl.float32)
         for start in range(0, splits, BLOCK_S):
             split = start + tl.arange(0, BLOCK_S)
             inside = (split < splits)[:, None] & real[None, :]
             at = partial_ptr + ((group * splits + split) * 2 * C)[:, None] + c[None, :]
-            total += tl.sum(tl.load(at, mask=inside, other=0.0), 0)
-            along += tl.sum(tl.load(at + C, mask=inside, other=0.0), 0)
-        tl.store(sums_ptr + group * 2 * C + c, total, mask=real)
-        tl.store(sums_ptr + group * 2 * C + C + c, along, mask=real)
-        dbias += total
-        dweight += along
+            total += tl.load(at, mask=inside, other=0.0)
+            along += tl.load(at + C, mask=inside, other=0.0)
+        group_dbias, group_dweight = tl.sum(total, 0), tl.sum(along, 0)
+        tl.store(sums_ptr + group * 2 * C + c, group_dbias, mask=real)
+        tl.store(sums_ptr + group * 2 * C + C + c, group_dweight, mask=real)
+        dbias += group_dbias
+        dweight += group_dweight
     tl.store(dweight_ptr + c, dweight, mask=real)
     tl.store(dbias_ptr + c, dbias, mask=real)
 

@@ -32,8 +32,10 @@ _STATISTICS_STEPS = 4
 _SUMS_STEPS = 2
 """Tiles whose loads are under way together."""
 _PROGRAMS_A_MULTIPROCESSOR = 4
+"""As many as its registers hold at once."""
 _FINISH_CHANNELS = 16
 _FINISH_SPLITS = 128
+"""Tile of the finishing kernels: half a line of memory each, and few steps, for nothing hides their waiting."""
 
 
 def _tile(num_channels: int, elements: int) -> dict[str, int]:
