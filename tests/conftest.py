@@ -61,7 +61,7 @@ def poisoned() -> Iterator[None]:
 @pytest.fixture
 def kernels_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The public functions choose Triton for every tensor, CPU tensors too."""
-    for operation in ("masked_mix", "pixel_contrast", "pseudo_label", "upsample_cross_entropy"):
+    for operation in ("batch_norm", "masked_mix", "pixel_contrast", "pseudo_label", "upsample_cross_entropy"):
         module = importlib.import_module(f"fastuda_kernels.{operation}")
         monkeypatch.setattr(module, "runs_triton", lambda tensor: True)
 

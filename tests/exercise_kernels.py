@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fastuda_kernels.batch_norm import batch_norm
 from fastuda_kernels.masked_mix import Normalisation, choose_classes, masked_mix, normalise
 from fastuda_kernels.pixel_contrast import pixel_contrast
 from fastuda_kernels.pseudo_label import argmax_confusion, pseudo_label
@@ -29,6 +30,11 @@ def main() -> None:
         *crops, labels, label, confidence, chosen, normalisation=RGB, confidence_threshold=0.5, bands=True
     )  # fmt: skip
     normalise(crops[0], RGB)
+    for size, num_groups in (((6, 19, 9, 11), 3), ((2, 264, 33, 35), 1)):
+        channels = [torch.rand(size[1], device=device) for _ in range(4)]
+        x, residual = (torch.randn(size, device=device, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+        batch_norm(x, *channels, momentum=0.1, num_groups=num_groups, residual=residual, relu=True).sum().backward()
+        batch_norm(x, *channels, momentum=0.1, num_groups=num_groups).sum().backward()
     torch.cuda.synchronize()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -57,6 +58,29 @@ def dense_cross_entropy(
     if weight is not None:
         per_pixel = per_pixel * weight
     return per_pixel[counted].sum() / counted.sum()
+
+
+def batch_norm_passes(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    *,
+    momentum: float,
+    eps: float,
+    num_groups: int,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """torch's BatchNorm a group of images, one pass after another, then the sum, then ReLU, each in x's type."""
+    passes = [
+        F.batch_norm(group, running_mean, running_var, weight, bias, training=True, momentum=momentum, eps=eps)
+        for group in x.chunk(num_groups)
+    ]
+    y = torch.cat(passes)
+    y = y if residual is None else y + residual
+    return y.relu() if relu else y
 
 
 def errs_no_more_than(actual: Tensor, eager: Tensor, exact: Tensor, *, eps: float) -> None:

@@ -25,7 +25,7 @@ def results_of(heading: str) -> dict[str, Any]:
 
 def test_every_operation_has_a_section() -> None:
     operations = {path.parent.name for path in KERNELS.glob("fastuda_kernels/*/__init__.py")}
-    assert operations == set(re.findall(r"^## (\w+)$", README, re.M)) - {"Files", "Measured"}
+    assert operations == set(re.findall(r"^## (\w+)$", README, re.M)) - {"Files", "Measured", "Resources"}
 
 
 def test_the_contrast_example() -> None:
@@ -48,6 +48,14 @@ def test_the_mixing_example() -> None:
     names = results_of("masked_mix")
     assert names["mixed"].hts.shape == (2, 3, 512, 512)
     assert names["chosen"].sum(1).tolist() == [9, 9]
+
+
+def test_the_batch_norm_example() -> None:
+    names = results_of("batch_norm")
+    assert names["y"].shape == (4, 64, 33, 33)
+    assert names["y"].min() == 0
+    assert names["x"].grad.abs().max() > 0
+    assert names["running_mean"].any()
 
 
 def test_every_operation_has_both_implementations_that_the_page_speaks_of() -> None:

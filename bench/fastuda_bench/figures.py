@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fastuda.errors import FastudaError
+from fastuda_bench.kernel_resources import largest
 from fastuda_bench.markdown import number, table
 from fastuda_bench.study_figures import boundary, study, study_classes
 
@@ -142,6 +143,14 @@ def _kernels(rows: list[dict[str, Any]]) -> str:
     return table(head, lines) + "\n" + note
 
 
+def _resources(rows: list[dict[str, Any]]) -> str:
+    """Registers, shared memory and spills of each kernel, a column a compute capability."""
+    head, lines = largest(rows)
+    compiler, date = rows[0]["versions"]["triton"], rows[0]["date"]
+    note = f"Registers / shared KiB / spilled bytes; compiled by Triton {compiler}, {date}.\n"
+    return table(tuple(head), [tuple(line) for line in lines]) + "\n" + note
+
+
 def _step(rows: list[dict[str, Any]]) -> str:
     """The ladder: milliseconds, gains, share of the device's rate, memory."""
     best = min(float(row["ms"]["median"]) for row in rows)
@@ -218,6 +227,7 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "streets2camvid-study-classes": ("streets2camvid-study.json", study_classes),
     "streets2camvid-boundary": ("streets2camvid-boundary.json", boundary),
     "formats": ("formats.json", _formats),
+    "kernel-resources": ("kernel-resources.json", _resources),
     "kernels-cpu": ("kernels-cpu.json", _kernels),
     "kernels": ("kernels.json", _kernels),
     "loader": ("loader.json", _loader),

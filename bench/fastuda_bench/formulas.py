@@ -1,4 +1,4 @@
-"""The four operations as one would type them in PyTorch: the baselines of `fastuda bench kernels`."""
+"""The five operations as one would type them in PyTorch: the baselines of `fastuda bench kernels`."""
 
 from __future__ import annotations
 
@@ -53,3 +53,20 @@ def upsampled_confusion(logits: Tensor, labels: Tensor) -> Tensor:
     counted = truth < num_classes
     cells = truth[counted] * num_classes + prediction[counted]
     return torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def batch_norm_a_group(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    num_groups: int,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """torch's BatchNorm in training mode a group of images, + residual, ReLU."""
+    groups = [
+        F.batch_norm(group, running_mean, running_var, weight, bias, training=True) for group in x.chunk(num_groups)
+    ]
+    y = groups[0] if num_groups == 1 else torch.cat(groups)
+    return F.relu(y if residual is None else y + residual, inplace=True)

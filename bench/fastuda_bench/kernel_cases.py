@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastuda_bench import formulas
 from fastuda_bench.limits import Work
+from fastuda_kernels.batch_norm import batch_norm
 from fastuda_kernels.masked_mix import MixedCrops, Normalisation
 from fastuda_kernels.masked_mix import masked_mix as public_masked_mix
 from fastuda_kernels.masked_mix import reference as masked_mix_reference
@@ -36,6 +37,8 @@ class Case:
     """Of a forward pass, or, with `inputs`, of forward and backward."""
     inputs: list[Tensor] = field(default_factory=list)
     """What a backward pass leads to; none where there is none."""
+    upstream: Tensor | None = None
+    """The gradient that a backward pass starts with, where the result is no scalar."""
     trust: Callable[[Any], list[Tensor]] = lambda result: [result]
     """The tensors of a result in which implementations must agree."""
 
@@ -50,6 +53,8 @@ def cases(device: torch.device, *, small: bool = False) -> list[Case]:
         _pseudo_label(device, crop, (80, 160) if small else (640, 1280)),
         _confusion(device, (80, 160) if small else (1024, 2048)),
         _mix(device, 2, crop),
+        _batch_norm(device, (2, 40, 5, 7) if small else (2, 1024, *low_view), num_groups=1, with_residual=True),
+        _batch_norm(device, (6, 24, 5, 5) if small else (6, 256, low_crop, low_crop), num_groups=3),
     ]
     if device.type == "cuda" and not small:
         made.append(_mix(device, 32, crop))
@@ -183,4 +188,43 @@ def _mix(device: torch.device, num_images: int, crop: int) -> Case:
         {"eager": eager, "triton": fused},
         Work(bytes=read + written),
         trust=lambda mixed: [tensor for tensor in mixed if tensor is not None],
+    )
+
+
+def _batch_norm(
+    device: torch.device, size: tuple[int, int, int, int], *, num_groups: int, with_residual: bool = False
+) -> Case:
+    generator = _generator()
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+
+    def image() -> Tensor:
+        values = torch.randn(size, generator=generator).to(device, dtype)
+        return values.contiguous(memory_format=torch.channels_last)
+
+    x, upstream = image().requires_grad_(), image()
+    residual = image().requires_grad_() if with_residual else None
+    weight, bias = (torch.rand(size[1], generator=generator).to(device).requires_grad_() for _ in range(2))
+    running = torch.zeros(size[1], device=device), torch.ones(size[1], device=device)
+
+    def fused() -> Tensor:
+        return batch_norm(
+            x, weight, bias, *running, momentum=0.1, num_groups=num_groups, residual=residual, relu=True
+        )  # fmt: skip
+
+    # x read twice, y written; dy and x read twice, dx written; the residual read, its gradient written.
+    passes = 3 + 5 + (2 if with_residual else 0)
+    mask = x.numel() / 8  # written, and read twice
+    inputs = [x, weight, bias] if residual is None else [x, weight, bias, residual]
+    return Case(
+        "batch_norm",
+        f"{'×'.join(map(str, size))}{', residual' if with_residual else ''}, ReLU, groups: {num_groups}",
+        {
+            "eager": lambda: formulas.batch_norm_a_group(x, weight, bias, *running, num_groups, residual),
+            "triton": fused,
+        },
+        Work(bytes=passes * x.numel() * x.element_size() + 3 * mask),
+        inputs,
+        upstream,
+        # bf16 results differ by a rounding or two a value, which a channel's moments do not show.
+        trust=lambda y: [y.float().mean((0, 2, 3)), y.float().square().mean((0, 2, 3))],
     )

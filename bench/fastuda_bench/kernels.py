@@ -1,4 +1,4 @@
-"""The four operations against what one would type in PyTorch: milliseconds, memory, share of the device's limit."""
+"""The five operations against what one would type in PyTorch: milliseconds, memory, share of the device's limit."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _agree(case: Case, calls: dict[str, Callable[[], Any]]) -> None:
 
 
 def _row(case: Case, name: str, call: Callable[[], Any], device: torch.device, limits: Limits, repeats: int) -> Row:
-    both = functools.partial(_with_gradient, call, case.inputs) if case.inputs else call
+    both = functools.partial(_with_gradient, call, case) if case.inputs else call
     total = measure(both, device, repeats)
     row: Row = {
         "question": "kernels",
@@ -129,5 +129,5 @@ def _row(case: Case, name: str, call: Callable[[], Any], device: torch.device, l
     return row
 
 
-def _with_gradient(call: Callable[[], Any], inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    return torch.autograd.grad(call(), inputs)
+def _with_gradient(call: Callable[[], Any], case: Case) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(call(), case.inputs, case.upstream)

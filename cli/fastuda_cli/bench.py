@@ -11,6 +11,7 @@ from fastuda_cli import (
     bench_kernels,
     bench_loader,
     bench_prepare,
+    bench_resources,
     bench_step,
     bench_train,
 )
@@ -19,6 +20,7 @@ app = typer.Typer(help="Measure fastuda on this machine.", no_args_is_help=True)
 app.command("prepare")(bench_prepare.prepare)
 app.command("formats")(bench_formats.formats)
 app.command("kernels")(bench_kernels.kernels)
+app.command("resources")(bench_resources.resources)
 app.command("step")(bench_step.step)
 app.command("loader")(bench_loader.loader)
 app.command("train")(bench_train.train)

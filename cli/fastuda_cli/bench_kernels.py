@@ -1,4 +1,4 @@
-"""`fastuda bench kernels`: the four operations against plain PyTorch."""
+"""`fastuda bench kernels`: the five operations against plain PyTorch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def kernels(
     chart: Annotated[Path | None, typer.Option(help="Also draw a bar chart to this PNG.")] = None,
     device: options.Device = None,
 ) -> None:
-    """Milliseconds and memory of the four operations against plain PyTorch, and the share of the device's limit."""
+    """Milliseconds and memory of the five operations against plain PyTorch, and the share of the device's limit."""
     with reported():
         from fastuda.runtime import choose_device
         from fastuda_bench.kernels import main

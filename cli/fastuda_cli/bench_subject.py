@@ -70,7 +70,7 @@ def subject(
     from fastuda.recipe_file import load_recipe
     from fastuda.runtime import choose_device
 
-    threads, chosen = _numbers(num_threads), choose_device(device)
+    threads, chosen = numbers(num_threads, "--threads"), choose_device(device)
     name = recipe or ("gta2cs" if chosen.type == "cuda" else "demo")
     # Weights make no difference to the time, and nothing is to be downloaded for a measurement.
     settings = ["model.weights=random", *options.settings(set_, source, target)]
@@ -84,13 +84,14 @@ def subject(
         )
 
 
-def _numbers(text: str | None) -> tuple[int, ...]:
+def numbers(text: str | None, option: str) -> tuple[int, ...]:
+    """What stands between the commas of an option's text, none for None; UsageError unless each is at least 1."""
     from fastuda.errors import UsageError
 
     try:
-        numbers = tuple(int(part) for part in text.split(",")) if text else ()
+        values = tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
-        raise UsageError(f"--threads {text}: whole numbers with commas between them, 1,2,4 say") from None
-    if any(number < 1 for number in numbers):
-        raise UsageError(f"--threads {text}: at least 1")
-    return numbers
+        raise UsageError(f"{option} {text}: whole numbers with commas between them, 1,2,4 say") from None
+    if any(value < 1 for value in values):
+        raise UsageError(f"{option} {text}: at least 1")
+    return values

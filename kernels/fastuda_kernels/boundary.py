@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,8 +15,12 @@ INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
 """Whether TRITON_INTERPRET=1 was set when Triton was imported: kernels then run in numpy, on CPU tensors."""
 
 
-def kernel_op(name: str, shapes: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+def kernel_op(
+    name: str, shapes: Callable[..., Any], *, mutates_args: Sequence[str] = ()
+) -> Callable[[Callable[..., Any]], Any]:
     """Register the decorated function as the operator `name`; `shapes`, of the same arguments, makes empty results.
+
+    `mutates_args` names the arguments that it writes to; such an operator can have no gradient.
 
     The boundary is the least opaque that works: `triton_op`, through which `torch.compile` sees each launch.
     Interpreted kernels cannot be traced, so there it is an opaque `custom_op` of the same name and schema.
@@ -24,7 +28,7 @@ def kernel_op(name: str, shapes: Callable[..., Any]) -> Callable[[Callable[..., 
     register = custom_op if INTERPRETED else triton_op
 
     def decorate(function: Callable[..., Any]) -> Any:
-        operator: Any = register(name, mutates_args=())(function)
+        operator: Any = register(name, mutates_args=mutates_args)(function)
         operator.register_fake(shapes)
         return operator
 

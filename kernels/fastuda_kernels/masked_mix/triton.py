@@ -17,6 +17,7 @@ from fastuda_kernels.masked_mix.reference import MixedCrops, Normalisation
 
 _PIXELS = 512
 _PRESENCE_PIXELS = 4096
+_CLASSES_A_PART = 32
 _KEEP = {"nowhere": 0, "inside": 1, "everywhere": 2}
 
 
@@ -197,6 +198,7 @@ def choose_kernel(
     C: tl.constexpr,
     SKIP_HIGHEST: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    BLOCK_PART: tl.constexpr,
 ):
     """The present classes with the smallest keys: bool [B, C]; equal keys go by class number."""
     image = tl.program_id(0).to(tl.int64)
@@ -212,11 +214,15 @@ def choose_kernel(
         candidate = candidate & (c != tl.max(tl.where(candidate, c, -1)))
     key = tl.load(keys_ptr + image * C + c, mask=real, other=0.0)
     key = tl.where(candidate, key, float("inf"))
-    # The same keys once more along the other axis, since a vector cannot be turned in place.
-    other = tl.load(keys_ptr + image * C + c, mask=real, other=0.0)
-    other = tl.where(candidate, other, float("inf"))
-    before = (other[None, :] < key[:, None]) | ((other[None, :] == key[:, None]) & (c[None, :] < c[:, None]))
-    rank = tl.sum(before.to(tl.int32), 1)
+    # All classes against all at once would not fit into registers: a part of them at a time.
+    parts = tl.reshape(key, (BLOCK_C // BLOCK_PART, BLOCK_PART))
+    part_number = tl.arange(0, BLOCK_C // BLOCK_PART)[:, None]
+    rank = tl.zeros((BLOCK_C,), tl.int32)
+    for part in range(BLOCK_C // BLOCK_PART):
+        other = tl.min(tl.where(part_number == part, parts, float("inf")), 0)[None, :]
+        other_c = (part * BLOCK_PART + tl.arange(0, BLOCK_PART))[None, :]
+        before = (other < key[:, None]) | ((other == key[:, None]) & (other_c < c[:, None]))
+        rank += tl.sum(before.to(tl.int32), 1)
     tl.store(chosen_ptr + image * C + c, (candidate & (rank < count)).to(tl.int8), mask=real)
 
 
@@ -233,11 +239,12 @@ def choose_present(labels: Tensor, keys: Tensor, fraction: float, min_class: int
     present = torch.empty((num_images, runs, 256), dtype=torch.int8, device=labels.device)
     launch(wrap_triton(presence_kernel), (runs, num_images), labels, present, num_pixels, BLOCK_P=_PRESENCE_PIXELS)
     chosen = _choose_shapes(labels, keys, fraction, min_class, skip_highest)
+    block_c = triton.next_power_of_2(num_classes)
     launch(
         wrap_triton(choose_kernel),
         (num_images,),
         present, keys, chosen.view(torch.int8), runs, fraction, min_class,
-        C=num_classes, SKIP_HIGHEST=skip_highest, BLOCK_C=triton.next_power_of_2(num_classes),
+        C=num_classes, SKIP_HIGHEST=skip_highest, BLOCK_C=block_c, BLOCK_PART=min(_CLASSES_A_PART, block_c),
     )  # fmt: skip
     return chosen
 

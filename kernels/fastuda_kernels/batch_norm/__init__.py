@@ -1,0 +1,71 @@
+"""BatchNorm in training mode, with statistics a group of images, a residual and ReLU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastuda_kernels.batch_norm import triton as fused
+from fastuda_kernels.batch_norm.reference import grouped_batch_norm
+from fastuda_kernels.checks import FLOATS, check_tensor
+from fastuda_kernels.choice import runs_triton
+
+__all__ = ["batch_norm"]
+
+
+def batch_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    *,
+    momentum: float,
+    eps: float = 1e-5,
+    num_groups: int = 1,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Normalise each group of images by its own mean and biased variance, add `residual`, apply ReLU.
+
+    Equals a pass of `torch.nn.functional.batch_norm(training=True)` for each group, but for one
+    rounding at the end where that has one an operation, and that one position a group is allowed.
+
+    Args:
+        x: float [B, C, H, W], any memory format, none of them 0; group g is images g·B/G … (g+1)·B/G − 1.
+        weight, bias: fp32 [C], fp64 for fp64 x.
+        running_mean, running_var: contiguous, the same type and shape; moved in place towards each group's mean and
+            unbiased variance, group after group.
+        momentum: how far they are moved, 0 (not at all) to 1.
+        eps: added to the variance.
+        num_groups: G, which divides B.
+        residual: x's shape and type, any memory format.
+        relu: whether negative results become 0.
+
+    Returns:
+        Like x, channels-last. Differentiable in x, weight, bias and residual, also through the statistics.
+
+    Raises:
+        ValueError, TypeError: shapes, types or devices that do not fit, naming what came.
+    """
+    check_tensor("x", x, shape=(None, None, None, None), dtypes=FLOATS)
+    if x.numel() == 0:
+        raise ValueError(f"x must not be empty, got shape {list(x.shape)}")
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    channels = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+    for name, tensor in channels.items():
+        check_tensor(name, tensor, shape=(x.shape[1],), dtypes=(wide,), device=x.device)
+    for name in ("running_mean", "running_var"):
+        if not channels[name].is_contiguous():
+            raise ValueError(f"{name} must be contiguous, got stride {channels[name].stride()}")
+    if residual is not None:
+        check_tensor("residual", residual, shape=x.shape, dtypes=(x.dtype,), device=x.device)
+    if num_groups < 1 or x.shape[0] % num_groups != 0:
+        raise ValueError(f"num_groups must divide the {x.shape[0]} images of x, got {num_groups}")
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"momentum must be from 0 to 1, got {momentum}")
+    if runs_triton(x):
+        return fused.batch_norm(
+            x, weight, bias, running_mean, running_var, momentum, eps, num_groups, residual, relu
+        )  # fmt: skip
+    return grouped_batch_norm(x, weight, bias, running_mean, running_var, momentum, eps, num_groups, residual, relu)

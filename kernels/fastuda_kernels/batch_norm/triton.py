@@ -1,0 +1,223 @@
+"""BatchNorm as operators: statistics, which move the running ones, and normalisation, which has a gradient.
+
+They are two because an operator with a gradient may not change its arguments. The gradient runs through the
+statistics all the same: the backward of the second adds what a change of x does to them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from fastuda_kernels.batch_norm.device import (
+    batch_norm_finish_statistics_kernel,
+    batch_norm_finish_sums_kernel,
+    batch_norm_gradient_kernel,
+    batch_norm_normalise_kernel,
+    batch_norm_statistics_kernel,
+    batch_norm_sums_kernel,
+)
+from fastuda_kernels.boundary import kernel_op, launch, num_multiprocessors, wrap_triton
+
+_BLOCK_CHANNELS = 256
+"""Channels of a tile at most: their bits are 32 bytes of the mask, the least that memory moves."""
+_ELEMENTS = 4096
+"""Of a tile that a program looks at once."""
+_SUMMED_ELEMENTS = 2048
+"""Of a tile that a program adds up in registers, step after step."""
+_STATISTICS_STEPS = 4
+_SUMS_STEPS = 2
+"""Tiles whose loads are under way together."""
+_PROGRAMS_A_MULTIPROCESSOR = 4
+"""As many as its registers hold at once."""
+_FINISH_CHANNELS = 16
+_FINISH_SPLITS = 128
+"""Tile of the finishing kernels: half a line of memory each, and few steps, for nothing hides their waiting."""
+
+
+def _tile(num_channels: int, elements: int) -> dict[str, int]:
+    """Rows by channels, of whole bytes of the mask."""
+    block_c = min(_BLOCK_CHANNELS, max(8, triton.next_power_of_2(num_channels)))
+    if num_channels % 8 != 0:  # rows that are not aligned cost an address a value, and registers to hold it
+        elements //= 4
+    return {"BLOCK_N": elements // block_c, "BLOCK_C": block_c}
+
+
+def _split(x: Tensor, num_groups: int, steps: int) -> tuple[int, int, dict[str, int]]:
+    """Splits of a group's rows, so that every multiprocessor has a few programs; rows a split; their tile."""
+    num_channels, num_rows = x.shape[1], _num_rows(x, num_groups)
+    tile = _tile(num_channels, _SUMMED_ELEMENTS)
+    programs = num_groups * triton.cdiv(num_channels, tile["BLOCK_C"])
+    wanted = max(1, _PROGRAMS_A_MULTIPROCESSOR * num_multiprocessors(x.device) // programs)
+    step = steps * tile["BLOCK_N"]
+    rows_a_split = triton.cdiv(triton.cdiv(num_rows, wanted), step) * step
+    return triton.cdiv(num_rows, rows_a_split), rows_a_split, tile
+
+
+def _num_rows(x: Tensor, num_groups: int) -> int:
+    return x.shape[0] // num_groups * x.shape[2] * x.shape[3]
+
+
+def _finish_blocks(splits: int) -> dict[str, int]:
+    return {"BLOCK_S": min(_FINISH_SPLITS, triton.next_power_of_2(splits)), "BLOCK_C": _FINISH_CHANNELS}
+
+
+def _statistics_shapes(
+    x: Tensor, running_mean: Tensor, running_var: Tensor, num_groups: int, momentum: float, eps: float
+) -> tuple[Tensor, Tensor]:
+    groups = (num_groups, x.shape[1])
+    return x.new_empty(groups, dtype=torch.float32), x.new_empty(groups, dtype=torch.float32)
+
+
+@kernel_op("fastuda::batch_norm_statistics", _statistics_shapes, mutates_args=("running_mean", "running_var"))
+def statistics(
+    x: Tensor, running_mean: Tensor, running_var: Tensor, num_groups: int, momentum: float, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / sqrt(variance + eps) of each group [G, C], fp32, of channels-last x; no gradient.
+
+    The running statistics, fp32 [C], are moved in place.
+    """
+    mean, rstd = _statistics_shapes(x, running_mean, running_var, num_groups, momentum, eps)
+    num_channels, num_rows = x.shape[1], _num_rows(x, num_groups)
+    splits, rows_a_split, tile = _split(x, num_groups, _STATISTICS_STEPS)
+    partial = mean.new_empty((num_groups, splits, 3, num_channels))
+    launch(
+        wrap_triton(batch_norm_statistics_kernel),
+        (triton.cdiv(num_channels, tile["BLOCK_C"]), splits, num_groups),
+        x, partial, num_rows, num_channels, rows_a_split, UNROLL=_STATISTICS_STEPS, **tile,
+    )  # fmt: skip
+    launch(
+        wrap_triton(batch_norm_finish_statistics_kernel),
+        (triton.cdiv(num_channels, _FINISH_CHANNELS),),
+        partial, mean, rstd, running_mean, running_var,
+        num_rows, num_channels, rows_a_split, splits, num_groups, momentum, eps, **_finish_blocks(splits),
+    )  # fmt: skip
+    return mean, rstd
+
+
+def _mask(x: Tensor, with_mask: bool) -> Tensor:
+    """uint8, a row a position and a bit a channel; empty where none is wanted."""
+    num_images, num_channels, height, width = x.shape
+    size = (num_images * height * width, triton.cdiv(num_channels, 8)) if with_mask else (0,)
+    return x.new_empty(size, dtype=torch.uint8)
+
+
+def _normalise_shapes(
+    x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None,
+    relu: bool, with_mask: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return torch.empty_like(x, memory_format=torch.channels_last), _mask(x, with_mask)
+
+
+@kernel_op("fastuda::batch_norm", _normalise_shapes)
+def normalise(
+    x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None,
+    relu: bool, with_mask: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The result, like x, and where ReLU let values through (uint8, see `_mask`); x and residual channels-last.
+
+    Differentiable, as if mean and rstd were computed from x here; with ReLU the gradient needs the mask.
+    """
+    y, mask = _normalise_shapes(x, mean, rstd, weight, bias, residual, relu, with_mask)
+    num_groups, num_channels = mean.shape
+    num_rows = _num_rows(x, num_groups)
+    tile = _tile(num_channels, _ELEMENTS)
+    launch(
+        wrap_triton(batch_norm_normalise_kernel),
+        (triton.cdiv(num_rows, tile["BLOCK_N"]) * triton.cdiv(num_channels, tile["BLOCK_C"]), num_groups),
+        x, x if residual is None else residual, mean, rstd, weight, bias, y, mask, num_rows, num_channels,
+        HAS_RESIDUAL=residual is not None, RELU=relu, WITH_MASK=with_mask, **tile,
+    )  # fmt: skip
+    return y, mask
+
+
+def _backward_shapes(
+    dy: Tensor, x: Tensor, mask: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, relu: bool, with_residual: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dresidual = dy if with_residual else dy[:0]
+    return (
+        torch.empty_like(x, memory_format=torch.channels_last),
+        torch.empty_like(dresidual, memory_format=torch.channels_last),
+        torch.empty_like(weight),
+        torch.empty_like(weight),
+    )
+
+
+@kernel_op("fastuda::batch_norm_backward", _backward_shapes)
+def normalise_backward(
+    dy: Tensor, x: Tensor, mask: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, relu: bool, with_residual: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, residual (empty unless asked for), weight and bias; dy and x are channels-last."""
+    dx, dresidual, dweight, dbias = _backward_shapes(dy, x, mask, mean, rstd, weight, relu, with_residual)
+    num_groups, num_channels = mean.shape
+    num_rows = _num_rows(x, num_groups)
+    splits, rows_a_split, tile = _split(x, num_groups, _SUMS_STEPS)
+    partial = mean.new_empty((num_groups, splits, 2, num_channels))
+    launch(
+        wrap_triton(batch_norm_sums_kernel),
+        (triton.cdiv(num_channels, tile["BLOCK_C"]), splits, num_groups),
+        dy, x, mask, mean, rstd, partial, num_rows, num_channels, rows_a_split,
+        RELU=relu, UNROLL=_SUMS_STEPS, **tile,
+    )  # fmt: skip
+    sums = mean.new_empty((num_groups, 2, num_channels))
+    launch(
+        wrap_triton(batch_norm_finish_sums_kernel),
+        (triton.cdiv(num_channels, _FINISH_CHANNELS),),
+        partial, sums, dweight, dbias, num_channels, splits, num_groups, **_finish_blocks(splits),
+    )  # fmt: skip
+    tile = _tile(num_channels, _ELEMENTS)
+    launch(
+        wrap_triton(batch_norm_gradient_kernel),
+        (triton.cdiv(num_rows, tile["BLOCK_N"]) * triton.cdiv(num_channels, tile["BLOCK_C"]), num_groups),
+        dy, x, mask, mean, rstd, weight, sums, dx, dresidual, num_rows, num_channels,
+        RELU=relu, WITH_RESIDUAL=with_residual, **tile,
+    )  # fmt: skip
+    return dx, dresidual, dweight, dbias
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, mean, rstd, weight, _, _, ctx.relu, _ = inputs
+    ctx.set_materialize_grads(False)  # or backward would be handed zeros for what only it reads
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(x, output[1], mean, rstd, weight)
+
+
+def _backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    dy = dy.contiguous(memory_format=torch.channels_last)
+    residual_needed = ctx.needs_input_grad[5]
+    # Without ReLU the residual's gradient is dy itself.
+    with_residual = residual_needed and ctx.relu
+    dx, dresidual, dweight, dbias = normalise_backward(dy, *ctx.saved_tensors, ctx.relu, with_residual)
+    if residual_needed and not with_residual:
+        dresidual = dy
+    return dx, None, None, dweight, dbias, dresidual if residual_needed else None, None, None
+
+
+normalise.register_autograd(_backward, setup_context=_keep)
+
+
+def batch_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    eps: float,
+    num_groups: int,
+    residual: Tensor | None,
+    relu: bool,
+) -> Tensor:
+    """The result of `fastuda_kernels.batch_norm.batch_norm`, whose checks its arguments have passed."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    if residual is not None:
+        residual = residual.contiguous(memory_format=torch.channels_last)
+    # `.data`: an earlier pass of another kind may have kept the buffers for a backward that does not read them.
+    mean, rstd = statistics(x.detach(), running_mean.data, running_var.data, num_groups, float(momentum), float(eps))
+    differentiable = any(t is not None and t.requires_grad for t in (x, weight, bias, residual))
+    with_mask = relu and differentiable and torch.is_grad_enabled()
+    y: Tensor = normalise(x, mean, rstd, weight.contiguous(), bias.contiguous(), residual, relu, with_mask)[0]
+    return y
