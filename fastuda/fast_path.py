@@ -48,10 +48,11 @@ class FastPath:
         )
 
     def place(self, model: DeepLabV2, device: torch.device) -> DeepLabV2:
-        """Move a model to `device` in this path's memory format and with its classifiers' way; returns the model."""
+        """Move a model to `device` in this path's memory format, set how its layers compute, and return it."""
         memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
         model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
         model.set_gemm_aspp(self.gemm_aspp)
+        model.set_fused_batch_norm(self.fused_batch_norm)
         return model
 
 

@@ -1,9 +1,10 @@
-"""One grouped pass equals separate passes: outputs, gradients and running statistics, in fp64."""
+"""Grouped passes and fused layers equal separate ones: outputs, gradients and running statistics, in fp64."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -39,19 +40,70 @@ def tensors(logits: Sequence[Logits]) -> list[Tensor]:
 def test_a_grouped_pass_equals_separate_ones(num_groups: int) -> None:
     plain = network()
     together = copy.deepcopy(plain)
-    expected, actual = PLAIN.each(plain, images(num_groups)), GROUPED.each(together, images(num_groups))
+    expected, actual = trained(plain, PLAIN, images(num_groups)), trained(together, GROUPED, images(num_groups))
     for ours, separate in zip(tensors(actual), tensors(expected), strict=True):
         torch.testing.assert_close(ours, separate, rtol=1e-10, atol=1e-12)
-    for logits in (expected, actual):
-        sum((i + 1) * head.square().mean() for i, head in enumerate(tensors(logits))).backward()  # type: ignore[union-attr]
-    gradients = {name: parameter.grad for name, parameter in plain.named_parameters()}
-    for name, parameter in together.named_parameters():
-        if gradients[name] is None:
-            assert parameter.grad is None
-        else:
-            torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-8, atol=1e-10, msg=name)
-    for (name, ours), separate in zip(together.named_buffers(), plain.buffers(), strict=True):
-        torch.testing.assert_close(ours, separate, rtol=1e-10, atol=1e-12, msg=name)
+    compare(together, plain, rtol=1e-8, atol=1e-10)
+
+
+def trained(model: DeepLabV2, passes: Passes, groups: Sequence[Tensor]) -> list[Logits]:
+    """Logits of a pass, whose gradients are then on the model's parameters."""
+    logits = passes.each(model, groups)
+    sum((i + 1) * head.square().mean() for i, head in enumerate(tensors(logits))).backward()  # type: ignore[union-attr]
+    return logits
+
+
+def compare(ours: DeepLabV2, theirs: DeepLabV2, rtol: float, atol: float) -> None:
+    """Gradients and buffers of two networks."""
+    for (name, parameter), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert (parameter.grad is None) == (other.grad is None), name
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, other.grad, rtol=rtol, atol=atol, msg=name)
+    for (name, buffer), other in zip(ours.named_buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(buffer, other, rtol=rtol, atol=atol, msg=name)
+
+
+@pytest.mark.parametrize("num_groups", [1, 3])
+def test_fused_layers_equal_separate_operations(num_groups: int) -> None:
+    plain = network()
+    fused = copy.deepcopy(plain)
+    fused.set_fused_batch_norm(True)
+    expected, actual = trained(plain, GROUPED, images(num_groups)), trained(fused, GROUPED, images(num_groups))
+    for ours, separate in zip(tensors(actual), tensors(expected), strict=True):
+        torch.testing.assert_close(ours, separate, rtol=1e-10, atol=1e-12)
+    compare(fused, plain, rtol=1e-8, atol=1e-10)
+    fused.set_fused_batch_norm(False)
+    assert not any(layer.fused for layer in fused.modules() if isinstance(layer, GroupedBatchNorm2d))
+
+
+@pytest.mark.usefixtures("kernels_everywhere")
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_compiled_network_of_kernels_equals_the_plain_one(frozen: bool, device: torch.device) -> None:
+    """Through the operators' boundary: mutated statistics and gradients of a traced network."""
+    plain = network().float().to(device)
+    fused = copy.deepcopy(plain)
+    fused.set_fused_batch_norm(True)
+    compiled = torch.compile(fused, backend="aot_eager", fullgraph=True)
+    groups = [one.float().to(device) for one in images(2)]
+    for _ in range(2):
+        results = []
+        for model, run in ((plain, plain), (fused, compiled)):
+            model.zero_grad()
+            with grouped(model, 2), frozen_running_statistics(model) if frozen else nullcontext():
+                logits = run(torch.cat(groups))
+            (logits.main.square().mean() + logits.auxiliary.square().mean()).backward()
+            results.append(logits)
+        for ours, separate in zip(*map(tensors, ([results[1]], [results[0]])), strict=True):
+            torch.testing.assert_close(ours, separate, rtol=1e-3, atol=1e-4)
+        compare(fused, plain, rtol=1e-2, atol=1e-4)
+
+
+def test_in_evaluation_mode_fused_layers_are_the_separate_ones() -> None:
+    plain = network().eval()
+    fused = copy.deepcopy(plain)
+    fused.set_fused_batch_norm(True)
+    image = images(1)[0]
+    assert torch.equal(fused(image).main, plain(image).main)
 
 
 def test_common_statistics_would_show() -> None:

@@ -79,7 +79,11 @@ def test_equal_gradients_of_compiled_code_do_not_add_up_in_one_buffer() -> None:
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
 def test_both_steps_compile_without_a_break_and_only_once(name: str, settings: tuple[str, ...]) -> None:
     recipe = tiny(name, *settings)
-    state, plain = begin(recipe), begin(recipe)
+    plain, student = begin(recipe), begin(recipe).student
+    student.set_fused_batch_norm(True)
+    student.set_gemm_aspp(True)
+    decay = recipe.method.ema_decay
+    state = TrainingState.begin(student, recipe.train.optimizer, plain.num_iterations, decay, flat=True)
     source, target = batches(recipe)
     for one, passes in ((state, COMPILED), (plain, AS_IT_IS)):
         warmup_step(one, source, recipe, passes)
@@ -88,7 +92,7 @@ def test_both_steps_compile_without_a_break_and_only_once(name: str, settings: t
     for term, loss in expected.items():
         torch.testing.assert_close(ours[term], loss, rtol=1e-3, atol=1e-4, msg=term)
     num_graphs = counters["stats"]["unique_graphs"]
-    assert num_graphs >= 3, "the network, the loss of the source, the losses of the mixed images"
+    assert num_graphs >= 4, "the network, the loss of the source, the losses of the mixed images, the update"
     for _ in range(2):
         warmup_step(state, source, recipe, COMPILED)
         adaptation_step(state, source, target, recipe, COMPILED)
@@ -133,8 +137,9 @@ def losses_of(fast: FastPath, num_iterations: int) -> tuple[list[Losses], Traini
     settings = ("method.tau=0.06", "train.optimizer.lr_backbone=1e-2", "train.optimizer.lr_head=1e-1")
     recipe, exact = tiny("gta2cs", *settings), AS_IT_IS.normalisation._replace(dtype=torch.float64)
     student = begin(recipe).student.double()
-    student.set_gemm_aspp(fast.gemm_aspp)
-    state = TrainingState.begin(student, recipe.train.optimizer, num_iterations, recipe.method.ema_decay)
+    fast.place(student, torch.device("cpu"))
+    decay = recipe.method.ema_decay
+    state = TrainingState.begin(student, recipe.train.optimizer, num_iterations, decay, flat=fast.flat_update)
     iteration = Iteration(state, recipe, Passes(exact, None, grouped=fast.grouped), fast)
     source, target = (learnable(batch) for batch in batches(recipe))
     found = []
@@ -150,7 +155,8 @@ RTOL = 1e-5
 def test_fast_and_plain_have_the_same_losses_over_20_iterations() -> None:
     expected, plain, by = losses_of(PLAIN, 20)
     assert by.way == "eager"
-    found, fast, by = losses_of(replace(PLAIN, grouped=True, gemm_aspp=True, compiled=True), 20)
+    everything = replace(PLAIN, grouped=True, gemm_aspp=True, fused_batch_norm=True, flat_update=True, compiled=True)
+    found, fast, by = losses_of(everything, 20)
     assert by.way == "compiled"
     assert {"source", "mix", "htcm", "pixel", "prototype", "total"} == expected[0].keys()
     assert float(expected[-1]["total"]) < 0.9 * float(expected[0]["total"]), "nothing is learnt: nothing is compared"

@@ -238,7 +238,15 @@ def on_gpu(recipe: Any) -> tuple[TrainingState, DomainBatch, DomainBatch, Passes
     device = torch.device("cuda", torch.cuda.current_device())
     fast = FastPath.of(recipe.runtime, device)
     student = fast.place(begin(recipe).student, device)
-    state = TrainingState.begin(student, recipe.train.optimizer, 30, recipe.method.ema_decay, scaled=fast.scaled)
+    state = TrainingState.begin(
+        student,
+        recipe.train.optimizer,
+        30,
+        recipe.method.ema_decay,
+        scaled=fast.scaled,
+        flat=fast.flat_update,
+        precision=fast.amp,
+    )
     source, target = (batch.map(lambda t: t.to(device)) for batch in batches(recipe))
     return state, source, target, Passes.of(recipe, device), fast
 
@@ -268,7 +276,10 @@ def test_on_a_gpu_an_iteration_is_one_graph(name: str) -> None:
 def test_on_a_gpu_fast_and_plain_have_the_same_losses_over_20_iterations(amp: str) -> None:
     # bf16 has 8 bits: a loss of the same weights differs by a few 1e-3, and 20 iterations let that grow.
     tolerance = {"none": 2e-2, "auto": 8e-2, "fp16": 4e-2}[amp]
-    plain_switches = [f"runtime.{name}=false" for name in ("grouped", "gemm_aspp", "compile", "cuda_graph", "tf32")]
+    plain_switches = [
+        f"runtime.{name}=false"
+        for name in ("grouped", "gemm_aspp", "fused_batch_norm", "flat_update", "compile", "cuda_graph", "tf32")
+    ]
     plain_recipe, fast_recipe = (
         tiny("gta2cs", *plain_switches, "runtime.amp='none'"),
         tiny("gta2cs", f"runtime.amp={amp!r}"),

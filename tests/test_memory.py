@@ -85,7 +85,8 @@ def test_gta2cs_takes_less_than_16_gib() -> None:
 
     recipe, device = load_recipe("gta2cs", ["model.weights=random"]), torch.device("cuda", torch.cuda.current_device())
     fast = FastPath.of(recipe.runtime, device)
-    state = TrainingState.begin(fast.place(build_network(recipe), device).train(), recipe.train.optimizer, 9, 0.9)
+    student = fast.place(build_network(recipe), device).train()
+    state = TrainingState.begin(student, recipe.train.optimizer, 9, 0.9, flat=fast.flat_update, precision=fast.amp)
     iteration = Iteration(state, recipe, Passes.of(recipe, device), fast)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

@@ -10,18 +10,29 @@ from steps import AS_IT_IS, batches, begin, tiny
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastuda.fast_path import FastPath
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
+from fastuda.recipe import Recipe
 from fastuda.recipe_file import preset_names
 
 RECIPES = [*preset_names(), "gta2cs+dsp-soft", "gta2cs+control"]
 
 
+def begun(recipe: Recipe, *, flat: bool) -> TrainingState:
+    """A state as it is without any switch, or with a network and an update that fuse all they can."""
+    student = begin(recipe).student
+    student.set_fused_batch_norm(flat)
+    student.set_gemm_aspp(flat)
+    return TrainingState.begin(student, recipe.train.optimizer, 10, recipe.method.ema_decay, flat=flat)
+
+
+@pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("name", RECIPES)
-def test_both_steps_have_fixed_shapes_and_ask_no_tensor_for_a_number(name: str) -> None:
+def test_both_steps_have_fixed_shapes_and_ask_no_tensor_for_a_number(name: str, flat: bool) -> None:
     recipe = tiny(name)
-    state, (source, target) = begin(recipe), batches(recipe)
+    state, (source, target) = begun(recipe, flat=flat), batches(recipe)
     with FakeTensorMode(allow_non_fake_inputs=True):
         warm = warmup_step(state, source, recipe, AS_IT_IS)
         losses = adaptation_step(state, source, target, recipe, AS_IT_IS)
@@ -50,10 +61,11 @@ class HostTraffic(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("name", RECIPES)
-def test_an_iteration_exchanges_no_number_with_the_host(name: str) -> None:
+def test_an_iteration_exchanges_no_number_with_the_host(name: str, flat: bool) -> None:
     recipe = tiny(name)
-    state, (source, target) = begin(recipe), batches(recipe)
+    state, (source, target) = begun(recipe, flat=flat), batches(recipe)
     with HostTraffic() as traffic:
         warmup_step(state, source, recipe, AS_IT_IS)
         adaptation_step(state, source, target, recipe, AS_IT_IS)
@@ -72,10 +84,10 @@ def test_host_traffic_is_noticed() -> None:
 def test_an_iteration_does_not_wait_for_the_gpu(name: str) -> None:
     recipe = tiny(name)
     device = torch.device("cuda")
-    state = begin(recipe)
-    state = TrainingState.begin(state.student.to(device), recipe.train.optimizer, 10, recipe.method.ema_decay)
+    passes, fast = Passes.of(recipe, device), FastPath.of(recipe.runtime, device)
+    student, decay = fast.place(begin(recipe).student, device), recipe.method.ema_decay
+    state = TrainingState.begin(student, recipe.train.optimizer, 10, decay, flat=True, precision=passes.amp)
     source, target = (batch.map(lambda t: t.to(device)) for batch in batches(recipe))
-    passes = Passes.of(recipe, device)
     adaptation_step(state, source, target, recipe, passes)
     try:
         torch.cuda.set_sync_debug_mode("error")

@@ -9,25 +9,55 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fastuda_kernels.batch_norm import batch_norm
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d`, whose training batch may be G groups of images, one behind the other (see `grouped`).
+    """`nn.BatchNorm2d` with what comes behind it, whose training batch may be G groups of images (see `grouped`).
 
     Each group is normalised by its own statistics, and the running statistics take the groups in
     their order, so that outputs, gradients and statistics are those of G passes. Only the stem's and
-    the blocks' layers are of this class; in evaluation mode groups make no difference.
+    the blocks' layers are of this class; in evaluation mode groups make no difference. `fused`
+    training passes are one call of `fastuda_kernels.batch_norm`.
     """
 
     def __init__(self, num_features: int) -> None:
         super().__init__(num_features)
         self.num_groups = 1
+        self.fused = False
 
-    def forward(self, input: Tensor) -> Tensor:
-        """float [B, C, H, W] → the same; B is a multiple of the number of groups."""
-        if not self.training or self.num_groups == 1:
-            return super().forward(input)
+    def forward(self, input: Tensor, residual: Tensor | None = None, *, relu: bool = False) -> Tensor:
+        """float [B, C, H, W] → the same, `residual` of that shape added, then ReLU; B is a multiple of the groups."""
+        if self.fused and self.training:
+            return self._fused(input, residual, relu)
+        out = super().forward(input) if not self.training or self.num_groups == 1 else self._grouped(input)
+        if residual is not None:
+            out = out + residual
+        return F.relu(out, inplace=True) if relu else out
+
+    def _fused(self, input: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(self.num_groups)
+        return batch_norm(
+            input,
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            momentum=self.momentum,
+            eps=self.eps,
+            num_groups=self.num_groups,
+            residual=residual,
+            relu=relu,
+        )
+
+    def _grouped(self, input: Tensor) -> Tensor:
         groups = input.view(self.num_groups, -1, *input.shape[1:])
         wide = groups if groups.dtype == torch.float64 else groups.float()
         variance, mean = torch.var_mean(wide, dim=(1, 3, 4), correction=0)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from fastuda.model.aspp import ASPP
+from fastuda.model.batch_norm import GroupedBatchNorm2d
 from fastuda.model.resnet import Depth, ResNet, StrideOn
 
 
@@ -65,6 +66,12 @@ class DeepLabV2(nn.Module):
         self.head.gemm = gemm
         if self.auxiliary_head is not None:
             self.auxiliary_head.gemm = gemm
+
+    def set_fused_batch_norm(self, fused: bool) -> None:
+        """Compute each BatchNorm and the addition and ReLU behind it in one call in training passes, or one by one."""
+        for module in self.modules():
+            if isinstance(module, GroupedBatchNorm2d):
+                module.fused = fused
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """The trained parameters of the backbone and of the heads, which learn faster (protocol row 21)."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastuda.model.batch_norm import GroupedBatchNorm2d
@@ -50,8 +49,9 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """float [B, in_channels, H, W] → float [B, planes, ⌈H / stride⌉, ⌈W / stride⌉]."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(x)) + shortcut, inplace=True)
+        x = self.bn1(self.conv1(x), relu=True)
+        out: Tensor = self.bn2(self.conv2(x), shortcut, relu=True)
+        return out
 
 
 class Bottleneck(nn.Module):
@@ -73,9 +73,10 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """float [B, in_channels, H, W] → float [B, 4 · planes, ⌈H / stride⌉, ⌈W / stride⌉]."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
+        x = self.bn1(self.conv1(x), relu=True)
+        x = self.bn2(self.conv2(x), relu=True)
+        out: Tensor = self.bn3(self.conv3(x), shortcut, relu=True)
+        return out
 
 
 class ResNet(nn.Module):
@@ -120,7 +121,7 @@ class ResNet(nn.Module):
 
         `images` is float [B, 3, H, W], normalised; 512² gives 65² with `pool_padding` 1, 64² with 0.
         """
-        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
+        x = self.bn1(self.conv1(images), relu=True)
         x = self.layer2(self.layer1(self.maxpool(x)))
         layer3: Tensor = self.layer3(x)
         layer4: Tensor = self.layer4(layer3)
