@@ -33,6 +33,12 @@ hypothesis.settings.register_profile("quick", max_examples=12, deadline=None, de
 hypothesis.settings.load_profile("quick")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings are errors on the builds that are tested everywhere; each GPU build has further ones of its own."""
+    if torch.cuda.is_available():
+        config.addinivalue_line("filterwarnings", "default")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Convolutions this small spend their time waiting for the other threads."""

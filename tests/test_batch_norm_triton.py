@@ -103,6 +103,15 @@ def test_odd_sizes(size: tuple[int, ...], num_groups: int, device: torch.device)
     assert all(value.isfinite().all() for value in ours.values())
 
 
+@pytest.mark.parametrize("function", [fused.batch_norm, grouped_batch_norm])
+def test_batches_are_counted_a_group_each(function: Any, device: torch.device) -> None:
+    counted = torch.full((), 5, device=device)
+    run(function, case(6, 300, 2, 2, num_groups=3, device=device))
+    with torch.no_grad():
+        function(**case(6, 300, 2, 2, num_groups=3, device=device) | {"num_batches_tracked": counted})
+    assert int(counted) == 8
+
+
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 20), st.integers(1, 4), st.integers(1, 4), st.booleans())
 def test_any_shape(num_groups: int, images: int, channels: int, height: int, width: int, relu: bool) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -244,6 +253,7 @@ def test_autocast_changes_nothing(device: torch.device) -> None:
 @pytest.mark.usefixtures("kernels_everywhere")
 def test_the_public_function_passes_everything_on(device: torch.device) -> None:
     call = case(4, 16, 3, 3, num_groups=2, residual=True, relu=True, momentum=0.3, device=device) | {"eps": 0.1}
+    call["num_batches_tracked"] = torch.zeros((), dtype=torch.int64, device=device)
     ours = run(lambda x, weight, bias, running_mean, running_var, **settings: batch_norm(
         x, weight, bias, running_mean, running_var, **settings), call)  # fmt: skip
     expected = run(grouped_batch_norm, call)
@@ -255,7 +265,9 @@ def test_the_public_function_passes_everything_on(device: torch.device) -> None:
 def test_the_operators_are_sound(device: torch.device) -> None:
     call = case(2, 9, 2, 3, num_groups=2, residual=True, relu=True, device=device)
     x, weight, bias, residual = (call[name] for name in NAMES)
-    statistics = (x, call["running_mean"], call["running_var"], 2, 0.1, 1e-5)
+    counted = torch.zeros((), dtype=torch.int64, device=device)
+    statistics = (x, call["running_mean"], call["running_var"], counted, 2, 0.1, 1e-5)
+    torch.library.opcheck(fused.statistics, (*statistics[:3], None, *statistics[4:]))
     torch.library.opcheck(fused.statistics, statistics)
     mean, rstd = fused.statistics(*statistics)
     leaves = [value.clone().requires_grad_() for value in (x, weight, bias, residual)]

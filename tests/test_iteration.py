@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -140,6 +141,22 @@ def test_a_compiler_that_fails_is_said_and_done_without(
     assert iteration.way == "eager"
     adaptation_step(plain, source, target, recipe, AS_IT_IS)
     assert differ(tensors(state), tensors(plain)) == []
+
+
+def test_a_warning_of_the_compiler_is_not_its_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def warned(function: Any) -> Any:
+        def call(*args: object) -> Any:
+            warnings.warn("new in this build of torch", FutureWarning, stacklevel=1)
+            return function(*args)
+
+        return call
+
+    recipe = tiny("gta2cs")
+    monkeypatch.setattr("fastuda.method.network.compiled", warned)
+    iteration = Iteration(begin(recipe), recipe, AS_IT_IS, replace(PLAIN, compiled=True))
+    with pytest.raises(FutureWarning, match="new in this build"):
+        iteration(*batches(recipe))  # this test's warnings are errors; the iteration after the trial is not shielded
+    assert iteration.way == "compiled"
 
 
 def test_a_graph_that_cannot_be_had_is_said_and_done_without(

@@ -76,26 +76,29 @@ class Iteration:
         return step(*batches, self._recipe, self._passes)
 
     def _prepare(self, batches: tuple[DomainBatch, ...]) -> None:
-        if self._fast.compiled:
-            log.info("compiling the network and the losses; this takes a minute or so")
-            try:
-                with self._state.rehearsal(), warnings.catch_warnings():
-                    # What the compiler provokes inside torch is no news to who trains.
-                    warnings.simplefilter("ignore", DeprecationWarning)
-                    warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
-                    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")  # off on purpose
-                    self._step(*batches)
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except Exception as error:  # whatever a missing or confused compiler raises
-                self._passes = replace(self._passes, compiled=False)
-                log.warning("torch.compile failed, so iterations run eagerly: %s", _reason(error))
-        if self._fast.graphed:
-            try:
-                self._graph = CapturedIteration(self._step, self._state, batches)
-            except CaptureError as error:
-                self._do_without_graph(error)
+        with warnings.catch_warnings():
+            # What compiler and capture provoke inside torch is no news to who trains, and differs from build to
+            # build: where warnings are errors, a new one must not cost the fast path.
+            warnings.simplefilter("ignore")
+            if self._fast.compiled:
+                self._compile(batches)
+            if self._fast.graphed:
+                try:
+                    self._graph = CapturedIteration(self._step, self._state, batches)
+                except CaptureError as error:
+                    self._do_without_graph(error)
         self._prepared = True
+
+    def _compile(self, batches: tuple[DomainBatch, ...]) -> None:
+        log.info("compiling the network and the losses; this takes a minute or so")
+        try:
+            with self._state.rehearsal():
+                self._step(*batches)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a missing or confused compiler raises
+            self._passes = replace(self._passes, compiled=False)
+            log.warning("torch.compile failed, so iterations run eagerly: %s", _reason(error))
 
 
 def _reason(error: Exception) -> str:

@@ -41,9 +41,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
     def _fused(self, input: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         assert self.running_mean is not None
         assert self.running_var is not None
-        assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        self.num_batches_tracked.add_(self.num_groups)
         return batch_norm(
             input,
             self.weight,
@@ -53,6 +51,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
             momentum=self.momentum,
             eps=self.eps,
             num_groups=self.num_groups,
+            num_batches_tracked=self.num_batches_tracked,
             residual=residual,
             relu=relu,
         )

@@ -23,6 +23,7 @@ def batch_norm(
     momentum: float,
     eps: float = 1e-5,
     num_groups: int = 1,
+    num_batches_tracked: Tensor | None = None,
     residual: Tensor | None = None,
     relu: bool = False,
 ) -> Tensor:
@@ -39,6 +40,7 @@ def batch_norm(
         momentum: how far they are moved, 0 (not at all) to 1.
         eps: added to the variance.
         num_groups: G, which divides B.
+        num_batches_tracked: int64 scalar, to which G is added in place.
         residual: x's shape and type, any memory format.
         relu: whether negative results become 0.
 
@@ -58,14 +60,15 @@ def batch_norm(
     for name in ("running_mean", "running_var"):
         if not channels[name].is_contiguous():
             raise ValueError(f"{name} must be contiguous, got stride {channels[name].stride()}")
+    if num_batches_tracked is not None:
+        check_tensor("num_batches_tracked", num_batches_tracked, shape=(), dtypes=(torch.int64,), device=x.device)
     if residual is not None:
         check_tensor("residual", residual, shape=x.shape, dtypes=(x.dtype,), device=x.device)
     if num_groups < 1 or x.shape[0] % num_groups != 0:
         raise ValueError(f"num_groups must divide the {x.shape[0]} images of x, got {num_groups}")
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum must be from 0 to 1, got {momentum}")
-    if runs_triton(x):
-        return fused.batch_norm(
-            x, weight, bias, running_mean, running_var, momentum, eps, num_groups, residual, relu
-        )  # fmt: skip
-    return grouped_batch_norm(x, weight, bias, running_mean, running_var, momentum, eps, num_groups, residual, relu)
+    normalise = fused.batch_norm if runs_triton(x) else grouped_batch_norm
+    return normalise(
+        x, weight, bias, running_mean, running_var, momentum, eps, num_groups, residual, relu, num_batches_tracked
+    )  # fmt: skip

@@ -17,12 +17,15 @@ def grouped_batch_norm(
     num_groups: int,
     residual: Tensor | None,
     relu: bool,
+    num_batches_tracked: Tensor | None = None,
 ) -> Tensor:
     """x [B, C, H, W] normalised by each group's own statistics, + residual, ReLU; in fp32, or fp64 for fp64."""
     wide = x if x.dtype == torch.float64 else x.float()
     groups = wide.view(num_groups, -1, *wide.shape[1:])
     variance, mean = torch.var_mean(groups, dim=(1, 3, 4), correction=0)
     _follow(running_mean, running_var, mean.detach(), variance.detach(), groups[0].numel() // x.shape[1], momentum)
+    if num_batches_tracked is not None:
+        num_batches_tracked.add_(num_groups)
     scale = weight * torch.rsqrt(variance + eps)
     normalised = (groups - _an_image(mean)) * _an_image(scale) + bias[:, None, None]
     y: Tensor = normalised.flatten(0, 1)

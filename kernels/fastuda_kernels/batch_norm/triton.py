@@ -66,21 +66,27 @@ def _finish_blocks(splits: int) -> dict[str, int]:
 
 
 def _statistics_shapes(
-    x: Tensor, running_mean: Tensor, running_var: Tensor, num_groups: int, momentum: float, eps: float
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, running_mean: Tensor, running_var: Tensor, num_batches_tracked: Tensor | None, num_groups: int,
+    momentum: float, eps: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     groups = (num_groups, x.shape[1])
     return x.new_empty(groups, dtype=torch.float32), x.new_empty(groups, dtype=torch.float32)
 
 
-@kernel_op("fastuda::batch_norm_statistics", _statistics_shapes, mutates_args=("running_mean", "running_var"))
+@kernel_op(
+    "fastuda::batch_norm_statistics",
+    _statistics_shapes,
+    mutates_args=("running_mean", "running_var", "num_batches_tracked"),
+)
 def statistics(
-    x: Tensor, running_mean: Tensor, running_var: Tensor, num_groups: int, momentum: float, eps: float
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, running_mean: Tensor, running_var: Tensor, num_batches_tracked: Tensor | None, num_groups: int,
+    momentum: float, eps: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Mean and 1 / sqrt(variance + eps) of each group [G, C], fp32, of channels-last x; no gradient.
 
-    The running statistics, fp32 [C], are moved in place.
+    The running statistics, fp32 [C], are moved in place, and G is added to `num_batches_tracked`, an int64 scalar.
     """
-    mean, rstd = _statistics_shapes(x, running_mean, running_var, num_groups, momentum, eps)
+    mean, rstd = _statistics_shapes(x, running_mean, running_var, num_batches_tracked, num_groups, momentum, eps)
     num_channels, num_rows = x.shape[1], _num_rows(x, num_groups)
     splits, rows_a_split, tile = _split(x, num_groups, _STATISTICS_STEPS)
     partial = mean.new_empty((num_groups, splits, 3, num_channels))
@@ -92,8 +98,9 @@ def statistics(
     launch(
         wrap_triton(batch_norm_finish_statistics_kernel),
         (triton.cdiv(num_channels, _FINISH_CHANNELS),),
-        partial, mean, rstd, running_mean, running_var,
-        num_rows, num_channels, rows_a_split, splits, num_groups, momentum, eps, **_finish_blocks(splits),
+        partial, mean, rstd, running_mean, running_var, mean if num_batches_tracked is None else num_batches_tracked,
+        num_rows, num_channels, rows_a_split, splits, num_groups, momentum, eps,
+        HAS_COUNT=num_batches_tracked is not None, **_finish_blocks(splits),
     )  # fmt: skip
     return mean, rstd
 
@@ -210,13 +217,16 @@ def batch_norm(
     num_groups: int,
     residual: Tensor | None,
     relu: bool,
+    num_batches_tracked: Tensor | None = None,
 ) -> Tensor:
     """The result of `fastuda_kernels.batch_norm.batch_norm`, whose checks its arguments have passed."""
     x = x.contiguous(memory_format=torch.channels_last)
     if residual is not None:
         residual = residual.contiguous(memory_format=torch.channels_last)
     # `.data`: an earlier pass of another kind may have kept the buffers for a backward that does not read them.
-    mean, rstd = statistics(x.detach(), running_mean.data, running_var.data, num_groups, float(momentum), float(eps))
+    mean, rstd = statistics(
+        x.detach(), running_mean.data, running_var.data, num_batches_tracked, num_groups, float(momentum), float(eps)
+    )
     differentiable = any(t is not None and t.requires_grad for t in (x, weight, bias, residual))
     with_mask = relu and differentiable and torch.is_grad_enabled()
     y: Tensor = normalise(x, mean, rstd, weight.contiguous(), bias.contiguous(), residual, relu, with_mask)[0]
