@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fastuda.errors import FastudaError
-from fastuda_bench.markdown import number, table
+from fastuda_bench.markdown import cell, number, table
+from fastuda_bench.results import NOT_COMPARED, doubt_of
+from fastuda_bench.step_table import fastest, speedup, with_baselines
 from fastuda_bench.study_figures import boundary, study, study_classes
 
 PAGES = ("README.md", "bench/README.md", "fastuda/data/README.md", "kernels/README.md")
@@ -124,38 +126,45 @@ def _scores(content: dict[str, Any]) -> str:
 
 def _kernels(rows: list[dict[str, Any]]) -> str:
     """Milliseconds and memory of each operation by each implementation."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for row in rows:
-        starts = row["implementation"] == "eager"
+        name = f"`{row['operation']}`, {row['size']}" if row["implementation"] == "eager" else ""
+        doubt = doubt_of(row)
+        if doubt is not None:
+            lines.append((name, row["implementation"], cell(doubt), "", "", ""))
+            continue
         memory = row["peak_extra_bytes"]
         lines.append(
             (
-                f"`{row['operation']}`, {row['size']}" if starts else "",
+                name,
                 row["implementation"],
                 *("–" if row[part] is None else _milliseconds(row[part]["median"]) for part in ("forward", "both")),
                 _milliseconds(row["both"]["spread"]),
                 "–" if memory is None else f"{memory / 1e6:.0f}",
             )
         )
-    note = f"Median of {rows[0]['both']['repeats']} " + _where(rows[0])
+    repeats = {row["both"]["repeats"] for row in rows if "both" in row}
+    note = f"Median of {', '.join(map(str, repeats)) or 'none'} " + _where(rows[0])
     head = ("operation", "by", "forward ms", "with backward ms", "spread", "peak MB")
     return table(head, lines) + "\n" + note
 
 
 def _step(rows: list[dict[str, Any]]) -> str:
     """The ladder: milliseconds, gains, share of the device's rate, memory."""
-    best = min(float(row["ms"]["median"]) for row in rows)
-    lines = []
-    for row, below in zip(rows, [rows[0], *rows[:-1]], strict=True):
-        ms, memory = float(row["ms"]["median"]), row["peak_bytes"]
-        cell = _milliseconds(ms)
+    best = fastest(rows)
+    lines: list[tuple[str, ...]] = []
+    for row, below, plain in with_baselines(rows):
+        name, doubt = f"`{row['rung']}`: {row['adds']}", doubt_of(row)
+        if doubt is not None:
+            lines.append((name, cell(doubt), "", "", "", "", ""))
+            continue
+        ms, memory = _milliseconds(row["ms"]["median"]), row["peak_bytes"]
         lines.append(
             (
-                f"`{row['rung']}`: {row['adds']}",
-                f"**{cell}**" if ms == best else cell,
+                name + (" (not compared)" if row.get("disagreement") == NOT_COMPARED else ""),
+                f"**{ms}**" if row is best else ms,
                 _milliseconds(row["ms"]["spread"]),
-                f"{below['ms']['median'] / ms:.2f}",
-                f"{rows[0]['ms']['median'] / ms:.2f}",
+                *("–" if other is None else f"{speedup(row, other):.2f}" for other in (below, plain)),
                 f"{100 * row['mfu']:.0f} %",
                 "–" if memory is None else f"{memory / 1e6:,.0f}",
             )
@@ -163,7 +172,8 @@ def _step(rows: list[dict[str, Any]]) -> str:
     first = rows[0]
     head = ("rung", "ms an iteration", "spread", "× the rung below", "× `eager-fp32`", "MFU", "peak MB")
     work = f"{first['work']['flops'] / 1e12:.3g} TFLOP an iteration"
-    note = f"`{first['recipe']}`, batch {first['batch_size']}, {work}; median of {first['ms']['repeats']} windows, "
+    note = f"`{first['recipe']}`, batch {first['batch_size']}, {work}; "
+    note += f"median of {best['ms']['repeats']} windows, " if best else "no rung counts, "
     return table(head, lines) + "\n" + note + _where(first)
 
 
