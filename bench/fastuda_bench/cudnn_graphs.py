@@ -163,7 +163,7 @@ class _Fused:
         )
 
         def given(name: str, tensor: Tensor) -> Any:
-            count, channels, height, width = tensor.shape
+            _, channels, height, width = tensor.shape
             # Spelt out: of a 1×1 filter torch's strides may be those of either layout.
             stride = [channels * height * width, 1, channels * width, channels]
             return graph.tensor(name=name, dim=list(tensor.shape), stride=stride, data_type=cudnn.data_type.BFLOAT16)

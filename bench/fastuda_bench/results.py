@@ -89,6 +89,14 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     write_json(path, list(rows))
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; None if it is missing or none."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all. Raises FastudaError when the disk refuses."""
     make_folder(path.parent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from fastuda_cli import (
+    bench_card,
     bench_compare,
     bench_cudnn,
     bench_evaluate,
@@ -19,6 +20,7 @@ from fastuda_cli import (
 )
 
 app = typer.Typer(help="Measure fastuda on this machine.", no_args_is_help=True)
+app.command("card")(bench_card.card)
 app.command("probe")(bench_probe.probe)
 app.command("prepare")(bench_prepare.prepare)
 app.command("formats")(bench_formats.formats)
