@@ -122,6 +122,15 @@ def test_differences_pair_rows_of_the_same_thing_and_weigh_the_spread() -> None:
     assert differences(before, [{**row("step", "graph", 90.0), "settings": ["model.width=0.25"]}]) == []
 
 
+def test_rows_that_failed_or_disagree_are_neither_fastest_nor_a_gain(tmp_path: Path) -> None:
+    before = [row("step", "graph", 50.0), row("step", "fused", 70.0)]
+    after = [{**row("step", "graph", 20.0), "disagreement": "the loss"}, row("step", "fused", 60.0)]
+    after.append({"question": "step", "recipe": "gta2cs", "batch_size": 2, "rung": "compile", "error": "full"})
+    assert [one.what for one in differences(before, after)] == ["gta2cs · fused"]
+    write_rows(tmp_path / "step.json", after)
+    assert fastest_ms(tmp_path / "step.json", "gta2cs", 2) == 60.0
+
+
 def test_the_compare_command_says_what_changed_and_on_what(tmp_path: Path) -> None:
     paths = tmp_path / "a.json", tmp_path / "b.json"
     write_rows(paths[0], [row("step", "graph", 50.0), row("step", "fused", 60.0)])

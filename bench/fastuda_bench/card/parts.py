@@ -142,7 +142,8 @@ def _tests(order: Order) -> Part:
         return None if has("pytest") else "pytest is not installed: pip install pytest"
 
     environment = {}
-    words = ["-m", "gpu", *shlex.split(order.tests or "tests"), f"--junitxml={order.folder / 'tests.xml'}"]
+    words = [] if root is None else ["-c", str(root / "pyproject.toml")]
+    words += ["-m", "gpu", *shlex.split(order.tests or "tests"), f"--junitxml={order.folder / 'tests.xml'}"]
     words += ["-v", "-rfE", "-W", "default", "-p", "no:cacheprovider", "-p", "fastuda_bench.card.gentle_end"]
     words += ["-o", "addopts=--strict-markers --import-mode=importlib"]
     if has("pytest_timeout"):
