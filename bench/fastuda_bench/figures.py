@@ -44,7 +44,7 @@ def _current(root: Path, page: str) -> str:
         file, make = _MAKERS[name]
         path = root / "bench" / "results" / file
         if name in _AWAITED and not path.exists():
-            return match[1] + f"Not measured yet. {_AWAITED[name]}\n" + match[3]
+            return match[1] + f"{_NOT_YET}\n" + match[3]
         try:
             content = json.loads(path.read_text())
         except (OSError, ValueError) as error:
@@ -212,6 +212,35 @@ def _train(rows: list[dict[str, Any]]) -> str:
     return table(head, lines) + f"\nMedian of {rows[0]['ms']['repeats']} windows, " + _where(rows[0])
 
 
+def _evaluate(rows: list[dict[str, Any]]) -> str:
+    """Seconds to score a model."""
+    lines = [
+        (
+            f"`{row['recipe']}` at {row['size'][0]}×{row['size'][1]}, {row['images']} images of 2048×1024",
+            _milliseconds(row["seconds"]["median"]),
+            f"{row['images_per_second']['median']:.1f}",
+            f"{row['percent_waiting']['median']:.1f} %",
+        )
+        for row in rows
+    ]
+    head = ("evaluation", "seconds", "images a second", "waiting for data")
+    return table(head, lines) + f"\nMedian of {rows[0]['seconds']['repeats']}, " + _where(rows[0])
+
+
+def _card(content: dict[str, Any]) -> str:
+    """What became of each target, and of the parts that give no figures."""
+    lines = [
+        (target["what"], target["wanted"], target["found"] or "–", cell(target["said"]))
+        for target in content["targets"]
+    ]
+    bad = [f"`{part['part']}` ({part['state']})" for part in content["parts"] if part["state"] != "ok"]
+    said = f"Without figures: {', '.join(bad)}. " if bad else ""
+    doubts = "".join(f"{cell(doubt)}. " for doubt in content["doubts"])
+    settings = "".join(f" `{setting}`" for setting in content["settings"])
+    note = f"{said}{doubts}`{content['recipe']}`{settings}, commit `{content['commit']}`, " + _where(content)
+    return table(("target", "wanted", "found", "verdict"), lines) + "\n" + note
+
+
 _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "demo": ("demo.json", _demo),
     "prepare": ("prepare.json", _prepare),
@@ -229,19 +258,19 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "streets2camvid-boundary": ("streets2camvid-boundary.json", boundary),
     "formats": ("formats.json", _formats),
     "kernels-cpu": ("kernels-cpu.json", _kernels),
-    "kernels": ("kernels.json", _kernels),
-    "loader": ("loader.json", _loader),
+    "card": ("card/card.json", _card),
+    "kernels": ("card/kernels.json", _kernels),
+    "loader": ("card/loader.json", _loader),
     "loader-cpu": ("loader-cpu.json", _loader),
-    "step": ("step.json", _step),
+    "step": ("card/step.json", _step),
     "step-cpu": ("step-cpu.json", _step),
-    "train": ("train.json", _train),
+    "train": ("card/train.json", _train),
+    "evaluate": ("card/evaluate.json", _evaluate),
     "train-cpu": ("train-cpu.json", _train),
 }
-_AWAITED = {
-    question: f"On a GPU: `fastuda bench {question} --json bench/results/{question}.json`, `fastuda bench figures`."
-    for question in ("kernels", "loader", "step", "train")
-}
-"""Figures of a GPU, whose files may not be there yet, and what their place says until then."""
+_AWAITED = ("card", "step", "kernels", "loader", "train", "evaluate")
+"""Figures of a GPU, whose files may not be there yet, and which then say so."""
+_NOT_YET = "Not measured yet. On a GPU: `fastuda bench card --out bench/results/card`, `fastuda bench figures`."
 
 
 def _where(row: dict[str, Any]) -> str:

@@ -52,10 +52,9 @@ def with_baselines(rows: list[Row]) -> list[tuple[Row, Row | None, Row | None]]:
     """Each row with the row above it in the table and the plainest one's, None where these do not count."""
     counting = sound(rows)
     plain = next((row for row in counting if row["rung"] == BASELINE), None)
-    below = [next((one for one in reversed(rows[:i]) if one in counting), rows[0]) for i in range(len(rows))]
     return [
-        (row, one if one in counting and row in counting else None, plain if row in counting else None)
-        for row, one in zip(rows, below, strict=True)
+        (row, above if row in counting and above in counting else None, plain if row in counting else None)
+        for row, above in zip(rows, [rows[0], *rows[:-1]], strict=True)
     ]
 
 
