@@ -13,8 +13,8 @@ from fastuda.errors import FastudaError
 from fastuda_bench.results import Row, gpu, stamp
 
 CARD = "card.json"
-_SAME = ("device", "gpu", "commit", "recipe", "settings", "amounts", "versions")
-"""Fields of the header in which a second call must be as the first."""
+_SAME = ("device", "gpu", "commit", "recipe", "settings", "amounts", "torch", "triton")
+"""Fields of the header, and versions, in which a second call must be as the first."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def read_card(folder: Path, header: Row) -> dict[str, Any]:
     path = folder / CARD
     try:
         found = json.loads(path.read_text())
-        differing = [name for name in _SAME if json.loads(json.dumps(header[name])) != found[name]]
+        before, now = ({**one, **one["versions"]} for one in (found, json.loads(json.dumps(header))))
+        differing = [name for name in _SAME if now[name] != before[name]]
         found["parts"], found["date"]
     except FileNotFoundError:
         return {}
@@ -72,7 +73,7 @@ def read_card(folder: Path, header: Row) -> dict[str, Any]:
             f"{path}: not a card of `fastuda bench card` ({error}); choose another folder: --out {_free(folder)}"
         ) from error
     if differing:
-        said = "; ".join(f"{name} was {found[name]} and is {header[name]}" for name in differing)
+        said = "; ".join(f"{name} was {before[name]} and is {now[name]}" for name in differing)
         raise FastudaError(f"{path}: made of something else ({said}); choose another folder: --out {_free(folder)}")
     return dict(found)
 
