@@ -167,7 +167,7 @@ def test_a_rung_that_fails_and_one_that_computes_something_else_lose_their_own_r
     windows = step._windows
 
     def fails_at_second(*arguments: Any) -> list[float]:
-        if len(kept) == 1:
+        if len(kept) == 2:
             raise RuntimeError("no kernel image\nis available")
         return windows(*arguments)
 
@@ -176,7 +176,7 @@ def test_a_rung_that_fails_and_one_that_computes_something_else_lose_their_own_r
     rungs = (ladder.RUNGS[0], ladder.RUNGS[1], ladder.RUNGS[4])
     batches = made_batches(recipe, CPU)
     rows = step.step_rows(recipe, "tiny", batches, CPU, repeats=1, iterations=1, rungs=rungs, keep=kept.append)
-    assert [len(those) for those in kept] == [1, 2, 3], "rows are kept after each rung"
+    assert [len(those) for those in kept] == [1, 1, 2, 3, 3], "rows are kept before and after each rung's profile"
     plain, failed, other = rows
     assert (plain["disagreement"], failed["error"]) == (None, "RuntimeError: no kernel image")
     assert "ms" not in failed
@@ -189,6 +189,20 @@ def test_a_rung_that_fails_and_one_that_computes_something_else_lose_their_own_r
     assert verdict_of(rows).startswith("fastest: eager-fp32")
     assert verdict_of([failed, other]).startswith("no rung counts")
     assert table_of([failed]).row_count == 1
+
+
+@pytest.mark.usefixtures("_nothing_compiled")
+def test_a_profiler_that_fails_costs_the_profile_alone(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("CUPTI is not there")
+
+    monkeypatch.setattr(step, "write_profile", fails)
+    common = {"repeats": 1, "iterations": 1, "rungs": ladder.RUNGS[:1], "limits": Limits(1e10, 1e11, 1e11, 1e9)}
+    (row,) = step.step_rows(recipe, "tiny", made_batches(recipe, CPU), CPU, profile=tmp_path, **common)
+    assert row["ms"]["median"] > 0
+    assert doubt_of(row) is None
 
 
 def test_losses_are_compared_within_the_precisions_reach_and_nan_never_is() -> None:

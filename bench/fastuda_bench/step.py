@@ -62,17 +62,22 @@ def step_rows(
     }
     rows: list[Row] = []
     chosen = rungs or rungs_on(device)
+
+    def kept(row: Row) -> list[Row]:
+        together = compared([*rows, row | gpu(device) | shared])
+        keep(together)
+        return together
+
     for rung in chosen:
         report(f"{rung.name}: {rung.adds}")
         row: Row = {"question": "step", "rung": rung.name, "adds": rung.adds}
         try:
             folder = profile if rung is chosen[-1] else None
-            row |= _measured(recipe, rung, batches, device, work.work, limits, repeats, iterations, folder)
+            _measure(row, recipe, rung, batches, device, work.work, limits, repeats, iterations, folder, kept)
         except Exception as error:  # whatever a compiler, a driver or full memory raises: the next rung may do
             row["error"] = failure(error)
             log.warning("%s failed: %s", rung.name, error, exc_info=not isinstance(error, FastudaError))
-        rows = compared([*rows, row | gpu(device) | shared])
-        keep(rows)
+        rows = kept(row)
     return rows
 
 
@@ -85,7 +90,8 @@ def rungs_named(names: Sequence[str], device: torch.device) -> tuple[Rung, ...]:
     return tuple(rung for rung in known if rung.name in names or not names)
 
 
-def _measured(
+def _measure(
+    row: Row,
     recipe: Recipe,
     rung: Rung,
     batches: tuple[DomainBatch, DomainBatch],
@@ -95,8 +101,12 @@ def _measured(
     repeats: int,
     iterations: int,
     profile: Path | None,
-) -> Row:
-    """What one rung takes, and the losses of its first iterations."""
+    timed: Callable[[Row], object],
+) -> None:
+    """Add to the row what one rung takes, and the losses of its first iterations.
+
+    `timed` gets it before it is profiled, which may fail or take long and then costs the profile alone.
+    """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -109,7 +119,7 @@ def _measured(
         ms = summary(_windows(step.call, device, repeats, iterations))
         seconds = ms["median"] / 1000
         amp = FastPath.of(recipe_at(recipe, rung).runtime, device).amp
-        row = {
+        row |= {
             "way": step.way,
             "precision": str(amp or torch.float32).removeprefix("torch."),
             "ms": ms,
@@ -118,12 +128,16 @@ def _measured(
             "mfu": work.flops / seconds / limits.flops,
             "seconds_to_first": round(ready, 2),
             "peak_bytes": _peak_bytes(step, device),
-            "launches": launches(step.call, device),
+            "launches": None,
             "losses": losses,
         }
-        if profile is not None:
-            write_profile(step.call, device, profile, rung.name)
-    return row
+        timed(row)
+        try:
+            row["launches"] = launches(step.call, device)
+            if profile is not None:
+                write_profile(step.call, device, profile, rung.name)
+        except Exception as error:  # a profiler that the driver forbids or that lacks its library
+            log.warning("%s: no profile: %s", rung.name, failure(error))
 
 
 def _peak_bytes(step: Climbed, device: torch.device) -> int | None:
