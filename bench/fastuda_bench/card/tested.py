@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 _BAD = ("failure", "error")
+_RAN = "properties/property[@name='ran']"
+"""As `gentle_end` marks a test that came to its end."""
 
 
 def read_report(path: Path) -> dict[str, Any] | None:
@@ -19,7 +21,7 @@ def read_report(path: Path) -> dict[str, Any] | None:
     skipped = sum(case.find("skipped") is not None for case in cases)
     return {
         "question": "tests",
-        "passed": len(cases) - len(failed) - skipped,
+        "passed": sum(case.find(_RAN) is not None for case in cases if case not in failed),
         "failed": len(failed),
         "skipped": skipped,
         "names": [f"{case.get('classname')}::{case.get('name')}" for case in failed],
