@@ -1,4 +1,4 @@
-"""Pictures for people: label overlays, the comparison of models, the contact sheet of a batch."""
+"""Pictures for people: label overlays, and grids of pictures with titles and a legend."""
 
 from __future__ import annotations
 
@@ -6,19 +6,11 @@ import contextlib
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from fastuda.classes import ClassSet
 from fastuda.data.cache import write_failure
-from fastuda.data.evaluation_loader import EvaluationLoader
-from fastuda.data.pack import Packed
-from fastuda.inference import evaluation_logits
-from fastuda.method.network import Passes
-from fastuda.model.build import read_model
-from fastuda.recipe import Recipe
-from fastuda_kernels.pseudo_label import pseudo_label
 
 Pixels = NDArray[np.uint8]
 
@@ -71,34 +63,6 @@ def save_picture(path: Path, picture: Image.Image) -> None:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
-
-
-@torch.no_grad()
-def comparison_grid(
-    path: Path, models: list[tuple[str, Path]], evaluation: Packed, recipe: Recipe, passes: Passes, device: torch.device
-) -> None:
-    """A PNG with image, label and each model's prediction for `eval.pictures` evaluation images.
-
-    `models` are column titles and the files of `save_model`.
-    """
-    if recipe.eval.pictures == 0:
-        return
-    classes = recipe.classes.build()
-    loader = EvaluationLoader(evaluation, 1, 1, torch.device("cpu"), limit=recipe.eval.pictures)
-    batches = list(loader)
-    rows: list[list[Pixels]] = []
-    for batch in batches:
-        image = batch.images[0].numpy()
-        label = np.asarray(Image.fromarray(batch.labels[0].numpy()).resize(evaluation.size, Image.Resampling.NEAREST))
-        rows.append([image, overlay(image, label, classes, 1.0)])
-    for _, file in models:
-        model, _ = read_model(file, device)
-        for row, batch in zip(rows, batches, strict=True):
-            logits = evaluation_logits(model, batch.images.to(device), recipe.eval, passes)
-            predicted, _ = pseudo_label(logits, (evaluation.size[1], evaluation.size[0]))
-            row.append(overlay(row[0], predicted[0].cpu().numpy(), classes, 1.0))
-    columns = ["image", "label", *(title.replace("_", " ") for title, _ in models)]
-    save_picture(path, grid(columns, rows, classes))
 
 
 def _scaled(pixels: Pixels) -> Image.Image:

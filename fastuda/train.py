@@ -11,6 +11,7 @@ import torch
 
 from fastuda.batch_norm import gather_statistics
 from fastuda.checkpoint import SavedState, read_state, restore_state, save_model, save_state
+from fastuda.comparison import comparison_grid
 from fastuda.data.cache import cache_folder
 from fastuda.data.evaluation_loader import EvaluationLoader
 from fastuda.data.layouts import data_root
@@ -27,7 +28,6 @@ from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.model.build import build_model, build_network
 from fastuda.model.deeplab import DeepLabV2
-from fastuda.pictures import comparison_grid
 from fastuda.provenance import provenance
 from fastuda.recipe import Optimizer, Recipe
 from fastuda.run_folder import RunFolder

@@ -53,6 +53,33 @@ def test_an_unknown_mark_and_a_missing_file_are_named(copy: Path) -> None:
         stale_pages(copy)
 
 
+def test_a_cards_files_become_the_pages_figures(copy: Path) -> None:
+    page = copy / "README.md"
+    assert page.read_text().count("Not measured yet. On a GPU: `fastuda bench card --out bench/results/card`") == 2
+    machine = {"gpu": "NVIDIA H200", "power_limit_w": 700.0, "cores": 16, "cpu": "a CPU", "date": "2026-11-28"}
+    machine |= {"versions": {"torch": "2.13"}, "settings": [], "recipe": "gta2cs", "commit": "abc"}
+    ms = {"median": 58.0, "spread": 0.5, "repeats": 3}
+    rung = {"adds": "a graph", "ms": ms, "mfu": 0.37, "peak_bytes": 12e9, "work": {"flops": 17e12}, "batch_size": 2}
+    rows = [
+        {"rung": "eager-fp32", **rung, **machine, "ms": ms | {"median": 400.0}, "disagreement": None},
+        {"rung": "fused", "adds": "kernels", "error": "OutOfMemoryError: a | b", **machine},
+        {"rung": "compile", **rung, **machine, "ms": ms | {"median": 20.0}, "disagreement": "the loss is wrong"},
+        {"rung": "graph", **rung, **machine, "disagreement": None},
+    ]
+    target = {"what": "ms an iteration, goal", "wanted": "≤ 55 ms", "found": "58 ms", "said": "missed by 3 ms"}
+    parts = [{"part": "probe", "state": "ok"}, {"part": "cudnn", "state": "left out"}]
+    card = machine | {"targets": [target], "parts": parts, "doubts": []}
+    write_rows(copy / "bench/results/card/step.json", rows)
+    (copy / "bench/results/card/card.json").write_text(json.dumps(card))
+    assert update_pages(copy) == ["README.md"]
+    text = page.read_text()
+    assert "| ms an iteration, goal | ≤ 55 ms | 58 ms | missed by 3 ms |" in text
+    assert "Without figures: `cudnn` (left out). `gta2cs`, commit `abc`, on NVIDIA H200 (700 W)" in text
+    assert "| `graph`: a graph | **58.00** | 0.50 | – | 6.90 | 37 % | 12,000 |" in text
+    assert "| `fused`: kernels | OutOfMemoryError: a \\| b |" in text
+    assert "20.00" not in text
+
+
 def test_prepare_rows_measure_each_format(tmp_path: Path) -> None:
     (row,) = prepare_rows(2, 1, 1, ("jpeg",))
     assert row["format"] == "jpeg"

@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 from fastuda.errors import FastudaError
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe
+from fastuda_bench import made_data
 from fastuda_bench.compare import differences, fastest_ms, read_rows
+from fastuda_bench.evaluation import evaluation_row
 from fastuda_bench.loader import loader_rows
-from fastuda_bench.made_data import bench_batches, bench_data
+from fastuda_bench.made_data import bench_batches, bench_data, made_evaluation
 from fastuda_bench.results import Row, write_rows
 from fastuda_bench.training import training_row
 from fastuda_cli.main import app
@@ -71,6 +73,18 @@ def test_a_training_row_projects_its_pace_and_counts_the_waiting(made: tuple[Rec
     assert (row["way"], row["paper_hours"], row["ms"]["repeats"]) == ("eager", 63, 2)
 
 
+def test_a_few_made_images_are_evaluated_as_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(made_data, "NUM_PAIRS", 1)
+    monkeypatch.setattr(made_data, "CITYSCAPES_SIZE", (256, 128))
+    recipe = load_recipe("gta2cs", [*TINY, "eval.size=[64, 32]"])
+    packed = made_evaluation(recipe, tmp_path, 3)
+    assert (len(packed), len(set(packed.names)), packed.label_array(2).shape) == (3, 1, (128, 256))
+    row = evaluation_row(recipe, "tiny", packed, CPU, repeats=2)
+    assert (row["images"], row["seconds"]["repeats"]) == (3, 2)
+    assert row["images_per_second"]["median"] == pytest.approx(3 / row["seconds"]["median"], rel=0.2)
+    assert 0 < row["percent_waiting"]["median"] <= 100
+
+
 def test_prepared_batches_are_the_loaders_first(made: tuple[Recipe, Any, str], tmp_path: Path) -> None:
     recipe, _, _ = made
     source, target = bench_batches(recipe, CPU, tmp_path, silent, prepared=True)
@@ -120,6 +134,15 @@ def test_differences_pair_rows_of_the_same_thing_and_weigh_the_spread() -> None:
     once = {**row("step", "graph", 90.0), "ms": {"repeats": 1, "median": 90.0, "spread": 0.0}}
     assert [one.verdict for one in differences(before, [once])] == ["one repeat"]
     assert differences(before, [{**row("step", "graph", 90.0), "settings": ["model.width=0.25"]}]) == []
+
+
+def test_rows_that_failed_or_disagree_are_neither_fastest_nor_a_gain(tmp_path: Path) -> None:
+    before = [row("step", "graph", 50.0), row("step", "fused", 70.0)]
+    after = [{**row("step", "graph", 20.0), "disagreement": "the loss"}, row("step", "fused", 60.0)]
+    after.append({"question": "step", "recipe": "gta2cs", "batch_size": 2, "rung": "compile", "error": "full"})
+    assert [one.what for one in differences(before, after)] == ["gta2cs · fused"]
+    write_rows(tmp_path / "step.json", after)
+    assert fastest_ms(tmp_path / "step.json", "gta2cs", 2) == 60.0
 
 
 def test_the_compare_command_says_what_changed_and_on_what(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from formulas import dense_contrast, dense_cross_entropy
 from typer.testing import CliRunner
 
 from fastuda_bench import formulas, kernels
+from fastuda_bench.chart import bar_chart
+from fastuda_bench.draw import drawn
 from fastuda_bench.kernel_cases import cases
 from fastuda_bench.limits import Limits, Work, measured_limits
 from fastuda_bench.memory import peak_extra_bytes
@@ -74,7 +77,7 @@ def test_the_baselines_are_the_operations() -> None:
 
 
 def test_the_slowest_part_of_the_work_is_the_limit() -> None:
-    limits = Limits(bytes=1e9, flops=1e12, exponentials=1e10)
+    limits = Limits(bytes=1e9, matrix=1e12, convolution=1e11, exponentials=1e10)
     assert limits.milliseconds(Work(bytes=1e6)) == pytest.approx(1)
     assert limits.milliseconds(Work(bytes=1e6, flops=1e10)) == pytest.approx(10)
     assert limits.milliseconds(Work(bytes=1e6, flops=1e10, exponentials=1e9)) == pytest.approx(100)
@@ -83,7 +86,10 @@ def test_the_slowest_part_of_the_work_is_the_limit() -> None:
 def test_a_cpus_limits_are_within_reason() -> None:
     limits = measured_limits(CPU)
     assert 1e8 < limits.bytes < 1e12
-    assert 1e8 < limits.flops < 1e14
+    assert limits.flops == max(limits.matrix, limits.convolution)
+    assert min(limits.matrix, limits.convolution) > 1e8
+    assert limits.flops < 1e14
+    assert Limits.of_json(limits.to_json()) == limits
     assert 1e6 < limits.exponentials < 1e12
 
 
@@ -100,11 +106,34 @@ def test_rows_hold_what_is_needed_to_compare_them_later() -> None:
     assert kernels.speedup(rows[0], rows) == 1
 
 
-def test_no_speed_is_reported_of_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_disagrees_or_fails_loses_its_own_row_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, console_text: Any
+) -> None:
     dense = formulas.dense_contrast
     monkeypatch.setattr(formulas, "dense_contrast", lambda *arguments: dense(*arguments) + 0.1)
-    with pytest.raises(AssertionError, match="pixel_contrast: reference is not eager"):
-        kernels.kernel_rows(CPU, repeats=1, small=True)
+    broken = cases(CPU, small=True)[1]
+
+    def fails() -> None:
+        raise RuntimeError("out of memory")
+
+    chosen = [
+        cases(CPU, small=True)[0],
+        replace(broken, implementations={**broken.implementations, "eager": fails}),
+        cases(CPU, small=True)[3],
+    ]
+    monkeypatch.setattr(kernels, "cases", lambda device, **_: chosen)
+    kept: list[int] = []
+    limits = Limits(1e10, 1e11, 1e11, 1e9)
+    rows = kernels.kernel_rows(CPU, repeats=1, limits=limits, keep=lambda rows: kept.append(len(rows)))
+    assert kept == [1, 2, 3, 4, 5, 6]
+    assert rows[1]["disagreement"].startswith("its result is not eager's")
+    assert rows[2]["error"] == "RuntimeError: out of memory"
+    assert rows[3]["disagreement"] == "not compared"
+    assert [row.get("disagreement") for row in rows[4:]] == [None, None]
+    assert [kernels.speedup(row, rows) is None for row in rows] == [False, True, True, True, False, False]
+    text = console_text(kernels.table_of(rows))
+    assert "pixel_contrast by reference: its result is not eager's" in text
+    assert drawn(bar_chart, tmp_path / "bars.png", rows, print)
 
 
 def test_the_command_writes_rows_and_a_chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,14 @@ from PIL import Image
 
 from fastuda.checkpoint import save_model
 from fastuda.classes import ClassSet
+from fastuda.comparison import comparison_grid
 from fastuda.contact_sheet import contact_sheet
 from fastuda.data.pack import Packed
 from fastuda.datasets import Datasets
 from fastuda.errors import FastudaError
 from fastuda.method.network import Passes
 from fastuda.model.deeplab import DeepLabV2
-from fastuda.pictures import comparison_grid, grid, overlay, save_picture
+from fastuda.pictures import grid, overlay, save_picture
 from fastuda.recipe import Recipe
 
 CLASSES = ClassSet.of(("a", "b"), ((200, 0, 0), (0, 100, 0)))

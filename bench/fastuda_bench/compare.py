@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastuda.errors import FastudaError
-from fastuda_bench.results import Row
+from fastuda_bench.results import Row, sound
 
 _SAME = (
     *("question", "recipe", "settings", "data", "batch_size", "views", "operation", "size", "implementation", "rung"),
@@ -40,10 +40,10 @@ class Difference:
 
 
 def differences(before: list[Row], after: list[Row]) -> list[Difference]:
-    """Every number with repeats that two results share, in the later file's order."""
-    earlier = {_key(row): row for row in before}
+    """Every number with repeats that two results share, in the later file's order; of rows that count in both."""
+    earlier = {_key(row): row for row in sound(before)}
     found = []
-    for row in after:
+    for row in sound(after):
         other = earlier.get(_key(row), {})
         for metric, value in row.items():
             was: Any = other.get(metric)
@@ -77,6 +77,9 @@ def compare(first: Path, second: Path) -> list[Difference]:
         values = (f"{one.before:,.4g}", f"{one.after:,.4g}", f"{one.percent:+.1f} %")
         table.add_row(one.what, one.metric, *values, one.verdict)
     console.print(table)
+    doubtful = len(before) + len(after) - len(sound(before)) - len(sound(after))
+    if doubtful:
+        console.print(f"{doubtful} rows failed or disagree and are left out", style="red")
     missing = len({_key(row) for row in before} ^ {_key(row) for row in after})
     if missing:
         console.print(f"{missing} rows stand in one file alone", style="dim")
@@ -97,9 +100,9 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def fastest_ms(path: Path, recipe: str, batch_size: int) -> float:
-    """Milliseconds of the fastest rung of a recipe in results of `bench step`. Raises FastudaError without one."""
+    """Milliseconds of the fastest rung that counts, of a recipe in results of `bench step`; FastudaError for none."""
     wanted = {"question": "step", "recipe": recipe, "batch_size": batch_size}
-    times = [row["ms"]["median"] for row in read_rows(path) if wanted.items() <= row.items()]
+    times = [row["ms"]["median"] for row in sound(read_rows(path)) if wanted.items() <= row.items()]
     if not times:
         raise FastudaError(f"{path}: holds no `bench step` of {recipe} at batch {batch_size}")
     return float(min(times))

@@ -14,7 +14,9 @@ from typing import Any
 
 from fastuda.errors import FastudaError
 from fastuda_bench.kernel_resources import largest
-from fastuda_bench.markdown import number, table
+from fastuda_bench.markdown import cell, number, table
+from fastuda_bench.results import NOT_COMPARED, doubt_of
+from fastuda_bench.step_table import fastest, speedup, with_baselines
 from fastuda_bench.study_figures import boundary, study, study_classes
 
 PAGES = ("README.md", "bench/README.md", "fastuda/data/README.md", "kernels/README.md")
@@ -43,7 +45,7 @@ def _current(root: Path, page: str) -> str:
         file, make = _MAKERS[name]
         path = root / "bench" / "results" / file
         if name in _AWAITED and not path.exists():
-            return match[1] + f"Not measured yet. {_AWAITED[name]}\n" + match[3]
+            return match[1] + f"{_NOT_YET}\n" + match[3]
         try:
             content = json.loads(path.read_text())
         except (OSError, ValueError) as error:
@@ -125,20 +127,25 @@ def _scores(content: dict[str, Any]) -> str:
 
 def _kernels(rows: list[dict[str, Any]]) -> str:
     """Milliseconds and memory of each operation by each implementation."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for row in rows:
-        starts = row["implementation"] == "eager"
+        name = f"`{row['operation']}`, {row['size']}" if row["implementation"] == "eager" else ""
+        doubt = doubt_of(row)
+        if doubt is not None:
+            lines.append((name, row["implementation"], cell(doubt), "", "", ""))
+            continue
         memory = row["peak_extra_bytes"]
         lines.append(
             (
-                f"`{row['operation']}`, {row['size']}" if starts else "",
+                name,
                 row["implementation"],
                 *("–" if row[part] is None else _milliseconds(row[part]["median"]) for part in ("forward", "both")),
                 _milliseconds(row["both"]["spread"]),
                 "–" if memory is None else f"{memory / 1e6:.0f}",
             )
         )
-    note = f"Median of {rows[0]['both']['repeats']} " + _where(rows[0])
+    repeats = {row["both"]["repeats"] for row in rows if "both" in row}
+    note = f"Median of {', '.join(map(str, repeats)) or 'none'} " + _where(rows[0])
     head = ("operation", "by", "forward ms", "with backward ms", "spread", "peak MB")
     return table(head, lines) + "\n" + note
 
@@ -153,18 +160,20 @@ def _resources(rows: list[dict[str, Any]]) -> str:
 
 def _step(rows: list[dict[str, Any]]) -> str:
     """The ladder: milliseconds, gains, share of the device's rate, memory."""
-    best = min(float(row["ms"]["median"]) for row in rows)
-    lines = []
-    for row, below in zip(rows, [rows[0], *rows[:-1]], strict=True):
-        ms, memory = float(row["ms"]["median"]), row["peak_bytes"]
-        cell = _milliseconds(ms)
+    best = fastest(rows)
+    lines: list[tuple[str, ...]] = []
+    for row, below, plain in with_baselines(rows):
+        name, doubt = f"`{row['rung']}`: {row['adds']}", doubt_of(row)
+        if doubt is not None:
+            lines.append((name, cell(doubt), "", "", "", "", ""))
+            continue
+        ms, memory = _milliseconds(row["ms"]["median"]), row["peak_bytes"]
         lines.append(
             (
-                f"`{row['rung']}`: {row['adds']}",
-                f"**{cell}**" if ms == best else cell,
+                name + (" (not compared)" if row.get("disagreement") == NOT_COMPARED else ""),
+                f"**{ms}**" if row is best else ms,
                 _milliseconds(row["ms"]["spread"]),
-                f"{below['ms']['median'] / ms:.2f}",
-                f"{rows[0]['ms']['median'] / ms:.2f}",
+                *("–" if other is None else f"{speedup(row, other):.2f}" for other in (below, plain)),
                 f"{100 * row['mfu']:.0f} %",
                 "–" if memory is None else f"{memory / 1e6:,.0f}",
             )
@@ -172,7 +181,8 @@ def _step(rows: list[dict[str, Any]]) -> str:
     first = rows[0]
     head = ("rung", "ms an iteration", "spread", "× the rung below", "× `eager-fp32`", "MFU", "peak MB")
     work = f"{first['work']['flops'] / 1e12:.3g} TFLOP an iteration"
-    note = f"`{first['recipe']}`, batch {first['batch_size']}, {work}; median of {first['ms']['repeats']} windows, "
+    note = f"`{first['recipe']}`, batch {first['batch_size']}, {work}; "
+    note += f"median of {best['ms']['repeats']} windows, " if best else "no rung counts, "
     return table(head, lines) + "\n" + note + _where(first)
 
 
@@ -211,6 +221,35 @@ def _train(rows: list[dict[str, Any]]) -> str:
     return table(head, lines) + f"\nMedian of {rows[0]['ms']['repeats']} windows, " + _where(rows[0])
 
 
+def _evaluate(rows: list[dict[str, Any]]) -> str:
+    """Seconds to score a model."""
+    lines = [
+        (
+            f"`{row['recipe']}` at {row['size'][0]}×{row['size'][1]}, {row['images']} images of 2048×1024",
+            _milliseconds(row["seconds"]["median"]),
+            f"{row['images_per_second']['median']:.1f}",
+            f"{row['percent_waiting']['median']:.1f} %",
+        )
+        for row in rows
+    ]
+    head = ("evaluation", "seconds", "images a second", "waiting for data")
+    return table(head, lines) + f"\nMedian of {rows[0]['seconds']['repeats']}, " + _where(rows[0])
+
+
+def _card(content: dict[str, Any]) -> str:
+    """What became of each target, and of the parts that give no figures."""
+    lines = [
+        (target["what"], target["wanted"], target["found"] or "–", cell(target["said"]))
+        for target in content["targets"]
+    ]
+    bad = [f"`{part['part']}` ({part['state']})" for part in content["parts"] if part["state"] != "ok"]
+    said = f"Without figures: {', '.join(bad)}. " if bad else ""
+    doubts = "".join(f"{cell(doubt)}. " for doubt in content["doubts"])
+    settings = "".join(f" `{setting}`" for setting in content["settings"])
+    note = f"{said}{doubts}`{content['recipe']}`{settings}, commit `{content['commit']}`, " + _where(content)
+    return table(("target", "wanted", "found", "verdict"), lines) + "\n" + note
+
+
 _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "demo": ("demo.json", _demo),
     "prepare": ("prepare.json", _prepare),
@@ -229,19 +268,19 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "formats": ("formats.json", _formats),
     "kernel-resources": ("kernel-resources.json", _resources),
     "kernels-cpu": ("kernels-cpu.json", _kernels),
-    "kernels": ("kernels.json", _kernels),
-    "loader": ("loader.json", _loader),
+    "card": ("card/card.json", _card),
+    "kernels": ("card/kernels.json", _kernels),
+    "loader": ("card/loader.json", _loader),
     "loader-cpu": ("loader-cpu.json", _loader),
-    "step": ("step.json", _step),
+    "step": ("card/step.json", _step),
     "step-cpu": ("step-cpu.json", _step),
-    "train": ("train.json", _train),
+    "train": ("card/train.json", _train),
+    "evaluate": ("card/evaluate.json", _evaluate),
     "train-cpu": ("train-cpu.json", _train),
 }
-_AWAITED = {
-    question: f"On a GPU: `fastuda bench {question} --json bench/results/{question}.json`, `fastuda bench figures`."
-    for question in ("kernels", "loader", "step", "train")
-}
-"""Figures of a GPU, whose files may not be there yet, and what their place says until then."""
+_AWAITED = ("card", "step", "kernels", "loader", "train", "evaluate")
+"""Figures of a GPU, whose files may not be there yet, and which then say so."""
+_NOT_YET = "Not measured yet. On a GPU: `fastuda bench card --out bench/results/card`, `fastuda bench figures`."
 
 
 def _where(row: dict[str, Any]) -> str:

@@ -3,54 +3,61 @@
 from __future__ import annotations
 
 import functools
+import logging
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from fastuda_bench.chart import bar_chart
 from fastuda_bench.kernel_cases import Case, cases
 from fastuda_bench.limits import Limits, measured_limits
 from fastuda_bench.memory import peak_extra_bytes
-from fastuda_bench.results import Row, gpu, stamp, summary
+from fastuda_bench.results import NOT_COMPARED, Row, doubt_of, failure, gpu, sound, stamp, summary
 from fastuda_bench.timing import measure
 
+log = logging.getLogger(__name__)
 PASSES = ("forward", "backward", "both")
 
 
 def kernel_rows(
-    device: torch.device, *, repeats: int = 5, compiled: bool | None = None, small: bool = False
+    device: torch.device,
+    *,
+    repeats: int = 5,
+    compiled: bool | None = None,
+    small: bool = False,
+    limits: Limits | None = None,
+    keep: Callable[[list[Row]], None] = lambda rows: None,
 ) -> list[Row]:
     """A row for each operation, size and implementation.
 
     Milliseconds of forward, backward and both (backward is their difference: a graph cannot replay it
     alone), peak memory of both beyond the inputs, and the share of the device's limit, which is the
     shortest time the counted work could take there. `compiled` adds `torch.compile` of the formula (on
-    a GPU by default). Implementations whose results disagree raise AssertionError before any is timed.
+    a GPU by default). An implementation that fails has `error` in its row and no times; one whose result is
+    not eager's says so in `disagreement` ("not compared" where eager failed). `keep` gets the rows so far after
+    each implementation; `limits` saves measuring the device.
     """
-    limits = measured_limits(device)
-    shared = {"limits": vars(limits), **gpu(device), **stamp(["torch", "triton", "numpy"])}
-    rows = []
+    limits = limits or measured_limits(device)
+    shared = {"limits": limits.to_json(), **gpu(device), **stamp(["torch", "triton", "numpy"])}
+    rows: list[Row] = []
     for case in cases(device, small=small):
-        calls = _implementations(case, device, device.type == "cuda" if compiled is None else compiled)
-        _agree(case, calls)
-        rows += [_row(case, name, call, device, limits, repeats) | shared for name, call in calls.items()]
-    return rows
-
-
-def main(
-    device: torch.device, *, repeats: int = 5, compiled: bool | None = None, chart: Path | None = None
-) -> list[Row]:
-    """Measure, print a table, draw the chart if a path is given, and return the rows."""
-    rows = kernel_rows(device, repeats=repeats, compiled=compiled)
-    Console().print(table_of(rows))
-    if chart is not None:
-        bar_chart(chart, rows)
+        expected: list[torch.Tensor] | None = None
+        for name, call in _implementations(case, device, device.type == "cuda" if compiled is None else compiled):
+            row: Row = {"question": "kernels", "operation": case.operation, "size": case.size}
+            row["implementation"] = name
+            try:
+                found = case.trust(call())
+                expected = found if name == "eager" else expected
+                disagreement = _disagreement(found, expected)
+                row |= {**_measured(case, call, device, limits, repeats), "disagreement": disagreement}
+            except Exception as error:  # whatever a compiler, a driver or full memory raises: the next one may do
+                row["error"] = failure(error)
+                log.warning("%s by %s failed: %s", case.operation, name, error, exc_info=True)
+            rows.append(row | shared)
+            keep(rows)
     return rows
 
 
@@ -63,15 +70,24 @@ def table_of(rows: list[Row]) -> Table:
     for column in ("forward", "backward", "both", "× eager", "limit", "peak MB"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
+        starts, gain = row["implementation"] == "eager", speedup(row, rows)
+        name = f"{row['operation']}\n{row['size']}" if starts else ""
+        doubt = doubt_of(row)
+        if doubt is not None:
+            table.caption = f"{table.caption or ''}\n{row['operation']} by {row['implementation']}: {doubt}".strip()
+            table.caption_style = "red"
+        if "both" not in row:
+            table.add_row(name, row["implementation"], "failed", style="red")
+            continue
         memory = row["peak_extra_bytes"]
-        starts = row["implementation"] == "eager"
         table.add_row(
-            f"{row['operation']}\n{row['size']}" if starts else "",
+            name,
             row["implementation"],
-            *(_milliseconds(row[name]["median"]) if row[name] else "–" for name in PASSES),
-            f"{speedup(row, rows):.1f}",
+            *(_milliseconds(row[part]["median"]) if row[part] else "–" for part in PASSES),
+            "–" if gain is None else f"{gain:.1f}",
             f"{100 * row['share_of_limit']:.0f} %",
             "–" if memory is None else f"{memory / 1e6:.1f}",
+            style=None if doubt is None else "red",
         )
     return table
 
@@ -80,40 +96,41 @@ def _milliseconds(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3f}"
 
 
-def speedup(row: Row, rows: list[Row]) -> float:
-    """How many times faster than the eager formula of the same operation and size."""
+def speedup(row: Row, rows: list[Row]) -> float | None:
+    """How many times faster than the eager formula of the same operation and size; None where either counts not."""
     same = ("operation", "size")
-    eager = next(r for r in rows if r["implementation"] == "eager" and all(r[key] == row[key] for key in same))
-    return float(eager["both"]["median"]) / float(row["both"]["median"])
+    counting = sound(rows)
+    eager = [r for r in counting if r["implementation"] == "eager" and all(r[key] == row[key] for key in same)]
+    if not eager or row not in counting:
+        return None
+    return float(eager[0]["both"]["median"]) / float(row["both"]["median"])
 
 
-def _implementations(case: Case, device: torch.device, compiled: bool) -> dict[str, Callable[[], Any]]:
+def _implementations(case: Case, device: torch.device, compiled: bool) -> list[tuple[str, Callable[[], Any]]]:
     calls = {name: call for name, call in case.implementations.items() if name != "triton" or device.type == "cuda"}
     if compiled:
         calls["compiled"] = torch.compile(case.implementations["eager"], dynamic=False)
     if device.type != "cuda" and "reference" not in calls:
         calls["reference"] = case.implementations["triton"]  # the public function, which runs the reference here
-    return calls
+    return list(calls.items())
 
 
-def _agree(case: Case, calls: dict[str, Callable[[], Any]]) -> None:
-    """No speed is worth reporting of a wrong result."""
-    expected = case.trust(calls["eager"]())
-    for name, call in calls.items():
-        for actual, wanted in zip(case.trust(call()), expected, strict=True):
-            torch.testing.assert_close(
-                actual.float(), wanted.float(), rtol=2e-3, atol=1e-3, msg=f"{case.operation}: {name} is not eager"
-            )
+def _disagreement(found: list[torch.Tensor], expected: list[torch.Tensor] | None) -> str | None:
+    """How a result differs from eager's; no speed is worth reporting of a wrong one."""
+    if expected is None:
+        return NOT_COMPARED
+    for actual, wanted in zip(found, expected, strict=True):
+        try:
+            torch.testing.assert_close(actual.float(), wanted.float(), rtol=2e-3, atol=1e-3)
+        except AssertionError as error:
+            return f"its result is not eager's: {' '.join(str(error).split())}"[:300]
+    return None
 
 
-def _row(case: Case, name: str, call: Callable[[], Any], device: torch.device, limits: Limits, repeats: int) -> Row:
+def _measured(case: Case, call: Callable[[], Any], device: torch.device, limits: Limits, repeats: int) -> Row:
     both = functools.partial(_with_gradient, call, case) if case.inputs else call
     total = measure(both, device, repeats)
     row: Row = {
-        "question": "kernels",
-        "operation": case.operation,
-        "size": case.size,
-        "implementation": name,
         "captured": total.captured,
         "both": summary(total.milliseconds),
         "forward": None,

@@ -32,8 +32,25 @@ class Limits:
     """Rates of a device, each a second."""
 
     bytes: float
-    flops: float
+    matrix: float
+    """Floating-point operations of a large matrix product."""
+    convolution: float
+    """Floating-point operations of a 3×3 convolution."""
     exponentials: float
+
+    @property
+    def flops(self) -> float:
+        """The better of the two rates of products."""
+        return max(self.matrix, self.convolution)
+
+    def to_json(self) -> dict[str, float]:
+        """All rates, `flops` too."""
+        return {**vars(self), "flops": self.flops}
+
+    @classmethod
+    def of_json(cls, content: dict[str, float]) -> Limits:
+        """What `to_json` wrote. Raises KeyError for anything else."""
+        return cls(*(float(content[name]) for name in ("bytes", "matrix", "convolution", "exponentials")))
 
     def milliseconds(self, work: Work) -> float:
         """The shortest time in which the device can do `work`: its slowest part, if the others hide behind it."""
@@ -44,22 +61,22 @@ class Limits:
 def measured_limits(device: torch.device) -> Limits:
     """Copy bandwidth (read and write counted), products in bf16 on a GPU and fp32 on a CPU, exponentials in fp32.
 
-    The rate of products is the better of a matrix product's and a convolution's: some processors' libraries
-    are far better at the one than at the other.
+    Data are random: on zeros or ones a GPU draws less power, clocks higher and reads too fast. A matrix product
+    and a convolution are timed apart: some processors' libraries are far better at the one than at the other.
     On a GPU the exponentials are counted from multiprocessors and clock where torch tells the clock: a
     kernel that does nothing else would measure its memory.
     """
     kind = device.type
-    source = torch.empty(_COPY_BYTES[kind], dtype=torch.uint8, device=device)
+    source = torch.randint(0, 256, (_COPY_BYTES[kind],), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     side = _PRODUCT_SIDE[kind]
     dtype = torch.bfloat16 if kind == "cuda" else torch.float32
-    left = torch.ones(side, side, device=device, dtype=dtype)
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     count, channels, length = _CONVOLUTION[kind]
     nhwc = torch.channels_last
-    images = torch.ones(count, channels, length, length, device=device, dtype=dtype).to(memory_format=nhwc)
-    filters = torch.ones(channels, channels, 3, 3, device=device, dtype=dtype).to(memory_format=nhwc)
-    values = torch.zeros(_EXPONENTIALS[kind], device=device)
+    images = torch.randn(count, channels, length, length, device=device, dtype=dtype).to(memory_format=nhwc)
+    filters = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype).to(memory_format=nhwc)
+    values = torch.randn(_EXPONENTIALS[kind], device=device)
     powers = torch.empty_like(values)
 
     def rate(amount: float, function: object) -> float:
@@ -74,9 +91,7 @@ def measured_limits(device: torch.device) -> Limits:
             exponentials = properties.multi_processor_count * _EXPONENTIALS_A_CLOCK * kilohertz * 1e3
     return Limits(
         bytes=rate(2 * source.numel(), lambda: target.copy_(source)),
-        flops=max(
-            rate(2 * side**3, lambda: left @ left),
-            rate(18 * count * (channels * length) ** 2, lambda: F.conv2d(images, filters, padding=1)),
-        ),
+        matrix=rate(2 * side**3, lambda: left @ right),
+        convolution=rate(18 * count * (channels * length) ** 2, lambda: F.conv2d(images, filters, padding=1)),
         exponentials=exponentials,
     )

@@ -11,12 +11,11 @@ from rich.table import Table
 from fastuda.data.training_loader import TrainingLoader
 from fastuda.datasets import Datasets
 from fastuda.recipe import Recipe
+from fastuda_bench.card.targets import LOADER_TIMES
 from fastuda_bench.results import Row, gpu, stamp, summary
 from fastuda_bench.step import NUM_DOMAINS
 
 _WARM_UP = 5
-WANTED = 2.0
-"""Times the step's need that a loader should give, so that training never waits for it."""
 
 
 def loader_rows(
@@ -87,7 +86,7 @@ def table_of(rows: list[Row]) -> Table:
             f"{rate['spread']:.2f}",
             f"{row['cpu_ms_an_iteration']['median']:.1f}",
             f"{row['cores_used']:.2f}",
-            "–" if times is None else f"{times:.2f}{'' if times >= WANTED else f' (want {WANTED:g})'}",
+            "–" if times is None else f"{times:.2f}{'' if times >= LOADER_TIMES else f' (want {LOADER_TIMES:g})'}",
         )
     return table
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from fastuda.data.batch import DomainBatch
 from fastuda.data.made import made_batches
+from fastuda.data.pack import Packed
 from fastuda.data.prepare import prepare
-from fastuda.data.training_loader import TrainingLoader
 from fastuda.datasets import Datasets, Progress, prepare_all, with_demo_data
 from fastuda.errors import UsageError
 from fastuda.recipe import Data, Domain, Recipe
 from fastuda_bench.prepare import write_pairs
 
 NUM_PAIRS = 12
+CITYSCAPES_SIZE = (2048, 1024)
 
 
 def bench_data(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Datasets, str]:
@@ -38,12 +40,26 @@ def bench_data(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Datase
     return Datasets(source, target, source), f"{NUM_PAIRS} made pairs"
 
 
+def made_evaluation(recipe: Recipe, folder: Path, num_images: int) -> Packed:
+    """Made pairs of Cityscapes' size, packed below `folder` as an evaluation split: a few, repeated to `num_images`."""
+    root, different = folder / "evaluation", min(NUM_PAIRS, num_images)
+    write_pairs(root, different, size=CITYSCAPES_SIZE)
+    domain, data = Domain(layout="gta5", root=root), Data(cache=folder / "cache", pack=recipe.data.pack)
+    size, classes = recipe.eval.size, recipe.classes.build()
+    packed = prepare(domain, "train", size=size, labels="own", classes=classes, data=data)
+    chosen = [i % different for i in range(num_images)]
+    names, records = [packed.names[i] for i in chosen], [packed.records[i] for i in chosen]
+    return replace(packed, names=names, records=records)
+
+
 def bench_batches(
     recipe: Recipe, device: torch.device, folder: Path, progress: Progress, *, prepared: bool
 ) -> tuple[DomainBatch, DomainBatch]:
     """A source and a target batch: the first of `bench_data` if `prepared`, or noise of the same sizes."""
     if not prepared:
         return made_batches(recipe, device)
+    from fastuda.data.training_loader import TrainingLoader  # needs DALI, and noise does not
+
     data, _ = bench_data(recipe, folder, progress)
     source, target = (
         next(TrainingLoader(data.source, "source", recipe, device)),

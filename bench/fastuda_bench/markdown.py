@@ -14,3 +14,8 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 def number(value: float | None) -> str:
     """One decimal; a dash where there is no value."""
     return "–" if value is None else f"{value:.1f}"
+
+
+def cell(text: str) -> str:
+    """Any text on one line of a table."""
+    return " ".join(text.replace("|", "\\|").split())

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from fastuda.classes import CITYSCAPES_19, ClassSet
 from fastuda.data.pack import PackFormat
+from fastuda.data.parallel import run_parallel
 from fastuda.data.prepare import prepare
 from fastuda.recipe import Data, Domain
 from fastuda_bench.results import Row, stamp, summary
@@ -55,21 +56,27 @@ def made_pair(seed: int, size: tuple[int, int] = GTA5_SIZE) -> tuple[NDArray[np.
     return image.clip(0, 255).astype(np.uint8), _IDS[region]
 
 
-def write_pairs(root: Path, num_pairs: int, num_different: int = 12) -> None:
+def write_pairs(root: Path, num_pairs: int, num_different: int = 12, size: tuple[int, int] = GTA5_SIZE) -> None:
     """A GTA5 folder of `num_pairs` made pairs, the first `num_different` of which differ; labels in palette PNGs."""
     for kind in ("images", "labels"):
         (root / kind).mkdir(parents=True)
-    for i in range(num_pairs):
-        paths = [root / kind / f"{i + 1:05d}.png" for kind in ("images", "labels")]
-        if i >= num_different:
-            for path in paths:
-                shutil.copy(path.with_name(f"{i % num_different + 1:05d}.png"), path)
-            continue
-        pixels, ids = made_pair(i)
-        Image.fromarray(pixels).save(paths[0])
+
+    def paths(i: int) -> list[Path]:
+        return [root / kind / f"{i + 1:05d}.png" for kind in ("images", "labels")]
+
+    def write(i: int) -> None:
+        image, label_path = paths(i)
+        pixels, ids = made_pair(i, size)
+        Image.fromarray(pixels).save(image)
         label = Image.fromarray(ids).convert("P")
         label.putpalette([(i * 89) % 256 for i in range(768)])
-        label.save(paths[1])
+        label.save(label_path)
+
+    for _ in run_parallel(write, range(min(num_different, num_pairs))):
+        pass
+    for i in range(num_different, num_pairs):
+        for path, first in zip(paths(i), paths(i % num_different), strict=True):
+            shutil.copy(first, path)
 
 
 def prepare_rows(

@@ -15,7 +15,11 @@ from typing import Any
 
 import torch
 
+from fastuda.data.cache import make_folder, write_atomic
+
 Row = dict[str, Any]
+NOT_COMPARED = "not compared"
+"""The `disagreement` of a row whose baseline is missing: nobody knows whether its result is right."""
 _ASKED = {
     "power_limit_w": "power.limit",
     "sm_clock_mhz": "clocks.sm",
@@ -32,8 +36,8 @@ def stamp(packages: Sequence[str]) -> Row:
         "cores": len(os.sched_getaffinity(0)),
         "load_average": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in packages},
-        "commit": _commit(),
+        "versions": {name: _version(name) for name in packages},
+        "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
@@ -63,13 +67,50 @@ def summary(values: Sequence[float]) -> Row:
     }
 
 
+def doubt_of(row: Row) -> str | None:
+    """Why a row's speed counts for nothing: it failed, or its result is not the baseline's; None if it counts."""
+    disagreement = row.get("disagreement")
+    return row.get("error") or (None if disagreement == NOT_COMPARED else disagreement)
+
+
+def sound(rows: Sequence[Row]) -> list[Row]:
+    """The rows whose speed counts."""
+    return [row for row in rows if doubt_of(row) is None]
+
+
+def failure(error: Exception) -> str:
+    """An error in a row: its kind and the first line that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"[:400]
+
+
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows to a JSON file, replacing those of an earlier run."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(list(rows), indent=1) + "\n")
+    """Write rows to a JSON file, whole or not at all, replacing those of an earlier run."""
+    write_json(path, list(rows))
 
 
-def _commit() -> str:
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; None if it is missing or none."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file whole or not at all. Raises FastudaError when the disk refuses."""
+    make_folder(path.parent)
+    write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def commit() -> str:
     """The checkout's commit, marked when its files differ from it; `unknown` for an installed package."""
     here = Path(__file__).parent
     asked = ["git", "describe", "--always", "--dirty", "--abbrev=12"]

@@ -27,6 +27,10 @@ Iterations = Annotated[
     typer.Option(help="Iterations a repeat; by default 100 on a GPU, fewer on a CPU.", min=1),
 ]
 Out = Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")]
+Rates = Annotated[
+    Path | None,
+    typer.Option("--limits", help="Results of `bench probe`: take its rates, and measure and check nothing again."),
+]
 Repeats = Annotated[int, typer.Option(help="Repeats; median and spread are reported.", min=1)]
 
 
