@@ -6,7 +6,14 @@ from pathlib import Path
 
 from fastuda_bench.results import Row
 
-_COLOURS = {"eager": "#b0b7bf", "compiled": "#7aa6c2", "reference": "#e0a458", "triton": "#2f7d4f"}
+_COLOURS = {
+    "eager": "#b0b7bf",
+    "compiled": "#7aa6c2",
+    "reference": "#e0a458",
+    "triton": "#2f7d4f",
+    "unpadded": "#b58db6",
+    "padded": "#2f7d4f",
+}
 
 
 def bar_chart(path: Path, rows: list[Row]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -70,3 +72,19 @@ def batch_norm_a_group(
     ]
     y = groups[0] if num_groups == 1 else torch.cat(groups)
     return F.relu(y if residual is None else y + residual, inplace=True)
+
+
+def shifted_sum(
+    features: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dilations: Sequence[int]
+) -> Tensor:
+    """Dilated 3×3 convolutions [C, in, 3, 3], added, as one product with a column a class and tap, then 33 shifts."""
+    columns, shifts = [torch.stack([weight[:, :, 1, 1] for weight in weights]).sum(0)], [(0, 0)]
+    for weight, dilation in zip(weights, dilations, strict=True):
+        for row, column in ((row, column) for row in range(3) for column in range(3) if (row, column) != (1, 1)):
+            columns.append(weight[:, :, row, column])
+            shifts.append(((row - 1) * dilation, (column - 1) * dilation))
+    taps = F.conv2d(features, torch.cat(columns).to(features.dtype)[:, :, None, None])
+    logits = torch.stack(list(biases)).sum(0)[:, None, None]
+    for tap, (down, right) in zip(taps.float().chunk(len(shifts), 1), shifts, strict=True):
+        logits = logits + F.pad(tap, (-right, right, -down, down))
+    return logits

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastuda.model.aspp import ASPP
 from fastuda_bench import formulas
 from fastuda_bench.limits import Work
 from fastuda_kernels.batch_norm import batch_norm
@@ -56,6 +57,7 @@ def cases(device: torch.device, *, small: bool = False) -> list[Case]:
         _batch_norm(device, (2, 40, 5, 7) if small else (2, 1024, *low_view), num_groups=1, with_residual=True),
         _batch_norm(device, (6, 24, 5, 5) if small else (6, 256, low_crop, low_crop), num_groups=3),
     ]
+    made.append(_classifier(device, *((2, 32, 27, 29) if small else (2, 2048, *low_view))))
     if device.type == "cuda" and not small:
         made.append(_mix(device, 32, crop))
     return made
@@ -227,4 +229,46 @@ def _batch_norm(
         upstream,
         # bf16 results differ by a rounding or two a value, which a channel's moments do not show.
         trust=lambda y: [y.float().mean((0, 2, 3)), y.float().square().mean((0, 2, 3))],
+    )
+
+
+def _classifier(device: torch.device, num_images: int, channels: int, height: int, width: int) -> Case:
+    """Not a kernel but a way to use the libraries': dilated convolutions, a product as it comes, one of whole tiles."""
+    generator = _generator()
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    features = torch.randn(num_images, channels, height, width, generator=generator).to(device, dtype)
+    features = features.contiguous(memory_format=torch.channels_last).requires_grad_()
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        head = ASPP(channels, NUM_CLASSES, (6, 12, 18, 24)).to(device)
+    convolutions = [branch for branch in head.branches if isinstance(branch, torch.nn.Conv2d)]
+    weights = [one.weight for one in convolutions]
+    biases = [one.bias for one in convolutions if one.bias is not None]
+
+    def by(gemm: bool) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                head.gemm = gemm
+                logits: Tensor = head(features)
+            return logits.float()
+
+        return call
+
+    def unpadded() -> Tensor:
+        return formulas.shifted_sum(features, weights, biases, head.dilations)
+
+    ways = {"unpadded": unpadded, "padded": by(gemm=True)}
+    if device.type == "cuda":  # the shifts are meant to be compiled
+        ways = {name: torch.compile(way, dynamic=False) for name, way in ways.items()}
+    positions, taps = num_images * height * width, 33 * NUM_CLASSES
+    moved = 3 * features.numel() * features.element_size() + 4 * positions * taps * features.element_size()
+    return Case(
+        "classifier",
+        f"{num_images}×{channels}×{height}×{width} → {NUM_CLASSES}, four dilations",
+        {"eager": by(gemm=False), **ways},
+        Work(bytes=moved, flops=3 * 2 * positions * taps * channels),
+        [features, *weights],
+        torch.randn(num_images, NUM_CLASSES, height, width, generator=generator).to(device),
+        # Eager rounds each branch to bf16 and the ways round each tap, so a position differs; its mean does not.
+        trust=lambda logits: [logits.float().mean((2, 3)), logits.float().square().mean((0, 2, 3)).sqrt()],
     )

@@ -110,7 +110,7 @@ def _implementations(case: Case, device: torch.device, compiled: bool) -> list[t
     calls = {name: call for name, call in case.implementations.items() if name != "triton" or device.type == "cuda"}
     if compiled:
         calls["compiled"] = torch.compile(case.implementations["eager"], dynamic=False)
-    if device.type != "cuda" and "reference" not in calls:
+    if device.type != "cuda" and "reference" not in calls and "triton" in case.implementations:
         calls["reference"] = case.implementations["triton"]  # the public function, which runs the reference here
     return list(calls.items())
 

@@ -1,4 +1,4 @@
-"""The command line: one file a command, no computation."""
+"""The `fastuda` command: one file a command; a command parses and calls, it computes nothing."""
 
 import os
 
