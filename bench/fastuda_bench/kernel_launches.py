@@ -116,7 +116,8 @@ def _contrast(logits: Tensor) -> None:
 def _normalise(x: Tensor, num_groups: int) -> None:
     x = x.contiguous(memory_format=torch.channels_last)
     channel = _empty(x.shape[1])
-    mean, rstd = batch_norm.statistics._init_fn(x, channel, channel, num_groups, 0.1, 1e-5)
+    counted = _empty(dtype=torch.int64) if num_groups == 1 else None
+    mean, rstd = batch_norm.statistics._init_fn(x, channel, channel, counted, num_groups, 0.1, 1e-5)
     for whole in (True, False) if num_groups == 1 else (True,):  # with residual and ReLU, or neither
         residual = x if whole else None
         y, mask = batch_norm.normalise._init_fn(x, mean, rstd, channel, channel, residual, whole, whole)
