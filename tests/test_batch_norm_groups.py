@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from fastuda.method.network import Passes, frozen_running_statistics
 from fastuda.model.batch_norm import GroupedBatchNorm2d, grouped
@@ -96,6 +97,16 @@ def test_a_compiled_network_of_kernels_equals_the_plain_one(frozen: bool, device
         for ours, separate in zip(*map(tensors, ([results[1]], [results[0]])), strict=True):
             torch.testing.assert_close(ours, separate, rtol=1e-3, atol=1e-4)
         compare(fused, plain, rtol=1e-2, atol=1e-4)
+
+
+def test_statistics_gathered_anew_are_the_separate_layers() -> None:
+    plain = network()
+    fused = copy.deepcopy(plain)
+    fused.set_fused_batch_norm(True)
+    for model in (plain, fused):
+        update_bn(images(3), model)  # a mean over all batches, for which layers have no momentum
+    compare(fused, plain, rtol=1e-12, atol=1e-12)
+    assert plain.backbone.bn1.momentum is not None
 
 
 def test_in_evaluation_mode_fused_layers_are_the_separate_ones() -> None:

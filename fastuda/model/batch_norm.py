@@ -31,7 +31,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor, residual: Tensor | None = None, *, relu: bool = False) -> Tensor:
         """float [B, C, H, W] → the same, `residual` of that shape added, then ReLU; B is a multiple of the groups."""
-        if self.fused and self.training:
+        if self.fused and self.training and self.momentum is not None:  # without it a mean over all batches is kept
             return self._fused(input, residual, relu)
         out = super().forward(input) if not self.training or self.num_groups == 1 else self._grouped(input)
         if residual is not None:
