@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from steps import AS_IT_IS, batches, begin, differ, tensors, tiny
 from torch import Tensor
 
+from fastuda.checkpoint import read_state, restore_state, save_state
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
@@ -187,3 +189,34 @@ def test_a_loss_scaler_is_refused() -> None:
     recipe = tiny("gta2cs")
     with pytest.raises(AssertionError):
         TrainingState.begin(begin(recipe).student, recipe.train.optimizer, 10, 0.9, scaled=True, flat=True)
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_a_saved_state_goes_on_bit_for_bit(precision: torch.dtype | None, tmp_path: Path) -> None:
+    recipe, passes = tiny("gta2cs"), AS_IT_IS if precision is None else BF16
+    _, whole = plain_and_flat(recipe, precision)
+    _, first = plain_and_flat(recipe, precision)
+    plain, resumed = plain_and_flat(recipe, precision)
+    train(whole, recipe, passes, 1)
+    train(first, recipe, passes, 1)
+    save_state(tmp_path / "state", first, "adapted", {})
+    saved = read_state(tmp_path / "state")
+    for state in (resumed, plain):
+        restore_state(saved, state, tmp_path / "state")
+    train(whole, recipe, passes, 1)
+    train(resumed, recipe, passes, 1)
+    assert differ(tensors(resumed), tensors(whole)) == []
+    assert int(plain.iteration) == 2, "a state that is not flat takes it too"
+    for name, value in by_name(plain).items():
+        assert torch.equal(value, by_name(first)[name]), name
+
+
+def test_a_second_stage_begins_from_a_flat_one() -> None:
+    recipe = tiny("gta2cs")
+    _, flat = plain_and_flat(recipe, torch.bfloat16)
+    train(flat, recipe, BF16, 1)
+    weights = {name: value.clone() for name, value in flat.student.state_dict().items()}
+    second = TrainingState.begin(flat.student, recipe.train.optimizer, 10, 0.9, flat=True, precision=torch.bfloat16)
+    assert all(torch.equal(value, weights[name]) for name, value in second.student.state_dict().items())
+    train(second, recipe, BF16, 1)
+    assert not torch.equal(second.student.backbone.conv1.weight, weights["backbone.conv1.weight"])
