@@ -12,6 +12,7 @@ import torch
 import triton
 from torch import Tensor
 from torch._dynamo.device_interface import CudaInterface
+from torch._prims_common import suggest_memory_format
 from triton.backends.compiler import GPUTarget
 
 DEVICE = torch.device("cuda", 0)
@@ -77,7 +78,14 @@ def supposed_gpu() -> Iterator[None]:
             stack.enter_context(patch.object(CudaInterface.Worker, name, staticmethod(answers(said[name]))))
         stack.enter_context(patch.object(torch.version, "cuda", "13.0"))
         stack.enter_context(patch.object(Tensor, "copy_", _copy))
+        stack.enter_context(patch.object(torch._C, "_conv_determine_backend_memory_format", _memory_format))
         yield
+
+
+def _memory_format(images: Tensor, weight: Tensor, *_: Any) -> torch.memory_format:
+    """Of a convolution's results, as cuDNN makes them; without cuDNN torch would say that all are NCHW."""
+    formats = {suggest_memory_format(images), suggest_memory_format(weight)}
+    return torch.channels_last if torch.channels_last in formats else torch.contiguous_format
 
 
 def _copy(to: Tensor, values: Tensor, non_blocking: bool = False) -> Tensor:
