@@ -180,7 +180,9 @@ def _step(rows: list[dict[str, Any]]) -> str:
 def _launches(rows: list[dict[str, Any]]) -> str:
     """Estimated launches and bytes of an iteration, a rung a row."""
     first = rows[0]
-    note = f"`{first['recipe']}`, batch {first['batch_size']}; estimated, not measured; torch {first['versions']['torch']}"
+    note = (
+        f"`{first['recipe']}`, batch {first['batch_size']}; estimated, not measured; torch {first['versions']['torch']}"
+    )
     lines = [(f"`{row['rung']}`: {row['adds']}", *cells(row)) for row in rows]
     return table(("rung", *COLUMNS), lines) + f"\n{note}, {first['date']}.\n"
 

@@ -11,6 +11,7 @@ import torch._inductor.compile_fx as inductor
 from torch import Tensor
 from torch._inductor import ir, scheduler
 from torch._inductor.debug import DebugContext
+from torch._inductor.fx_passes.post_grad import view_to_reshape
 from torch._inductor.graph import GraphLowering
 from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -34,7 +35,7 @@ def scheduled(traced: GraphModule, inputs: Sequence[Any], *, backward: bool = Fa
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with _disable_current_modes(), torch.no_grad(), supposed_gpu(), ExitStack() as stack:
         graph_module, on_gpu = _moved(traced, inputs, mode)
-        inductor.view_to_reshape(graph_module)
+        view_to_reshape(graph_module)  # type: ignore[no-untyped-call]
         inductor.fake_tensor_prop(graph_module, on_gpu)
         stack.enter_context(V.set_fake_mode(mode))
         inductor._recursive_post_grad_passes(graph_module, is_inference=inference)

@@ -10,8 +10,10 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from functorch.compile import aot_function, make_boxed_func, min_cut_rematerialization_partition
 from torch import Tensor, nn
+from torch._functorch._aot_autograd.utils import make_boxed_func
+from torch._functorch.aot_autograd import aot_function
+from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._higher_order_ops import triton_kernel_wrap
 from torch._inductor.decomposition import select_decomp_table
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -91,12 +93,12 @@ class _Traced:
             with self._counted.paused():
                 return traced(*values)
 
-        return make_boxed_func(run)  # type: ignore[no-any-return]
+        return make_boxed_func(run)
 
 
 def _aot(function: Callable[..., Any], compiler: Callable[..., Any]) -> Callable[..., Any]:
     """The function as AOTAutograd traces it for torch's compiler: its decompositions, partition and mutations."""
-    return aot_function(  # type: ignore[no-any-return]
+    return aot_function(
         function,
         fw_compiler=compiler,
         bw_compiler=partial(compiler, backward=True),
@@ -113,7 +115,7 @@ def _kernels_of(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
     def compiler(traced: GraphModule, inputs: list[Any], **kind: bool) -> Callable[..., Any]:
         found.add(scheduled(traced, inputs, **kind))
-        return make_boxed_func(traced.forward)  # type: ignore[no-any-return]
+        return make_boxed_func(traced.forward)
 
     leaves, structure = tree_flatten((args, kwargs))
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
