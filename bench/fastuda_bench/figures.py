@@ -14,6 +14,7 @@ from typing import Any
 
 from fastuda.errors import FastudaError
 from fastuda_bench.kernel_resources import largest
+from fastuda_bench.launches import COLUMNS, cells
 from fastuda_bench.markdown import cell, number, table
 from fastuda_bench.results import NOT_COMPARED, doubt_of
 from fastuda_bench.step_table import fastest, speedup, with_baselines
@@ -186,6 +187,16 @@ def _step(rows: list[dict[str, Any]]) -> str:
     return table(head, lines) + "\n" + note + _where(first)
 
 
+def _launches(rows: list[dict[str, Any]]) -> str:
+    """Estimated launches and bytes of an iteration, a rung a row."""
+    first = rows[0]
+    note = (
+        f"`{first['recipe']}`, batch {first['batch_size']}; estimated, not measured; torch {first['versions']['torch']}"
+    )
+    lines = [(f"`{row['rung']}`: {row['adds']}", *cells(row)) for row in rows]
+    return table(("rung", *COLUMNS), lines) + f"\n{note}, {first['date']}.\n"
+
+
 def _loader(rows: list[dict[str, Any]]) -> str:
     """What the data path gives, a number of threads a row."""
     lines = [
@@ -268,6 +279,7 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "formats": ("formats.json", _formats),
     "kernel-resources": ("kernel-resources.json", _resources),
     "kernels-cpu": ("kernels-cpu.json", _kernels),
+    "launches": ("launches.json", _launches),
     "card": ("card/card.json", _card),
     "kernels": ("card/kernels.json", _kernels),
     "loader": ("card/loader.json", _loader),

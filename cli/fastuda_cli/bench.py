@@ -12,6 +12,7 @@ from fastuda_cli import (
     bench_figures,
     bench_formats,
     bench_kernels,
+    bench_launches,
     bench_loader,
     bench_prepare,
     bench_probe,
@@ -28,6 +29,7 @@ app.command("formats")(bench_formats.formats)
 app.command("kernels")(bench_kernels.kernels)
 app.command("resources")(bench_resources.resources)
 app.command("step")(bench_step.step)
+app.command("launches")(bench_launches.launches)
 app.command("loader")(bench_loader.loader)
 app.command("train")(bench_train.train)
 app.command("evaluate")(bench_evaluate.evaluate)

@@ -1,0 +1,141 @@
+"""Launches and bytes are counted from traced graphs: they move as the rungs and the batch say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from typer.testing import CliRunner
+
+from fastuda.recipe_file import load_recipe
+from fastuda_bench import launches
+from fastuda_bench.eager_tally import EagerTally, _launches_of_lists
+from fastuda_bench.tally import Tally
+from fastuda_cli.main import app
+
+SIZES = [
+    "model.depth=18",
+    "model.width=0.125",
+    "model.weights=random",
+    "views.source_size=[64, 48]",
+    "views.target_size=[64, 32]",
+    "views.crop_size=[32, 32]",
+]
+_SMALL = """
+import gc, json, sys, warnings
+gc.disable()
+warnings.simplefilter("ignore")
+from dataclasses import asdict
+from fastuda.model import resnet
+from fastuda.recipe import Recipe
+from fastuda_bench.ladder import RUNGS, recipe_at
+from fastuda_bench.traced_step import traced_step
+resnet.BLOCKS[18] = (1, 1, 1, 1)
+rung = next(one for one in RUNGS if one.name == sys.argv[1])
+print(json.dumps(asdict(traced_step(recipe_at(Recipe.model_validate_json(sys.stdin.read()), rung)))))
+"""
+
+
+def _traced(rung: str, *settings: str) -> subprocess.Popen[str]:
+    """The count of a rung for a network of four blocks, which says what a whole one would, but sooner."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", _SMALL, rung], env=environment, text=True, **pipes)
+    assert process.stdin is not None
+    process.stdin.write(load_recipe("gta2cs", [*SIZES, *settings]).model_dump_json())
+    process.stdin.close()
+    return process
+
+
+@cache
+def _counts() -> dict[str, Tally]:
+    """By rung, and of the last with twice the batch; traced beside one another."""
+    asked = {name: (name,) for name in launches.RUNG_NAMES} | {"doubled": ("fused-bn", "train.batch_size=4")}
+    processes = {name: _traced(*words) for name, words in asked.items()}
+    found = {}
+    for name, process in processes.items():
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said, errors = process.stdout.read(), process.stderr.read()
+        assert process.wait() == 0, errors[-3000:]
+        found[name] = Tally(**json.loads(said.splitlines()[-1]))
+    return found
+
+
+def test_flat_updates_save_a_launch_a_cast_and_an_addition() -> None:
+    graph, flat = _counts()["graph"], _counts()["flat-update"]
+    assert flat.products == graph.products
+    assert flat.triton == graph.triton
+    # 13 convolutions of the backbone, cast in three passes and their gradients in two.
+    assert graph.fused - flat.fused == pytest.approx(5 * 13, abs=13)
+    # 54 parameters to whose gradient of the first pass that of the second is added, and the schedule's operations.
+    assert graph.others - flat.others == pytest.approx(54, abs=20)
+
+
+def test_fused_batch_norm_moves_fewer_bytes_by_kernels_of_our_own() -> None:
+    flat, fused = _counts()["flat-update"], _counts()["fused-bn"]
+    assert fused.bytes < 0.95 * flat.bytes
+    assert fused.products == flat.products
+    # 13 layers: statistics, their end and the result in three passes, as many for the gradient in two.
+    assert fused.triton - flat.triton == 13 * 3 * (3 + 2)
+    assert fused.fused < flat.fused - 2 * 13 * 2
+
+
+def test_twice_the_batch_is_twice_the_bytes_and_no_launch_more() -> None:
+    once, twice = _counts()["fused-bn"], _counts()["doubled"]
+    assert 1.7 * once.bytes < twice.bytes < 2.05 * once.bytes
+    assert abs(twice.launches - once.launches) <= 0.02 * once.launches
+
+
+def test_operations_outside_compiled_code_count_one_by_one() -> None:
+    with FakeTensorMode(), EagerTally(lambda *_: Tally(triton=2)) as counted:
+        x = torch.empty(4, 3, 8, 8)
+        weight = torch.empty(5, 3, 3, 3, requires_grad=True)
+        y = torch.nn.functional.conv2d(x, weight)
+        assert counted.total == Tally(products=1, bytes=4 * (x.numel() + weight.numel() + y.numel()))
+        y.view(-1).detach()
+        assert counted.total.launches == 1
+        torch.cat([y, y])
+        y.sum().backward()
+        with counted.paused():
+            torch.cat([y, y])
+    assert (counted.total.products, counted.total.others) == (2, 3), counted.names
+
+
+def test_operations_over_lists_are_cut_as_torch_cuts_them() -> None:
+    small, large = torch.empty(10, device="meta"), torch.empty(320 * 65536 + 1, device="meta")
+    assert _launches_of_lists(([small] * 110,)) == 1
+    assert _launches_of_lists(([small] * 111,)) == 2
+    assert _launches_of_lists(([small] * 100, [small] * 100)) == 2
+    assert _launches_of_lists(([small] * 100, [small] * 100, [small] * 100, 0.9)) == 3
+    assert _launches_of_lists(([large],)) == 2
+
+
+def test_the_command_prints_and_writes_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    asked = []
+
+    def counted(recipe: Any, rung: str) -> dict[str, int]:
+        asked.append((recipe.train.batch_size, rung))
+        return {"launches": 1234, "products": 1, "fused": 2, "triton": 3, "others": 4, "bytes": 5_600_000_000}
+
+    monkeypatch.setattr(launches, "_in_a_process", counted)
+    out = tmp_path / "launches.json"
+    words = ["bench", "launches", "gta2cs", "--json", str(out), "--set", "train.batch_size=3"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert asked == [(3, name) for name in launches.RUNG_NAMES]
+    rows = json.loads(out.read_text())
+    assert [row["rung"] for row in rows] == list(launches.RUNG_NAMES)
+    assert {"question", "recipe", "batch_size", "settings", "versions", "commit", "date"} <= rows[0].keys()
+    assert rows[0]["settings"] == ["train.batch_size=3"]
+    assert "1,234" in result.output
+    refused = CliRunner().invoke(app, ["bench", "launches", "--set", "runtime.grouped=false"])
+    assert refused.exit_code == 2
