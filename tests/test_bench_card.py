@@ -192,6 +192,15 @@ def test_without_time_parts_are_left_out_and_come_later(order: Order) -> None:
     assert states(replace(order, minutes=0), part) == {"probe": "ok"}
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C as a terminal gives it: a process started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_ends_the_part_and_keeps_the_summary(order: Order) -> None:
     there = order.folder / "there"
     script = f"import os, time\nopen({str(there)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
