@@ -24,9 +24,12 @@ SIZES = [
     "model.depth=18",
     "model.width=0.125",
     "model.weights=random",
-    "views.source_size=[64, 48]",
-    "views.target_size=[64, 32]",
-    "views.crop_size=[32, 32]",
+    "model.auxiliary=false",
+    "contrast.pixel=false",
+    "contrast.prototype=false",
+    "views.source_size=[512, 256]",
+    "views.target_size=[512, 256]",
+    "views.crop_size=[256, 256]",
 ]
 _SMALL = """
 import gc, json, sys, warnings

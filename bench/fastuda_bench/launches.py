@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -81,4 +82,5 @@ def _print_counted(rung: str) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
+    gc.disable()  # graphs of many small objects: looking through them again and again takes long
     _print_counted(sys.argv[1])

@@ -105,6 +105,15 @@ def statistics(
     return mean, rstd
 
 
+def _empty_nhwc(x: Tensor) -> Tensor:
+    """Like x, channels-last, by way of a view.
+
+    torch's compiler lays out `torch.empty(memory_format=…)` as NCHW and copies that, empty as it is, into NHWC.
+    """
+    num_images, num_channels, height, width = x.shape
+    return x.new_empty((num_images, height, width, num_channels)).permute(0, 3, 1, 2)
+
+
 def _mask(x: Tensor, with_mask: bool) -> Tensor:
     """uint8, a row a position and a bit a channel; empty where none is wanted."""
     num_images, num_channels, height, width = x.shape
@@ -116,7 +125,7 @@ def _normalise_shapes(
     x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None,
     relu: bool, with_mask: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return torch.empty_like(x, memory_format=torch.channels_last), _mask(x, with_mask)
+    return _empty_nhwc(x), _mask(x, with_mask)
 
 
 @kernel_op("fastuda::batch_norm", _normalise_shapes)
@@ -146,8 +155,8 @@ def _backward_shapes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dresidual = dy if with_residual else dy[:0]
     return (
-        torch.empty_like(x, memory_format=torch.channels_last),
-        torch.empty_like(dresidual, memory_format=torch.channels_last),
+        _empty_nhwc(x),
+        _empty_nhwc(dresidual),
         torch.empty_like(weight),
         torch.empty_like(weight),
     )
