@@ -2,7 +2,8 @@
 
 import os
 
-# Read when torch loads OpenMP, which commands do later. Threads that spin while they wait take the processor from the
-# thread that they wait for wherever something else runs beside them: an adaptation on two cores beside two busy
-# processes took 2 to 14 times as long as with threads that sleep.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Read when torch loads OpenMP, which commands do later. Threads that spin long while they wait take the processor from
+# the thread that they wait for, wherever something else runs beside them; threads that sleep at once pay for waking up
+# at every convolution, on a quiet machine too. These spin a short while.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
