@@ -10,6 +10,10 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# GNU readline puts them into the environment of the processes that pytest starts; consoles would keep that width.
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
+
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Warnings are errors on the builds that are tested everywhere; each GPU build has further ones of its own."""
     if torch.cuda.is_available():
         config.addinivalue_line("filterwarnings", "default")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Processes of `-n auto`: one a core; on a GPU, whose memory they share, a few."""
+    cores = len(os.sched_getaffinity(0))
+    return min(cores, 6) if torch.cuda.is_available() else cores
 
 
 @pytest.fixture(scope="session", autouse=True)

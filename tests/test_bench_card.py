@@ -231,6 +231,12 @@ def test_a_card_of_another_commit_is_refused(order: Order, monkeypatch: pytest.M
         make_card(order, parts=[])
 
 
+def test_more_minutes_lengthen_every_limit(order: Order) -> None:
+    usual = [part.limit for part in parts_of(order)]
+    assert [part.limit for part in parts_of(replace(order, minutes=1))] == usual
+    assert [part.limit for part in parts_of(replace(order, minutes=24))] == [3 * limit for limit in usual]
+
+
 def test_the_parts_come_in_the_order_of_their_worth(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [part.name for part in parts_of(order)]
     rungs = [rung.name for rung in rungs_on(CPU)]

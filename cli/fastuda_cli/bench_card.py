@@ -14,7 +14,13 @@ from fastuda_cli.console import console, reported, say
 
 def card(
     recipe: BenchRecipe = None,
-    minutes: Annotated[float, typer.Option(help="Time for all of it; what does not fit is left out.", min=0)] = 8.0,
+    minutes: Annotated[
+        float,
+        typer.Option(
+            help="Time for all of it; what does not fit is left out. More than 8 lengthen each part's limit as well.",
+            min=0,
+        ),
+    ] = 8.0,
     out: Annotated[Path, typer.Option(help="Folder for results and logs; what is ok there is not measured again.")] = (
         Path("card")
     ),

@@ -13,6 +13,7 @@ from fastuda.errors import FastudaError
 from fastuda_bench.results import Row, gpu, stamp
 
 CARD = "card.json"
+DEFAULT_MINUTES = 8.0
 _SAME = ("device", "gpu", "commit", "recipe", "settings", "amounts", "torch", "triton")
 """Fields of the header, and versions, in which a second call must be as the first."""
 
@@ -30,7 +31,7 @@ class Order:
     """`--set` values."""
     source: Path | None = None
     target: Path | None = None
-    minutes: float = 8.0
+    minutes: float = DEFAULT_MINUTES
     skip: frozenset[str] = frozenset()
     """Parts to leave out this time, or groups of them (`step`)."""
     iterations: int | None = None
@@ -39,6 +40,11 @@ class Order:
     """For `evaluate`."""
     tests: str | None = None
     """Arguments for pytest in place of `tests`."""
+
+    @property
+    def patience(self) -> float:
+        """Times the usual limit that each part gets: more minutes than the default are for slow machines."""
+        return max(1.0, self.minutes / DEFAULT_MINUTES)
 
     def header(self) -> Row:
         """Device, versions, commit, date, recipe and settings."""

@@ -6,7 +6,7 @@ import importlib.util
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fastuda.errors import UsageError
@@ -28,7 +28,7 @@ _LIMITS = {
     "evaluate": 90,
     "cudnn": 60,
 }
-"""Seconds."""
+"""Seconds, in a card of the default length; `Order.patience` lengthens them."""
 _LAST_RUNG_LIMIT = 150
 """It compiles first, and is profiled."""
 _NO_DALI = "NVIDIA DALI cannot be imported: pip install nvidia-dali-cuda130"
@@ -102,7 +102,7 @@ def parts_of(order: Order) -> list[Part]:
     for name in sorted(order.skip):
         if name not in known:
             raise UsageError(f"--skip {name}: the parts are {', '.join(known)}")
-    return found
+    return [replace(one, limit=one.limit * order.patience) for one in found]
 
 
 def checkout() -> Path | None:
