@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastuda_kernels.batch_norm import batch_norm
+from fastuda_kernels.batch_norm import batch_norm, batch_norm_twice
 from fastuda_kernels.batch_norm import triton as fused
 from fastuda_kernels.batch_norm.reference import grouped_batch_norm
 from fastuda_kernels.boundary import INTERPRETED
@@ -215,6 +215,79 @@ def test_frozen_weights_and_a_frozen_residual(device: torch.device) -> None:
     assert torch.equal(call["residual"].grad, expected["dresidual"])
 
 
+def both(function: Any) -> Any:
+    """A function of a result given twice, as one of both, one behind the other: each has an upstream of its own."""
+
+    def together(relu: bool, **own: Any) -> Tensor:
+        assert relu
+        return torch.cat(function(**own))
+
+    return together
+
+
+def twice(**own: Any) -> tuple[Tensor, Tensor]:
+    """The reference's result for two readers."""
+    y = grouped_batch_norm(**own, relu=True)
+    return y, y
+
+
+@pytest.mark.parametrize(
+    ("size", "num_groups", "dtype"),
+    [
+        ((6, 16, 5, 7), 3, torch.float32),
+        ((1, 1, 1, 1), 1, torch.float32),
+        ((4, 19, 5, 3), 2, torch.float32),
+        ((2, 300, 3, 5), 1, torch.float32),
+        ((4, 24, 6, 7), 2, torch.bfloat16),
+        ((4, 24, 6, 7), 1, torch.float16),
+    ],
+)
+def test_gradients_of_a_result_given_twice_are_added(
+    size: tuple[int, ...], num_groups: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    call = case(*size, num_groups=num_groups, residual=True, relu=True, dtype=dtype, device=device)
+    wide = {name: value.cpu().double() if isinstance(value, Tensor) else value for name, value in call.items()}
+    upstream = torch.randn((2 * size[0], *size[1:]), generator=torch.Generator().manual_seed(3))
+    ours, plain = run(both(fused.batch_norm_twice), call, upstream), run(both(twice), call, upstream)
+    exact = run(both(twice), wide, upstream)
+    for name, value in ours.items():
+        eps = EPS if value.dtype == torch.float32 else torch.finfo(dtype).eps / 2
+        errs_no_more_than(value.cpu(), plain[name].cpu(), exact[name], eps=eps)
+
+
+def test_a_result_given_twice_may_be_used_once(device: torch.device) -> None:
+    call = case(2, 16, 3, 3, num_groups=2, residual=True, relu=True, device=device)
+    expected = run(fused.batch_norm, call, torch.ones(2, 16, 3, 3))
+    del call["relu"]
+    for used in (0, 1):
+        actual = run(lambda **own: fused.batch_norm_twice(**own)[used], call, torch.ones(2, 16, 3, 3))  # noqa: B023
+        assert all(torch.equal(actual[name], expected[name]) for name in expected)
+    first, second = fused.batch_norm_twice(**call)
+    assert first.data_ptr() == second.data_ptr()
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_a_frozen_residual_of_a_result_given_twice(device: torch.device) -> None:
+    call = case(2, 19, 3, 3, residual=True, relu=True, device=device)
+    upstream = torch.randn(4, 19, 3, 3, generator=torch.Generator().manual_seed(3)).to(device)
+    expected = run(both(fused.batch_norm_twice), call, upstream)
+    call["x"].requires_grad_()
+    both(fused.batch_norm_twice)(**call).backward(upstream)
+    assert torch.equal(call["x"].grad, expected["dx"])
+    assert call["residual"].grad is None
+
+
+@pytest.mark.usefixtures("kernels_everywhere")
+def test_the_public_function_gives_results_twice(device: torch.device) -> None:
+    call = case(4, 16, 3, 3, num_groups=2, residual=True, relu=True, momentum=0.3, device=device) | {"eps": 0.1}
+    call["num_batches_tracked"] = torch.zeros((), dtype=torch.int64, device=device)
+    ours = run(both(lambda x, weight, bias, running_mean, running_var, **settings: batch_norm_twice(
+        x, weight, bias, running_mean, running_var, **settings)), call, torch.ones(8, 16, 3, 3))  # fmt: skip
+    expected = run(both(twice), call, torch.ones(8, 16, 3, 3))
+    for name in expected:
+        torch.testing.assert_close(ours[name], expected[name])
+
+
 def test_a_mask_is_made_only_for_a_gradient(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
     asked, normalise = [], fused.normalise
     monkeypatch.setattr(fused, "normalise", lambda *given: asked.append(given[-1]) or normalise(*given))
@@ -270,17 +343,22 @@ def test_the_operators_are_sound(device: torch.device) -> None:
     torch.library.opcheck(fused.statistics, (*statistics[:3], None, *statistics[4:]))
     torch.library.opcheck(fused.statistics, statistics)
     mean, rstd = fused.statistics(*statistics)
-    leaves = [value.clone().requires_grad_() for value in (x, weight, bias, residual)]
     for relu in (True, False):
-        torch.library.opcheck(fused.normalise, (leaves[0], mean, rstd, *leaves[1:], relu, relu))
+        torch.library.opcheck(fused.normalise, (x, mean, rstd, weight, bias, residual, relu, relu))
     y, mask = fused.normalise(x, mean, rstd, weight, bias, residual, True, True)
-    torch.library.opcheck(fused.normalise_backward, (y, x, mask, mean, rstd, weight, True, True))
+    for more, with_dz in ((None, False), (None, True), (residual, True)):
+        torch.library.opcheck(fused.normalise_backward, (y, more, x, mask, mean, rstd, weight, True, with_dz))
 
 
 def test_compiles_without_a_graph_break(device: torch.device) -> None:
     call = case(4, 16, 3, 3, num_groups=2, residual=True, relu=True, device=device)
     compiled = torch.compile(lambda **own: fused.batch_norm(**own) * 2, fullgraph=True, backend="aot_eager")
     actual, expected = run(compiled, call), run(lambda **own: fused.batch_norm(**own) * 2, call)
+    for name in expected:
+        torch.testing.assert_close(actual[name], expected[name])
+    both_compiled = torch.compile(both(fused.batch_norm_twice), fullgraph=True, backend="aot_eager")
+    upstream = torch.randn(8, 16, 3, 3, generator=torch.Generator().manual_seed(3))
+    actual, expected = (run(f, call, upstream) for f in (both_compiled, both(fused.batch_norm_twice)))
     for name in expected:
         torch.testing.assert_close(actual[name], expected[name])
 

@@ -215,7 +215,7 @@ def _batch_norm(
 
     # x read twice, y written; dy and x read twice, dx written; the residual read, its gradient written.
     passes = 3 + 5 + (2 if with_residual else 0)
-    mask = x.numel() / 8  # written, and read twice
+    mask = (2 if with_residual else 3) * x.numel() / 8  # written, and read where dy is
     inputs = [x, weight, bias] if residual is None else [x, weight, bias, residual]
     return Case(
         "batch_norm",
@@ -224,7 +224,7 @@ def _batch_norm(
             "eager": lambda: formulas.batch_norm_a_group(x, weight, bias, *running, num_groups, residual),
             "triton": fused,
         },
-        Work(bytes=passes * x.numel() * x.element_size() + 3 * mask),
+        Work(bytes=passes * x.numel() * x.element_size() + mask),
         inputs,
         upstream,
         # bf16 results differ by a rounding or two a value, which a channel's moments do not show.

@@ -118,7 +118,7 @@ def _normalise(x: Tensor, num_groups: int) -> None:
     channel = _empty(x.shape[1])
     counted = _empty(dtype=torch.int64) if num_groups == 1 else None
     mean, rstd = batch_norm.statistics._init_fn(x, channel, channel, counted, num_groups, 0.1, 1e-5)
-    for whole in (True, False) if num_groups == 1 else (True,):  # with residual and ReLU, or neither
-        residual = x if whole else None
-        y, mask = batch_norm.normalise._init_fn(x, mean, rstd, channel, channel, residual, whole, whole)
-        batch_norm.normalise_backward._init_fn(y, x, mask, mean, rstd, channel, whole, whole)
+    for residual, relu in ((x, True), (None, True), (None, False)):  # a block's end, within it, a shortcut's
+        y, mask = batch_norm.normalise._init_fn(x, mean, rstd, channel, channel, residual, relu, relu)
+        more, with_dz = (None, False) if residual is None else (y, True)
+        batch_norm.normalise_backward._init_fn(y, more, x, mask, mean, rstd, channel, relu, with_dz)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastuda_kernels.batch_norm import batch_norm
+from fastuda_kernels.batch_norm import batch_norm, batch_norm_twice
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
@@ -21,7 +22,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
     Each group is normalised by its own statistics, and the running statistics take the groups in
     their order, so that outputs, gradients and statistics are those of G passes. Only the stem's and
     the blocks' layers are of this class; in evaluation mode groups make no difference. `fused`
-    training passes are one call of `fastuda_kernels.batch_norm`.
+    training passes are one call of an operation of `fastuda_kernels.batch_norm`.
     """
 
     def __init__(self, num_features: int) -> None:
@@ -31,30 +32,36 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor, residual: Tensor | None = None, *, relu: bool = False) -> Tensor:
         """float [B, C, H, W] → the same, `residual` of that shape added, then ReLU; B is a multiple of the groups."""
-        if self.fused and self.training and self.momentum is not None:  # without it a mean over all batches is kept
-            return self._fused(input, residual, relu)
+        if self._runs_fused:
+            return batch_norm(input, *self._tensors(), **self._settings(), residual=residual, relu=relu)
         out = super().forward(input) if not self.training or self.num_groups == 1 else self._grouped(input)
         if residual is not None:
             out = out + residual
         return F.relu(out, inplace=True) if relu else out
 
-    def _fused(self, input: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+    def twice(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` makes with ReLU, twice, for two readers; `fused`, their gradients meet in the kernel."""
+        if self._runs_fused:
+            return batch_norm_twice(input, *self._tensors(), **self._settings(), residual=residual)
+        out: Tensor = self(input, residual, relu=True)
+        return out, out
+
+    @property
+    def _runs_fused(self) -> bool:
+        return self.fused and self.training and self.momentum is not None  # without it a mean over all batches is kept
+
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         assert self.running_mean is not None
         assert self.running_var is not None
-        assert self.momentum is not None
-        return batch_norm(
-            input,
-            self.weight,
-            self.bias,
-            self.running_mean,
-            self.running_var,
-            momentum=self.momentum,
-            eps=self.eps,
-            num_groups=self.num_groups,
-            num_batches_tracked=self.num_batches_tracked,
-            residual=residual,
-            relu=relu,
-        )
+        return self.weight, self.bias, self.running_mean, self.running_var
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "momentum": self.momentum,
+            "eps": self.eps,
+            "num_groups": self.num_groups,
+            "num_batches_tracked": self.num_batches_tracked,
+        }
 
     def _grouped(self, input: Tensor) -> Tensor:
         groups = input.view(self.num_groups, -1, *input.shape[1:])

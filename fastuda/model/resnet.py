@@ -13,6 +13,8 @@ from fastuda.model.batch_norm import GroupedBatchNorm2d
 
 Depth = Literal[18, 50, 101]
 StrideOn = Literal["1x1", "3x3"]
+Twice = tuple[Tensor, Tensor]
+"""The same values for a block's convolutions and for its shortcut, whose gradients need not be added in between."""
 
 STEM_CHANNELS = 64
 BLOCKS: dict[Depth, tuple[int, int, int, int]] = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -33,6 +35,13 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), GroupedBatchNorm2d(out_channels))
 
 
+def _joined(layer: GroupedBatchNorm2d, branch: Tensor, shortcut: Tensor, once: bool) -> Twice:
+    if not once:
+        return layer.twice(branch, shortcut)
+    out: Tensor = layer(branch, shortcut, relu=True)
+    return out, out
+
+
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut; both are dilated and the first strides."""
 
@@ -46,12 +55,13 @@ class BasicBlock(nn.Module):
         self.bn2 = GroupedBatchNorm2d(planes)
         self.downsample = _shortcut(in_channels, planes, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """float [B, in_channels, H, W] → float [B, planes, ⌈H / stride⌉, ⌈W / stride⌉]."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.bn1(self.conv1(x), relu=True)
-        out: Tensor = self.bn2(self.conv2(x), shortcut, relu=True)
-        return out
+    def forward(self, x: Twice, *, once: bool = False) -> Twice:
+        """float [B, in_channels, H, W] → float [B, planes, ⌈H / stride⌉, ⌈W / stride⌉], for one reader or two."""
+        branch, shortcut = x
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        branch = self.bn1(self.conv1(branch), relu=True)
+        return _joined(self.bn2, self.conv2(branch), shortcut, once)
 
 
 class Bottleneck(nn.Module):
@@ -70,13 +80,14 @@ class Bottleneck(nn.Module):
         self.bn3 = GroupedBatchNorm2d(planes * self.expansion)
         self.downsample = _shortcut(in_channels, planes * self.expansion, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """float [B, in_channels, H, W] → float [B, 4 · planes, ⌈H / stride⌉, ⌈W / stride⌉]."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.bn1(self.conv1(x), relu=True)
-        x = self.bn2(self.conv2(x), relu=True)
-        out: Tensor = self.bn3(self.conv3(x), shortcut, relu=True)
-        return out
+    def forward(self, x: Twice, *, once: bool = False) -> Twice:
+        """float [B, in_channels, H, W] → float [B, 4 · planes, ⌈H / stride⌉, ⌈W / stride⌉], for one reader or two."""
+        branch, shortcut = x
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        branch = self.bn1(self.conv1(branch), relu=True)
+        branch = self.bn2(self.conv2(branch), relu=True)
+        return _joined(self.bn3, self.conv3(branch), shortcut, once)
 
 
 class ResNet(nn.Module):
@@ -121,8 +132,10 @@ class ResNet(nn.Module):
 
         `images` is float [B, 3, H, W], normalised; 512² gives 65² with `pool_padding` 1, 64² with 0.
         """
-        x = self.bn1(self.conv1(images), relu=True)
-        x = self.layer2(self.layer1(self.maxpool(x)))
-        layer3: Tensor = self.layer3(x)
-        layer4: Tensor = self.layer4(layer3)
-        return layer3, layer4
+        x = self.maxpool(self.bn1(self.conv1(images), relu=True))
+        layer3: Twice = self.layer3(self.layer2(self.layer1((x, x))))
+        *blocks, last = self.layer4
+        inner = layer3
+        for block in blocks:
+            inner = block(inner)
+        return layer3[0], last(inner, once=True)[0]

@@ -10,7 +10,7 @@ from fastuda_kernels.batch_norm.reference import grouped_batch_norm
 from fastuda_kernels.checks import FLOATS, check_tensor
 from fastuda_kernels.choice import runs_triton
 
-__all__ = ["batch_norm"]
+__all__ = ["batch_norm", "batch_norm_twice"]
 
 
 def batch_norm(
@@ -50,6 +50,51 @@ def batch_norm(
     Raises:
         ValueError, TypeError: shapes, types or devices that do not fit, naming what came.
     """
+    _check(x, weight, bias, running_mean, running_var, momentum, num_groups, num_batches_tracked, residual)
+    normalise = fused.batch_norm if runs_triton(x) else grouped_batch_norm
+    return normalise(
+        x, weight, bias, running_mean, running_var, momentum, eps, num_groups, residual, relu, num_batches_tracked
+    )  # fmt: skip
+
+
+def batch_norm_twice(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    *,
+    residual: Tensor,
+    momentum: float,
+    eps: float = 1e-5,
+    num_groups: int = 1,
+    num_batches_tracked: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The end of a residual block: `batch_norm` with `residual` and ReLU, whose result is given twice.
+
+    One is for the next block's convolutions, one for its shortcut. They are the same values, in the same memory, so
+    neither may be written to; but in the kernels their gradients come back apart and are added where they are read,
+    which saves writing and reading their sum. Arguments and errors are those of `batch_norm`.
+    """
+    _check(x, weight, bias, running_mean, running_var, momentum, num_groups, num_batches_tracked, residual)
+    own = (x, weight, bias, running_mean, running_var, momentum, eps, num_groups, residual)
+    if runs_triton(x):
+        return fused.batch_norm_twice(*own, num_batches_tracked)
+    y = grouped_batch_norm(*own, True, num_batches_tracked)
+    return y, y
+
+
+def _check(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    num_groups: int,
+    num_batches_tracked: Tensor | None,
+    residual: Tensor | None,
+) -> None:
     check_tensor("x", x, shape=(None, None, None, None), dtypes=FLOATS)
     if x.numel() == 0:
         raise ValueError(f"x must not be empty, got shape {list(x.shape)}")
@@ -68,7 +113,3 @@ def batch_norm(
         raise ValueError(f"num_groups must divide the {x.shape[0]} images of x, got {num_groups}")
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum must be from 0 to 1, got {momentum}")
-    normalise = fused.batch_norm if runs_triton(x) else grouped_batch_norm
-    return normalise(
-        x, weight, bias, running_mean, running_var, momentum, eps, num_groups, residual, relu, num_batches_tracked
-    )  # fmt: skip

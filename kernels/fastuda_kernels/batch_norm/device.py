@@ -4,6 +4,9 @@ B images in G groups, C channels; a group is n = B·H·W / G rows of C values, o
 a group's rows are made in two steps: a program sums a split of the rows, and a finishing kernel adds the splits in
 their order. Nothing is added to by two programs, so two runs agree bit for bit. What ReLU kept is a bit a value, eight
 channels to a byte.
+
+y is the result and dy its gradient; z is what ReLU sees, the sum with the residual, and dz its gradient. Where y was
+given twice, dy comes in two parts.
 """
 
 from __future__ import annotations
@@ -45,10 +48,23 @@ def _packed(kept, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr):
 
 @triton.jit
 def _gradient_behind_relu(
-    dy_ptr, mask_ptr, row, c, byte, end, C, RELU: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr
+    dy_ptr,
+    more_ptr,
+    mask_ptr,
+    row,
+    c,
+    byte,
+    end,
+    C,
+    HAS_MORE: tl.constexpr,
+    RELU: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):
-    """fp32 [BLOCK_N, BLOCK_C]: dy where ReLU let a value through, else 0."""
+    """fp32 [BLOCK_N, BLOCK_C]: dy, the sum of its parts, where ReLU let a value through, else 0."""
     dy = _values(dy_ptr, row, c, end, C)
+    if HAS_MORE:
+        dy += _values(more_ptr, row, c, end, C)
     if RELU:
         width = (C + 7) // 8
         kept = tl.load(mask_ptr + row * width + byte[None, :], mask=(row < end) & (byte < width)[None, :], other=0)
@@ -195,20 +211,24 @@ def batch_norm_normalise_kernel(
 @triton.jit
 def batch_norm_sums_kernel(
     dy_ptr,
+    more_ptr,
     x_ptr,
     mask_ptr,
     mean_ptr,
     rstd_ptr,
+    dz_ptr,
     partial_ptr,
     num_rows,
     C,
     rows_a_split,
+    HAS_MORE: tl.constexpr,
     RELU: tl.constexpr,
+    WITH_DZ: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
     UNROLL: tl.constexpr,
 ):
-    """A split's Σ dz and Σ dz · x̂, where z is what ReLU sees and x̂ the normalised x: partial [G, splits, 2, C]."""
+    """A split's Σ dz and Σ dz · x̂, x̂ the normalised x: partial [G, splits, 2, C]; and dz itself, if asked for."""
     c, byte = _channels(tl.program_id(0), BLOCK_C), _channels(tl.program_id(0), BLOCK_C // 8)
     split, group = tl.program_id(1), tl.program_id(2)
     first = split * rows_a_split
@@ -221,8 +241,23 @@ def batch_norm_sums_kernel(
         for step in tl.static_range(UNROLL):
             row = _rows(start + step * BLOCK_N, BLOCK_N)
             dz = _gradient_behind_relu(
-                dy_ptr + before * C, mask_ptr + before * ((C + 7) // 8), row, c, byte, end, C, RELU, BLOCK_N, BLOCK_C
+                dy_ptr + before * C,
+                more_ptr + before * C,
+                mask_ptr + before * ((C + 7) // 8),
+                row,
+                c,
+                byte,
+                end,
+                C,
+                HAS_MORE,
+                RELU,
+                BLOCK_N,
+                BLOCK_C,
             )
+            if WITH_DZ:  # rounded, as whoever reads it will see it
+                rounded = dz.to(dz_ptr.dtype.element_ty)
+                tl.store(dz_ptr + (before + row) * C + c[None, :], rounded, mask=(row < end) & (c < C)[None, :])
+                dz = rounded.to(tl.float32)
             total += dz
             along += dz * (_values(x_ptr + before * C, row, c, end, C) - mean[None, :])
     rstd = tl.load(rstd_ptr + group * C + c, mask=c < C, other=0.0)
@@ -276,15 +311,13 @@ def batch_norm_gradient_kernel(
     weight_ptr,
     sums_ptr,
     dx_ptr,
-    dresidual_ptr,
     num_rows,
     C,
     RELU: tl.constexpr,
-    WITH_RESIDUAL: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """dx = weight / std · (dz - mean of dz - x̂ · mean of dz · x̂), and dz, which is the residual's gradient."""
+    """dx = weight / std · (dz - mean of dz - x̂ · mean of dz · x̂), with dz made of dy, which may be dz already."""
     row_block, channel_block = _block(C, BLOCK_C)
     c, byte = _channels(channel_block, BLOCK_C), _channels(channel_block, BLOCK_C // 8)
     group, real = tl.program_id(1), c < C
@@ -296,12 +329,21 @@ def batch_norm_gradient_kernel(
     slope = scale * rstd * (tl.load(sums_ptr + group * 2 * C + C + c, mask=real, other=0.0) / num_rows)
     before = group.to(tl.int64) * num_rows
     dz = _gradient_behind_relu(
-        dy_ptr + before * C, mask_ptr + before * ((C + 7) // 8), row, c, byte, num_rows, C, RELU, BLOCK_N, BLOCK_C
+        dy_ptr + before * C,
+        dy_ptr,
+        mask_ptr + before * ((C + 7) // 8),
+        row,
+        c,
+        byte,
+        num_rows,
+        C,
+        False,
+        RELU,
+        BLOCK_N,
+        BLOCK_C,
     )
     distance = _values(x_ptr + before * C, row, c, num_rows, C) - mean[None, :]
     dx = scale[None, :] * dz - offset[None, :] - slope[None, :] * distance
     inside = (row < num_rows) & real[None, :]
     to = (before + row) * C + c[None, :]
     tl.store(dx_ptr + to, dx.to(dx_ptr.dtype.element_ty), mask=inside)
-    if WITH_RESIDUAL:
-        tl.store(dresidual_ptr + to, dz.to(dresidual_ptr.dtype.element_ty), mask=inside)

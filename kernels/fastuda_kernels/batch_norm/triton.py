@@ -1,7 +1,8 @@
 """BatchNorm as operators: statistics, which move the running ones, and normalisation, which has a gradient.
 
 They are two because an operator with a gradient may not change its arguments. The gradient runs through the
-statistics all the same: the backward of the second adds what a change of x does to them.
+statistics all the same: the backward of the second adds what a change of x does to them. A result that is given twice
+comes back as two gradients, added where they are read: autograd would write their sum first and read it again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
+from torch.autograd import Function
 
 from fastuda_kernels.batch_norm.device import (
     batch_norm_finish_statistics_kernel,
@@ -133,10 +135,7 @@ def normalise(
     x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None,
     relu: bool, with_mask: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The result, like x, and where ReLU let values through (uint8, see `_mask`); x and residual channels-last.
-
-    Differentiable, as if mean and rstd were computed from x here; with ReLU the gradient needs the mask.
-    """
+    """The result, like x, and where ReLU let values through (uint8, see `_mask`); x and residual channels-last."""
     y, mask = _normalise_shapes(x, mean, rstd, weight, bias, residual, relu, with_mask)
     num_groups, num_channels = mean.shape
     num_rows = _num_rows(x, num_groups)
@@ -151,23 +150,23 @@ def normalise(
 
 
 def _backward_shapes(
-    dy: Tensor, x: Tensor, mask: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, relu: bool, with_residual: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dresidual = dy if with_residual else dy[:0]
-    return (
-        _empty_nhwc(x),
-        _empty_nhwc(dresidual),
-        torch.empty_like(weight),
-        torch.empty_like(weight),
-    )
+    dy: Tensor, more: Tensor | None, x: Tensor, mask: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor,
+    relu: bool, with_dz: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    dz = dy if with_dz else dy[:0]
+    return _empty_nhwc(x), _empty_nhwc(dz), torch.empty_like(weight), torch.empty_like(weight)
 
 
 @kernel_op("fastuda::batch_norm_backward", _backward_shapes)
 def normalise_backward(
-    dy: Tensor, x: Tensor, mask: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, relu: bool, with_residual: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, residual (empty unless asked for), weight and bias; dy and x are channels-last."""
-    dx, dresidual, dweight, dbias = _backward_shapes(dy, x, mask, mean, rstd, weight, relu, with_residual)
+    dy: Tensor, more: Tensor | None, x: Tensor, mask: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor,
+    relu: bool, with_dz: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of x, of the sum before ReLU (empty unless asked for), of weight and bias.
+
+    dy, x and `more`, which is added to dy, are channels-last. With `more` the sum before ReLU must be asked for.
+    """
+    dx, dz, dweight, dbias = _backward_shapes(dy, more, x, mask, mean, rstd, weight, relu, with_dz)
     num_groups, num_channels = mean.shape
     num_rows = _num_rows(x, num_groups)
     splits, rows_a_split, tile = _split(x, num_groups, _SUMS_STEPS)
@@ -175,8 +174,8 @@ def normalise_backward(
     launch(
         wrap_triton(batch_norm_sums_kernel),
         (triton.cdiv(num_channels, tile["BLOCK_C"]), splits, num_groups),
-        dy, x, mask, mean, rstd, partial, num_rows, num_channels, rows_a_split,
-        RELU=relu, UNROLL=_SUMS_STEPS, **tile,
+        dy, dy if more is None else more, x, mask, mean, rstd, dz, partial, num_rows, num_channels, rows_a_split,
+        HAS_MORE=more is not None, RELU=relu, WITH_DZ=with_dz, UNROLL=_SUMS_STEPS, **tile,
     )  # fmt: skip
     sums = mean.new_empty((num_groups, 2, num_channels))
     launch(
@@ -188,31 +187,36 @@ def normalise_backward(
     launch(
         wrap_triton(batch_norm_gradient_kernel),
         (triton.cdiv(num_rows, tile["BLOCK_N"]) * triton.cdiv(num_channels, tile["BLOCK_C"]), num_groups),
-        dy, x, mask, mean, rstd, weight, sums, dx, dresidual, num_rows, num_channels,
-        RELU=relu, WITH_RESIDUAL=with_residual, **tile,
+        dz if with_dz else dy, x, mask, mean, rstd, weight, sums, dx, num_rows, num_channels,
+        RELU=relu and not with_dz, **tile,
     )  # fmt: skip
-    return dx, dresidual, dweight, dbias
+    return dx, dz, dweight, dbias
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, mean, rstd, weight, _, _, ctx.relu, _ = inputs
-    ctx.set_materialize_grads(False)  # or backward would be handed zeros for what only it reads
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(x, output[1], mean, rstd, weight)
+class _Normalised(Function):
+    """`normalise` and its gradient, as if mean and rstd were computed from x here; the result once or twice."""
 
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None,
+        relu: bool, with_mask: bool, twice: bool,
+    ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+        y, mask = normalise(x, mean, rstd, weight, bias, residual, relu, with_mask)
+        ctx.save_for_backward(x, mask, mean, rstd, weight)
+        ctx.relu = relu
+        ctx.set_materialize_grads(False)
+        return (y, y.view_as(y)) if twice else y
 
-def _backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    dy = dy.contiguous(memory_format=torch.channels_last)
-    residual_needed = ctx.needs_input_grad[5]
-    # Without ReLU the residual's gradient is dy itself.
-    with_residual = residual_needed and ctx.relu
-    dx, dresidual, dweight, dbias = normalise_backward(dy, *ctx.saved_tensors, ctx.relu, with_residual)
-    if residual_needed and not with_residual:
-        dresidual = dy
-    return dx, None, None, dweight, dbias, dresidual if residual_needed else None, None, None
-
-
-normalise.register_autograd(_backward, setup_context=_keep)
+    @staticmethod
+    def backward(ctx: Any, *dys: Tensor | None) -> tuple[Tensor | None, ...]:
+        parts = [dy.contiguous(memory_format=torch.channels_last) for dy in dys if dy is not None]
+        dy, more = parts[0], parts[1] if len(parts) > 1 else None
+        residual_needed = ctx.needs_input_grad[5]
+        # Of one part and without ReLU the residual's gradient is dy itself.
+        with_dz = more is not None or (residual_needed and ctx.relu)
+        dx, dz, dweight, dbias = normalise_backward(dy, more, *ctx.saved_tensors, ctx.relu, with_dz)
+        dresidual = (dz if with_dz else dy) if residual_needed else None
+        return dx, None, None, dweight, dbias, dresidual, None, None, None
 
 
 def batch_norm(
@@ -230,13 +234,49 @@ def batch_norm(
 ) -> Tensor:
     """The result of `fastuda_kernels.batch_norm.batch_norm`, whose checks its arguments have passed."""
     x = x.contiguous(memory_format=torch.channels_last)
-    if residual is not None:
-        residual = residual.contiguous(memory_format=torch.channels_last)
+    mean_and_rstd = _statistics(x, running_mean, running_var, momentum, eps, num_groups, num_batches_tracked)
+    y: Tensor = _normalised(x, mean_and_rstd, weight, bias, residual, relu, twice=False)
+    return y
+
+
+def batch_norm_twice(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    eps: float,
+    num_groups: int,
+    residual: Tensor,
+    num_batches_tracked: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The results of `fastuda_kernels.batch_norm.batch_norm_twice`, whose checks its arguments have passed."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    mean_and_rstd = _statistics(x, running_mean, running_var, momentum, eps, num_groups, num_batches_tracked)
+    first, second = _normalised(x, mean_and_rstd, weight, bias, residual, relu=True, twice=True)
+    return first, second
+
+
+def _statistics(
+    x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, eps: float, num_groups: int,
+    num_batches_tracked: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     # `.data`: an earlier pass of another kind may have kept the buffers for a backward that does not read them.
     mean, rstd = statistics(
         x.detach(), running_mean.data, running_var.data, num_batches_tracked, num_groups, float(momentum), float(eps)
     )
+    return mean, rstd
+
+
+def _normalised(
+    x: Tensor, mean_and_rstd: tuple[Tensor, Tensor], weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool,
+    twice: bool,
+) -> Any:  # fmt: skip
+    if residual is not None:
+        residual = residual.contiguous(memory_format=torch.channels_last)
     differentiable = any(t is not None and t.requires_grad for t in (x, weight, bias, residual))
     with_mask = relu and differentiable and torch.is_grad_enabled()
-    y: Tensor = normalise(x, mean, rstd, weight.contiguous(), bias.contiguous(), residual, relu, with_mask)[0]
-    return y
+    return _Normalised.apply(
+        x, *mean_and_rstd, weight.contiguous(), bias.contiguous(), residual, relu, with_mask, twice
+    )  # type: ignore[no-untyped-call]  # fmt: skip
