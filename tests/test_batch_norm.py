@@ -9,7 +9,7 @@ import torch
 from formulas import batch_norm_passes
 from torch import Tensor, nn
 
-from fastuda_kernels.batch_norm import batch_norm
+from fastuda_kernels.batch_norm import batch_norm, batch_norm_twice
 
 EPS = 1e-5
 
@@ -53,6 +53,19 @@ def test_equals_torchs_layer_a_group(num_groups: int, residual: bool, relu: bool
     pairs += zip(gradients(actual, ours), gradients(expected, theirs), strict=True)
     for one, other in pairs:
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_a_result_given_twice_is_the_same_twice() -> None:
+    ours, theirs = (arguments(6, 5, 4, 3, residual=True) for _ in range(2))
+    first, second = batch_norm_twice(**ours, momentum=0.1, num_groups=2)
+    expected = batch_norm(**theirs, momentum=0.1, num_groups=2, relu=True)
+    for result in (first, second):
+        assert torch.equal(result, expected)
+    assert torch.equal(ours["running_var"], theirs["running_var"])
+    for one, other in zip(gradients(first + 2 * second, ours), gradients(3 * expected, theirs), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    with pytest.raises(ValueError, match="num_groups must divide the 6 images"):
+        batch_norm_twice(**ours, momentum=0.1, num_groups=4)
 
 
 def test_equals_a_network_of_torchs_modules() -> None:

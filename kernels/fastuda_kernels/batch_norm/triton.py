@@ -277,6 +277,5 @@ def _normalised(
         residual = residual.contiguous(memory_format=torch.channels_last)
     differentiable = any(t is not None and t.requires_grad for t in (x, weight, bias, residual))
     with_mask = relu and differentiable and torch.is_grad_enabled()
-    return _Normalised.apply(
-        x, *mean_and_rstd, weight.contiguous(), bias.contiguous(), residual, relu, with_mask, twice
-    )  # type: ignore[no-untyped-call]  # fmt: skip
+    inputs = (x, *mean_and_rstd, weight.contiguous(), bias.contiguous(), residual)
+    return _Normalised.apply(*inputs, relu, with_mask, twice)  # type: ignore[no-untyped-call]
