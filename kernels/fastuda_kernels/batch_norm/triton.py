@@ -278,4 +278,4 @@ def _normalised(
     differentiable = any(t is not None and t.requires_grad for t in (x, weight, bias, residual))
     with_mask = relu and differentiable and torch.is_grad_enabled()
     inputs = (x, *mean_and_rstd, weight.contiguous(), bias.contiguous(), residual)
-    return _Normalised.apply(*inputs, relu, with_mask, twice)  # type: ignore[no-untyped-call]
+    return _Normalised.apply(*inputs, relu, with_mask, twice)
