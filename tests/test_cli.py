@@ -31,8 +31,8 @@ TINY = [
 
 
 def fastuda(*arguments: object) -> tuple[int, str]:
-    """Exit code and everything printed."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    """Exit code and everything printed, in lines that hold the longest path."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output

@@ -33,6 +33,8 @@ from fastuda_bench.supposed_gpu import DEVICE, MULTIPROCESSORS, suppose_triton
 from fastuda_bench.tally import Tally
 
 _CHOOSING = ("batch_norm", "masked_mix", "pixel_contrast", "pseudo_label", "upsample_cross_entropy")
+_LOOKING_UP = ("identify_accessed_tensors", "identify_mutated_tensors")
+"""The same in newer and in older releases of torch."""
 
 
 def traced_step(recipe: Recipe) -> Tally:
@@ -142,13 +144,14 @@ def _kernels_chosen() -> Iterator[None]:
         for name in ("batch_norm", "pixel_contrast"):
             stack.enter_context(patch(f"fastuda_kernels.{name}.triton.num_multiprocessors", lambda _: MULTIPROCESSORS))
         stack.enter_context(patch.object(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True))
-        stack.enter_context(patch.object(triton_kernel_wrap, "identify_accessed_tensors", _remembered()))
+        name = next(one for one in _LOOKING_UP if hasattr(triton_kernel_wrap, one))
+        stack.enter_context(patch.object(triton_kernel_wrap, name, _remembered(getattr(triton_kernel_wrap, name))))
         yield
 
 
-def _remembered() -> Callable[..., Any]:
+def _remembered(looked_up: Callable[..., Any]) -> Callable[..., Any]:
     """What a kernel writes to, looked up once for each kind of its arguments; torch compiles it at each launch."""
-    looked_up, known = triton_kernel_wrap.identify_accessed_tensors, dict[Any, Any]()
+    known: dict[Any, Any] = {}
 
     def kind(value: Any) -> Any:
         if isinstance(value, Tensor):
