@@ -13,6 +13,7 @@ import triton
 from torch import Tensor
 from torch._dynamo.device_interface import CudaInterface
 from torch._prims_common import suggest_memory_format
+from torch._subclasses import fake_tensor
 from triton.backends.compiler import GPUTarget
 
 DEVICE = torch.device("cuda", 0)
@@ -77,6 +78,7 @@ def supposed_gpu() -> Iterator[None]:
         for name in ("get_device_properties", "current_device"):
             stack.enter_context(patch.object(CudaInterface.Worker, name, staticmethod(answers(said[name]))))
         stack.enter_context(patch.object(torch.version, "cuda", "13.0"))
+        stack.enter_context(patch.object(fake_tensor, "init_gpu_context", answers(None)))
         stack.enter_context(patch.object(Tensor, "copy_", _copy))
         stack.enter_context(patch.object(torch._C, "_conv_determine_backend_memory_format", _memory_format))
         yield
