@@ -44,10 +44,11 @@ def table_of(rows: Sequence[Row]) -> Table:
     first = rows[0]
     title = f"one iteration of {first['recipe']}, batch {first['batch_size']}: estimated, not measured"
     table = Table(title=title, box=box.SIMPLE)
-    for head in ("rung", "adds", *COLUMNS):
-        table.add_column(head, justify="left" if head in ("rung", "adds") else "right")
+    table.add_column("rung", no_wrap=True)
+    for head in COLUMNS:
+        table.add_column(head, justify="right")
     for row in rows:
-        table.add_row(row["rung"], row["adds"], *cells(row))
+        table.add_row(row["rung"], *cells(row))
     return table
 
 
