@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch._functorch._aot_autograd.utils import make_boxed_func
 from torch._functorch.aot_autograd import aot_function
 from torch._functorch.partitioners import min_cut_rematerialization_partition
-from torch._higher_order_ops import triton_kernel_wrap
 from torch._inductor.decomposition import select_decomp_table
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
@@ -31,10 +30,9 @@ from fastuda_bench.eager_tally import EagerTally
 from fastuda_bench.scheduled import scheduled
 from fastuda_bench.supposed_gpu import DEVICE, MULTIPROCESSORS, suppose_triton
 from fastuda_bench.tally import Tally
+from fastuda_kernels.tracing import launches_known_by_kind
 
 _CHOOSING = ("batch_norm", "masked_mix", "pixel_contrast", "pseudo_label", "upsample_cross_entropy")
-_LOOKING_UP = ("identify_accessed_tensors", "identify_mutated_tensors")
-"""The same in newer and in older releases of torch."""
 
 
 def traced_step(recipe: Recipe) -> Tally:
@@ -144,24 +142,5 @@ def _kernels_chosen() -> Iterator[None]:
         for name in ("batch_norm", "pixel_contrast"):
             stack.enter_context(patch(f"fastuda_kernels.{name}.triton.num_multiprocessors", lambda _: MULTIPROCESSORS))
         stack.enter_context(patch.object(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True))
-        name = next(one for one in _LOOKING_UP if hasattr(triton_kernel_wrap, one))
-        stack.enter_context(patch.object(triton_kernel_wrap, name, _remembered(getattr(triton_kernel_wrap, name))))
+        stack.enter_context(launches_known_by_kind())
         yield
-
-
-def _remembered(looked_up: Callable[..., Any]) -> Callable[..., Any]:
-    """What a kernel writes to, looked up once for each kind of its arguments; torch compiles it at each launch."""
-    known: dict[Any, Any] = {}
-
-    def kind(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.dtype
-        return value if value is None or isinstance(value, bool) or value == 1 else type(value)
-
-    def accessed(kernel: Any, arguments: dict[str, Any], *rest: Any) -> Any:
-        key = (id(kernel), tuple(sorted((name, str(kind(value))) for name, value in arguments.items())))
-        if key not in known:
-            known[key] = looked_up(kernel, arguments, *rest)
-        return known[key]
-
-    return accessed

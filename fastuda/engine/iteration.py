@@ -19,6 +19,7 @@ from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.recipe import Recipe
+from fastuda_kernels.tracing import launches_known_by_kind
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Iteration:
         return step(*batches, self._recipe, self._passes)
 
     def _prepare(self, batches: tuple[DomainBatch, ...]) -> None:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), launches_known_by_kind():
             # What compiler and capture provoke inside torch is no news to who trains, and differs from build to
             # build: where warnings are errors, a new one must not cost the fast path.
             warnings.simplefilter("ignore")
