@@ -44,10 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Processes of `-n auto`: one a core; on a GPU, whose memory they share, a few."""
-    cores = len(os.sched_getaffinity(0))
-    return min(cores, 6) if torch.cuda.is_available() else cores
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Processes of `-n auto`: pytest-xdist's own number, or a few on a GPU, whose memory they share."""
+    return min(os.cpu_count() or 1, 6) if torch.cuda.is_available() else None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,65 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from batch_norm_calls import EPS, NAMES, Call, case, exactly, run
 from formulas import batch_norm_passes, errs_no_more_than
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastuda_kernels.batch_norm import batch_norm, batch_norm_twice
+from fastuda_kernels.batch_norm import batch_norm
 from fastuda_kernels.batch_norm import triton as fused
 from fastuda_kernels.batch_norm.reference import grouped_batch_norm
 from fastuda_kernels.boundary import INTERPRETED
-
-EPS = torch.finfo(torch.float32).eps
-NAMES = ("x", "weight", "bias", "residual")
-Call = dict[str, Any]
-
-
-def case(
-    *size: int,
-    num_groups: int = 1,
-    residual: bool = False,
-    relu: bool = False,
-    mean: float = 0.5,
-    dtype: torch.dtype = torch.float32,
-    momentum: float = 0.1,
-    device: torch.device,
-) -> Call:
-    """A call of the kernels: channels-last x of unit deviation about `mean`, and all that goes with it."""
-    generator = torch.Generator().manual_seed(size[1] * 100 + size[2])
-    x, add = (torch.randn(size, generator=generator).contiguous(memory_format=torch.channels_last) for _ in range(2))
-    weight, bias, running_mean, running_var = torch.randn(4, size[1], generator=generator).unbind()
-    return {
-        "x": (x + mean).to(device, dtype),
-        "weight": weight.to(device),
-        "bias": bias.to(device),
-        "running_mean": running_mean.to(device),
-        "running_var": running_var.abs().to(device),
-        "momentum": momentum,
-        "eps": 1e-5,
-        "num_groups": num_groups,
-        "residual": add.to(device, dtype) if residual else None,
-        "relu": relu,
-    }
-
-
-def run(function: Any, call: Call, upstream: Tensor | None = None) -> dict[str, Tensor]:
-    """Result, running statistics and gradients, leaving the call as it was; the same upstream in every type."""
-    own = {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in call.items()}
-    inputs = {name: own[name].requires_grad_() for name in NAMES if own[name] is not None}
-    result = function(**own)
-    if upstream is None:
-        upstream = torch.randint(-99, 100, result.shape, generator=torch.Generator().manual_seed(1)) / 64
-    found = torch.autograd.grad(result, list(inputs.values()), upstream.to(result))
-    statistics = {name: own[name] for name in ("running_mean", "running_var")}
-    return {"y": result.detach(), **statistics, **{f"d{name}": g for name, g in zip(inputs, found, strict=True)}}
-
-
-def exactly(call: Call, upstream: Tensor | None = None) -> dict[str, Tensor]:
-    """What the same numbers give in fp64."""
-    wide = {name: value.cpu().double() if isinstance(value, Tensor) else value for name, value in call.items()}
-    return run(grouped_batch_norm, wide, upstream)
 
 
 def held(call: Call, *, eager: Any = grouped_batch_norm) -> dict[str, Tensor]:
@@ -215,79 +166,6 @@ def test_frozen_weights_and_a_frozen_residual(device: torch.device) -> None:
     assert torch.equal(call["residual"].grad, expected["dresidual"])
 
 
-def both(function: Any) -> Any:
-    """A function of a result given twice, as one of both, one behind the other: each has an upstream of its own."""
-
-    def together(relu: bool, **own: Any) -> Tensor:
-        assert relu
-        return torch.cat(function(**own))
-
-    return together
-
-
-def twice(**own: Any) -> tuple[Tensor, Tensor]:
-    """The reference's result for two readers."""
-    y = grouped_batch_norm(**own, relu=True)
-    return y, y
-
-
-@pytest.mark.parametrize(
-    ("size", "num_groups", "dtype"),
-    [
-        ((6, 16, 5, 7), 3, torch.float32),
-        ((1, 1, 1, 1), 1, torch.float32),
-        ((4, 19, 5, 3), 2, torch.float32),
-        ((2, 300, 3, 5), 1, torch.float32),
-        ((4, 24, 6, 7), 2, torch.bfloat16),
-        ((4, 24, 6, 7), 1, torch.float16),
-    ],
-)
-def test_gradients_of_a_result_given_twice_are_added(
-    size: tuple[int, ...], num_groups: int, dtype: torch.dtype, device: torch.device
-) -> None:
-    call = case(*size, num_groups=num_groups, residual=True, relu=True, dtype=dtype, device=device)
-    wide = {name: value.cpu().double() if isinstance(value, Tensor) else value for name, value in call.items()}
-    upstream = torch.randn((2 * size[0], *size[1:]), generator=torch.Generator().manual_seed(3))
-    ours, plain = run(both(fused.batch_norm_twice), call, upstream), run(both(twice), call, upstream)
-    exact = run(both(twice), wide, upstream)
-    for name, value in ours.items():
-        eps = EPS if value.dtype == torch.float32 else torch.finfo(dtype).eps / 2
-        errs_no_more_than(value.cpu(), plain[name].cpu(), exact[name], eps=eps)
-
-
-def test_a_result_given_twice_may_be_used_once(device: torch.device) -> None:
-    call = case(2, 16, 3, 3, num_groups=2, residual=True, relu=True, device=device)
-    expected = run(fused.batch_norm, call, torch.ones(2, 16, 3, 3))
-    del call["relu"]
-    for used in (0, 1):
-        actual = run(lambda **own: fused.batch_norm_twice(**own)[used], call, torch.ones(2, 16, 3, 3))  # noqa: B023
-        assert all(torch.equal(actual[name], expected[name]) for name in expected)
-    first, second = fused.batch_norm_twice(**call)
-    assert first.data_ptr() == second.data_ptr()
-
-
-@pytest.mark.usefixtures("poisoned")
-def test_a_frozen_residual_of_a_result_given_twice(device: torch.device) -> None:
-    call = case(2, 19, 3, 3, residual=True, relu=True, device=device)
-    upstream = torch.randn(4, 19, 3, 3, generator=torch.Generator().manual_seed(3)).to(device)
-    expected = run(both(fused.batch_norm_twice), call, upstream)
-    call["x"].requires_grad_()
-    both(fused.batch_norm_twice)(**call).backward(upstream)
-    assert torch.equal(call["x"].grad, expected["dx"])
-    assert call["residual"].grad is None
-
-
-@pytest.mark.usefixtures("kernels_everywhere")
-def test_the_public_function_gives_results_twice(device: torch.device) -> None:
-    call = case(4, 16, 3, 3, num_groups=2, residual=True, relu=True, momentum=0.3, device=device) | {"eps": 0.1}
-    call["num_batches_tracked"] = torch.zeros((), dtype=torch.int64, device=device)
-    ours = run(both(lambda x, weight, bias, running_mean, running_var, **settings: batch_norm_twice(
-        x, weight, bias, running_mean, running_var, **settings)), call, torch.ones(8, 16, 3, 3))  # fmt: skip
-    expected = run(both(twice), call, torch.ones(8, 16, 3, 3))
-    for name in expected:
-        torch.testing.assert_close(ours[name], expected[name])
-
-
 def test_a_mask_is_made_only_for_a_gradient(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
     asked, normalise = [], fused.normalise
     monkeypatch.setattr(fused, "normalise", lambda *given: asked.append(given[-1]) or normalise(*given))
@@ -354,11 +232,6 @@ def test_compiles_without_a_graph_break(device: torch.device) -> None:
     call = case(4, 16, 3, 3, num_groups=2, residual=True, relu=True, device=device)
     compiled = torch.compile(lambda **own: fused.batch_norm(**own) * 2, fullgraph=True, backend="aot_eager")
     actual, expected = run(compiled, call), run(lambda **own: fused.batch_norm(**own) * 2, call)
-    for name in expected:
-        torch.testing.assert_close(actual[name], expected[name])
-    both_compiled = torch.compile(both(fused.batch_norm_twice), fullgraph=True, backend="aot_eager")
-    upstream = torch.randn(8, 16, 3, 3, generator=torch.Generator().manual_seed(3))
-    actual, expected = (run(f, call, upstream) for f in (both_compiled, both(fused.batch_norm_twice)))
     for name in expected:
         torch.testing.assert_close(actual[name], expected[name])
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from fastuda.model.aspp import ASPP
 from fastuda_bench import formulas
 from fastuda_bench.limits import Work
-from fastuda_kernels.batch_norm import batch_norm
+from fastuda_kernels.batch_norm import batch_norm, batch_norm_twice
 from fastuda_kernels.masked_mix import MixedCrops, Normalisation
 from fastuda_kernels.masked_mix import masked_mix as public_masked_mix
 from fastuda_kernels.masked_mix import reference as masked_mix_reference
@@ -38,8 +38,8 @@ class Case:
     """Of a forward pass, or, with `inputs`, of forward and backward."""
     inputs: list[Tensor] = field(default_factory=list)
     """What a backward pass leads to; none where there is none."""
-    upstream: Tensor | None = None
-    """The gradient that a backward pass starts with, where the result is no scalar."""
+    upstream: Tensor | list[Tensor] | None = None
+    """The gradient that a backward pass starts with, one for each of several results, where they are no scalars."""
     trust: Callable[[Any], list[Tensor]] = lambda result: [result]
     """The tensors of a result in which implementations must agree."""
 
@@ -54,7 +54,7 @@ def cases(device: torch.device, *, small: bool = False) -> list[Case]:
         _pseudo_label(device, crop, (80, 160) if small else (640, 1280)),
         _confusion(device, (80, 160) if small else (1024, 2048)),
         _mix(device, 2, crop),
-        _batch_norm(device, (2, 40, 5, 7) if small else (2, 1024, *low_view), num_groups=1, with_residual=True),
+        _batch_norm(device, (2, 40, 5, 7) if small else (2, 1024, *low_view), num_groups=1, block_end=True),
         _batch_norm(device, (6, 24, 5, 5) if small else (6, 256, low_crop, low_crop), num_groups=3),
     ]
     made.append(_classifier(device, *((2, 32, 27, 29) if small else (2, 2048, *low_view))))
@@ -194,8 +194,9 @@ def _mix(device: torch.device, num_images: int, crop: int) -> Case:
 
 
 def _batch_norm(
-    device: torch.device, size: tuple[int, int, int, int], *, num_groups: int, with_residual: bool = False
+    device: torch.device, size: tuple[int, int, int, int], *, num_groups: int, block_end: bool = False
 ) -> Case:
+    """Within a residual block, or at its end: with a residual, and the result for two readers."""
     generator = _generator()
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
 
@@ -203,32 +204,32 @@ def _batch_norm(
         values = torch.randn(size, generator=generator).to(device, dtype)
         return values.contiguous(memory_format=torch.channels_last)
 
-    x, upstream = image().requires_grad_(), image()
-    residual = image().requires_grad_() if with_residual else None
+    x, residual = image().requires_grad_(), image().requires_grad_()
     weight, bias = (torch.rand(size[1], generator=generator).to(device).requires_grad_() for _ in range(2))
     running = torch.zeros(size[1], device=device), torch.ones(size[1], device=device)
+    own = (x, weight, bias, *running)
 
-    def fused() -> Tensor:
-        return batch_norm(
-            x, weight, bias, *running, momentum=0.1, num_groups=num_groups, residual=residual, relu=True
-        )  # fmt: skip
+    def eager() -> list[Tensor]:
+        y = formulas.batch_norm_a_group(*own, num_groups, residual if block_end else None)
+        return [y, y] if block_end else [y]
 
-    # x read twice, y written; dy and x read twice, dx written; the residual read, its gradient written.
-    passes = 3 + 5 + (2 if with_residual else 0)
-    mask = (2 if with_residual else 3) * x.numel() / 8  # written, and read where dy is
-    inputs = [x, weight, bias] if residual is None else [x, weight, bias, residual]
+    def fused() -> list[Tensor]:
+        if block_end:
+            return list(batch_norm_twice(*own, momentum=0.1, num_groups=num_groups, residual=residual))
+        return [batch_norm(*own, momentum=0.1, num_groups=num_groups, relu=True)]
+
+    # x read twice, y written; dy and x read twice, dx written; at a block's end the residual and another dy read too,
+    # and dz written. ReLU's bits are written, and read where dy is, which is dz the second time at a block's end.
+    passes, masks = (11, 2) if block_end else (8, 3)
     return Case(
         "batch_norm",
-        f"{'×'.join(map(str, size))}{', residual' if with_residual else ''}, ReLU, groups: {num_groups}",
-        {
-            "eager": lambda: formulas.batch_norm_a_group(x, weight, bias, *running, num_groups, residual),
-            "triton": fused,
-        },
-        Work(bytes=passes * x.numel() * x.element_size() + mask),
-        inputs,
-        upstream,
+        f"{'×'.join(map(str, size))}, {'residual, ReLU, twice' if block_end else 'ReLU'}, groups: {num_groups}",
+        {"eager": eager, "triton": fused},
+        Work(bytes=passes * x.numel() * x.element_size() + masks * x.numel() / 8),
+        [x, weight, bias, residual] if block_end else [x, weight, bias],
+        [image(), image()] if block_end else [image()],
         # bf16 results differ by a rounding or two a value, which a channel's moments do not show.
-        trust=lambda y: [y.float().mean((0, 2, 3)), y.float().square().mean((0, 2, 3))],
+        trust=lambda ys: [ys[0].float().mean((0, 2, 3)), ys[0].float().square().mean((0, 2, 3))],
     )
 
 

@@ -50,11 +50,10 @@ def batch_norm(
     Raises:
         ValueError, TypeError: shapes, types or devices that do not fit, naming what came.
     """
-    _check(x, weight, bias, running_mean, running_var, momentum, num_groups, num_batches_tracked, residual)
-    normalise = fused.batch_norm if runs_triton(x) else grouped_batch_norm
-    return normalise(
-        x, weight, bias, running_mean, running_var, momentum, eps, num_groups, residual, relu, num_batches_tracked
-    )  # fmt: skip
+    own = (x, weight, bias, running_mean, running_var, momentum, eps, num_groups, residual, relu, num_batches_tracked)
+    _check(*own)
+    y: Tensor = fused.batch_norm(*own) if runs_triton(x) else grouped_batch_norm(*own)
+    return y
 
 
 def batch_norm_twice(
@@ -76,25 +75,19 @@ def batch_norm_twice(
     neither may be written to; but in the kernels their gradients come back apart and are added where they are read,
     which saves writing and reading their sum. Arguments and errors are those of `batch_norm`.
     """
-    _check(x, weight, bias, running_mean, running_var, momentum, num_groups, num_batches_tracked, residual)
-    own = (x, weight, bias, running_mean, running_var, momentum, eps, num_groups, residual)
+    own = (x, weight, bias, running_mean, running_var, momentum, eps, num_groups, residual, True, num_batches_tracked)
+    _check(*own)
     if runs_triton(x):
-        return fused.batch_norm_twice(*own, num_batches_tracked)
-    y = grouped_batch_norm(*own, True, num_batches_tracked)
+        first, second = fused.batch_norm(*own, twice=True)
+        return first, second
+    y = grouped_batch_norm(*own)
     return y, y
 
 
 def _check(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    momentum: float,
-    num_groups: int,
-    num_batches_tracked: Tensor | None,
-    residual: Tensor | None,
-) -> None:
+    x: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, eps: float,
+    num_groups: int, residual: Tensor | None, relu: bool, num_batches_tracked: Tensor | None,
+) -> None:  # fmt: skip
     check_tensor("x", x, shape=(None, None, None, None), dtypes=FLOATS)
     if x.numel() == 0:
         raise ValueError(f"x must not be empty, got shape {list(x.shape)}")

@@ -231,51 +231,17 @@ def batch_norm(
     residual: Tensor | None,
     relu: bool,
     num_batches_tracked: Tensor | None = None,
-) -> Tensor:
-    """The result of `fastuda_kernels.batch_norm.batch_norm`, whose checks its arguments have passed."""
+    twice: bool = False,
+) -> Any:
+    """The result of `fastuda_kernels.batch_norm.batch_norm`, or the two of `batch_norm_twice`; both have checked."""
     x = x.contiguous(memory_format=torch.channels_last)
-    mean_and_rstd = _statistics(x, running_mean, running_var, momentum, eps, num_groups, num_batches_tracked)
-    y: Tensor = _normalised(x, mean_and_rstd, weight, bias, residual, relu, twice=False)
-    return y
-
-
-def batch_norm_twice(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    momentum: float,
-    eps: float,
-    num_groups: int,
-    residual: Tensor,
-    num_batches_tracked: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The results of `fastuda_kernels.batch_norm.batch_norm_twice`, whose checks its arguments have passed."""
-    x = x.contiguous(memory_format=torch.channels_last)
-    mean_and_rstd = _statistics(x, running_mean, running_var, momentum, eps, num_groups, num_batches_tracked)
-    first, second = _normalised(x, mean_and_rstd, weight, bias, residual, relu=True, twice=True)
-    return first, second
-
-
-def _statistics(
-    x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, eps: float, num_groups: int,
-    num_batches_tracked: Tensor | None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    if residual is not None:
+        residual = residual.contiguous(memory_format=torch.channels_last)
     # `.data`: an earlier pass of another kind may have kept the buffers for a backward that does not read them.
     mean, rstd = statistics(
         x.detach(), running_mean.data, running_var.data, num_batches_tracked, num_groups, float(momentum), float(eps)
     )
-    return mean, rstd
-
-
-def _normalised(
-    x: Tensor, mean_and_rstd: tuple[Tensor, Tensor], weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool,
-    twice: bool,
-) -> Any:  # fmt: skip
-    if residual is not None:
-        residual = residual.contiguous(memory_format=torch.channels_last)
     differentiable = any(t is not None and t.requires_grad for t in (x, weight, bias, residual))
     with_mask = relu and differentiable and torch.is_grad_enabled()
-    inputs = (x, *mean_and_rstd, weight.contiguous(), bias.contiguous(), residual)
+    inputs = (x, mean, rstd, weight.contiguous(), bias.contiguous(), residual)
     return _Normalised.apply(*inputs, relu, with_mask, twice)
