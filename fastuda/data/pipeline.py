@@ -40,7 +40,7 @@ def training_graph(
     view = fn.flip(view, horizontal=given["flip"])
     view = fn.gaussian_blur(view, sigma=given["sigma"], window_size=given["window"])
     outputs["weak"] = fn.resize(
-        view, roi_start=start, roi_end=end, size=crop_size, interp_type=types.INTERP_LINEAR, antialias=True
+        view, roi_start=start, roi_end=end, size=crop_size, interp_type=types.INTERP_LINEAR, antialias=views.antialias
     )
     strong = jitter_colours(outputs["weak"], _to_device(given["colour"]))
     outputs["strong"] = fn.gaussian_blur(strong, sigma=given["strong_sigma"], window_size=given["strong_window"])

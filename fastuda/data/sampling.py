@@ -147,6 +147,7 @@ def _colour(rng: np.random.Generator, jitter: Jitter, probability: float) -> tup
 
 def _kernel_blur(rng: np.random.Generator, jitter: Jitter) -> tuple[float, int]:
     applied = rng.random() < jitter.blur
-    kernel = 3 + 2 * int(rng.integers((jitter.blur_kernel - 3) // 2 + 1))
+    # OpenCV takes odd sizes alone: an even one becomes the next, so that 3 is half as likely as each other.
+    kernel = 3 + 2 * ((int(rng.integers(jitter.blur_kernel - 2)) + 1) // 2)
     # OpenCV's rule for the sigma of a kernel given by its size.
     return (0.3 * ((kernel - 1) * 0.5 - 1) + 0.8, kernel) if applied else NO_BLUR

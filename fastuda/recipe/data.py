@@ -114,6 +114,8 @@ class Views(Section):
     """RandomResizedCrop: range of the crop's share of the view's area."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """RandomResizedCrop: range of width / height before resizing."""
+    antialias: bool = True
+    """Whether a crop that is made smaller is smoothed on the way; false samples it as OpenCV's linear resize does."""
     flip: Probability = 0.5
     """Probability of a horizontal flip of the view."""
     blur: Probability = 0.5
@@ -158,7 +160,7 @@ class Jitter(Section):
     blur: Probability = 0.5
     """Probability of a Gaussian blur."""
     blur_kernel: Annotated[int, Field(ge=3)] = 5
-    """Largest blur kernel, pixels, odd; sizes from 3 on are drawn alike."""
+    """Largest blur kernel, pixels, odd; drawn from 3 on, an even size becoming the next: 5 gives 3 (⅓) and 5 (⅔)."""
 
     @field_validator("blur_kernel")
     @classmethod
