@@ -61,7 +61,7 @@ def mix(
 ) -> MixedCrops:
     """One mix of crops that are one letter each; confidence is 0.96 where `confident`, else 0.95 = the threshold."""
     height, width = source_label.shape[1:]
-    chosen = torch.zeros(1, 5, dtype=torch.bool)
+    chosen = torch.zeros(1, max(5, *classes, 0) + 1, dtype=torch.bool)
     chosen[0, list(classes)] = True
     return masked_mix(
         *(crop_of(letter, height, width) for letter in LETTERS),
@@ -115,7 +115,8 @@ def test_htcm_label_is_the_pseudo_label_where_confident_and_the_source_elsewhere
 def test_keep_pasted_inside_shows_the_weak_source_where_both_masks_meet() -> None:
     mixed = mix(keep_pasted="inside")
     assert drawn(mixed.hts) == ["TSsS", "TSsS", "TSTS", "SSSS"]
-    assert as_rows(mixed.label_hts) == ["3011", "3011", "4.42", "..22"]
+    # The released label is the prediction there, not the source's (protocol row 10).
+    assert as_rows(mixed.label_hts) == ["3031", "3031", "4.42", "..22"]
 
 
 def test_keep_pasted_everywhere_shows_the_weak_source_in_the_whole_paste_mask() -> None:
@@ -251,10 +252,62 @@ def test_min_class_neither_counts_nor_chooses_what_is_below() -> None:
     assert chosen_classes(label_map("01245"), KEYS, min_class=2) == [5]
 
 
-def test_skip_highest_counts_but_never_chooses_the_highest_class_present() -> None:
-    # Half of four is two, and 4, whose key is second, is not among them.
-    assert chosen_classes(label_map("0134"), KEYS, skip_highest=True) == [1, 3]
-    assert chosen_classes(label_map("44"), KEYS, skip_highest=True) == []
+def test_off_by_one_chooses_the_entry_before_each_class_drawn() -> None:
+    # Drawn are 3 and 4 of the classes 0, 1, 3, 4: before them come 1 and 3.
+    assert chosen_classes(label_map("0134"), KEYS, off_by_one=True) == [1, 3]
+    # From class 3 on 3 alone is drawn, and what comes before it is too low to be drawn itself.
+    assert chosen_classes(label_map("0134"), KEYS, min_class=3, off_by_one=True) == [1]
+
+
+def test_off_by_one_can_choose_the_ignored_pixels_which_come_first() -> None:
+    chosen = choose_classes(label_map("2255", "..99"), torch.tensor([KEYS]), off_by_one=True, fraction=1.0)[0]
+    assert chosen.shape == (256,)
+    assert chosen[:6].nonzero().flatten().tolist() == [2]
+    # Of the values that are no class those present: all of them are the one entry.
+    assert chosen[6:].nonzero().flatten().tolist() == [9 - 6, 255 - 6]
+
+
+def test_off_by_one_goes_round_when_nothing_lies_below() -> None:
+    assert chosen_classes(label_map("44"), KEYS, off_by_one=True) == [4]
+    assert chosen_classes(label_map("2245"), [0.9, 0.9, 0.1, 0.9, 0.9, 0.9], off_by_one=True) == [5]
+
+
+def test_off_by_one_without_any_candidate_chooses_nothing() -> None:
+    for labels in (label_map("...."), label_map("0123")):
+        assert chosen_classes(labels, KEYS, min_class=5, off_by_one=True) == []
+
+
+# Present entries (-1 is ignored), and the chances measured on the released code (protocol row 7).
+RELEASED_CHANCES = [
+    ((-1, 0, 1, 2, 5, 7, 8, 10, 11, 13), {2: 0.5, 5: 0.5, 7: 0.5, 8: 0.5, 10: 0.5, 11: 0.5}),
+    ((-1, 0, 1, 13), {1: 1.0}),
+    ((0, 1, 2, 4, 10), {4: 1.0}),
+    ((-1, 8, 13), {-1: 0.5, 8: 0.5}),
+    ((8, 10, 13), {8: 1 / 3, 10: 1 / 3, 13: 1 / 3}),
+    ((0, 1, 4), {}),
+]
+
+
+@pytest.mark.parametrize(("present", "chances"), RELEASED_CHANCES, ids=[str(one) for one, _ in RELEASED_CHANCES])
+def test_chances_of_being_pasted_are_those_of_the_released_code(
+    present: tuple[int, ...], chances: dict[int, float]
+) -> None:
+    num_draws = 4000
+    labels = torch.tensor([[[255 if entry < 0 else entry for entry in present]]], dtype=torch.uint8)
+    keys = torch.rand(num_draws, 19, generator=torch.Generator().manual_seed(0))
+    chosen = choose_classes(labels.repeat(num_draws, 1, 1), keys, min_class=5, off_by_one=True)
+    shares = {entry: chosen[:, entry % 256].float().mean().item() for entry in range(-1, 19)}
+    # Four standard deviations of a share of 4000 draws.
+    assert shares == {entry: pytest.approx(chances.get(entry, 0), abs=0.032) for entry in shares}
+    certain = [entry for entry in shares if chances.get(entry, 0) in (0, 1)]
+    assert {shares[entry] for entry in certain} <= {0.0, 1.0}
+
+
+def test_ignored_pixels_that_are_chosen_are_pasted_and_stay_ignored() -> None:
+    mixed = mix(classes=(255,))
+    assert drawn(mixed.weak) == ["tttt", "tttt", "sstt", "sstt"]
+    assert as_rows(mixed.label_st) == ["3333", "3333", "..44", "..44"]
+    assert as_rows(mixed.label_confident) == ["3.3.", "3.3.", "..4.", "...."]
 
 
 def test_ignored_pixels_and_values_beyond_the_classes_are_no_classes() -> None:

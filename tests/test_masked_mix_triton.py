@@ -132,16 +132,16 @@ def test_normalise_equals_the_reference(
     assert torch.equal(ours, expected)
 
 
-@pytest.mark.parametrize("skip_highest", [False, True])
+@pytest.mark.parametrize("off_by_one", [False, True])
 @pytest.mark.parametrize("min_class", [0, 5])
 @pytest.mark.parametrize("fraction", [0.5, 0.01, 1.0])
-def test_choice_equals_the_reference(fraction: float, min_class: int, skip_highest: bool, device: torch.device) -> None:
+def test_choice_equals_the_reference(fraction: float, min_class: int, off_by_one: bool, device: torch.device) -> None:
     for num_classes, size in ((19, (70, 65)), (3, (1, 1)), (40, (9, 9))):
         labels = crops(3, *size, num_classes, device=device)["source_label"]
         labels[1] = 255
         keys = torch.rand(3, num_classes, generator=torch.Generator().manual_seed(1)).to(device)
-        ours = fused.choose_classes(labels, keys, fraction, min_class, skip_highest)
-        assert torch.equal(ours, reference.choose_classes(labels, keys, fraction, min_class, skip_highest))
+        ours = fused.choose_classes(labels, keys, fraction, min_class, off_by_one)
+        assert torch.equal(ours, reference.choose_classes(labels, keys, fraction, min_class, off_by_one))
 
 
 @pytest.mark.usefixtures("kernels_everywhere")
@@ -155,7 +155,7 @@ def test_the_public_functions_pass_everything_on(device: torch.device) -> None:
         public.normalise(arguments["source_weak"], CAFFE), fused.normalise(arguments["source_weak"], CAFFE)
     )
     keys = torch.rand(2, 19, generator=torch.Generator().manual_seed(0)).to(device)
-    chosen = public.choose_classes(arguments["source_label"], keys, fraction=0.3, min_class=2, skip_highest=True)
+    chosen = public.choose_classes(arguments["source_label"], keys, fraction=0.3, min_class=2, off_by_one=True)
     assert torch.equal(chosen, reference.choose_classes(arguments["source_label"], keys, 0.3, 2, True))
 
 
@@ -165,7 +165,9 @@ def test_the_operators_are_sound(device: torch.device) -> None:
     numbers = ([1.0, 2.0, 3.0], [1.0, 1.0, 1.0], True, torch.float32)
     torch.library.opcheck(fused.mix, (*(own[name] for name in order), *numbers, 0.5, 255, 1, True))
     torch.library.opcheck(fused.normalise_values, (own["source_weak"], *numbers))
-    torch.library.opcheck(fused.choose_present, (own["source_label"], torch.rand(1, 5, device=device), 0.5, 0, False))
+    for off_by_one in (False, True):
+        keys = torch.rand(1, 5, device=device)
+        torch.library.opcheck(fused.choose_present, (own["source_label"], keys, 0.5, 0, off_by_one))
 
 
 def test_compiles_without_a_graph_break(device: torch.device) -> None:

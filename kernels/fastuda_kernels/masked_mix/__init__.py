@@ -24,7 +24,7 @@ def choose_classes(
     *,
     fraction: float = 0.5,
     min_class: int = 0,
-    skip_highest: bool = False,
+    off_by_one: bool = False,
 ) -> Tensor:
     """A random share of the classes present in each image, with no host sync (protocol row 7).
 
@@ -33,15 +33,16 @@ def choose_classes(
         keys: float32 [B, C], uniform random; the present classes with the smallest keys are chosen.
         fraction: share of the present classes, floored, at least one.
         min_class: only train ids from here on count and are chosen.
-        skip_highest: count, but never choose, the highest class present (released code).
+        off_by_one: instead of each class drawn choose the entry before it in the sorted list of what is present,
+            ignored pixels first (released code); before the first entry comes the last.
 
     Returns:
-        bool [B, C].
+        bool [B, C]; [B, 256] with `off_by_one`, where a column is a label's value, for ignored pixels are chosen too.
     """
     check_tensor("labels", labels, shape=(None, None, None), dtypes=(torch.uint8,))
     check_tensor("keys", keys, shape=(labels.shape[0], None), dtypes=(torch.float32,), device=labels.device)
     choose = fused.choose_classes if runs_triton(labels) else reference.choose_classes
-    return choose(labels, keys, fraction, min_class, skip_highest)
+    return choose(labels, keys, fraction, min_class, off_by_one)
 
 
 def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
@@ -79,9 +80,10 @@ def masked_mix(
         source_weak, source_strong, target_weak, target_strong: uint8 RGB [B, H, W, 3].
         source_label, pseudo_label: uint8 [B, H, W], train ids.
         confidence: float32 [B, H, W], whose comparison with the threshold gives M_ht.
-        chosen: bool [B, C], from `choose_classes`; all False turns CMix off.
+        chosen: bool [B, C], from `choose_classes`; all False turns CMix off. Labels from C on are never pasted.
         keep_pasted: where the HTCM image shows the class-mixed view's pasted source pixels:
-            `"nowhere"` (paper), `"inside"` M_ht (released code), `"everywhere"` (edge variant, row 25).
+            `"nowhere"` (paper), `"inside"` M_ht (released code, where their label is the prediction all the same,
+            row 10), `"everywhere"` (edge variant, row 25).
         htcm_label: uint8 [B, H, W]; target labels of the HTCM image, when not `pseudo_label`.
         auxiliary_pseudo_label: uint8 [B, H, W]; target labels for the auxiliary head (row 16).
         bands: also return the edge variant's band masks (row 25).

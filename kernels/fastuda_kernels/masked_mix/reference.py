@@ -46,8 +46,8 @@ class MixedCrops(NamedTuple):
     """bool [B, H, W]: the band around M_ht outside the pasted classes (row 25 c), if asked for."""
 
 
-def choose_classes(labels: Tensor, keys: Tensor, fraction: float, min_class: int, skip_highest: bool) -> Tensor:
-    """bool [B, C]: a random share of the classes present in labels [B, H, W]; protocol row 7."""
+def choose_classes(labels: Tensor, keys: Tensor, fraction: float, min_class: int, off_by_one: bool) -> Tensor:
+    """bool [B, C], or [B, 256] if off by one: a random share of what is present in labels [B, H, W]; protocol row 7."""
     num_classes = keys.shape[1]
     present = torch.zeros(labels.shape[0], 256, dtype=torch.bool, device=labels.device)
     flat = labels.flatten(1).long()
@@ -55,16 +55,29 @@ def choose_classes(labels: Tensor, keys: Tensor, fraction: float, min_class: int
     index = torch.arange(num_classes, device=labels.device)
     candidate = present[:, :num_classes] & (index >= min_class)
     count = (candidate.sum(1, keepdim=True) * fraction).floor().clamp(min=1)
-    if skip_highest:
-        highest = torch.where(candidate, index, -1).amax(1, keepdim=True)
-        candidate = candidate & (index != highest)
     rank = torch.where(candidate, keys, torch.inf).argsort(1).argsort(1)
-    return candidate & (rank < count)
+    chosen = candidate & (rank < count)
+    return _entry_before(chosen, present) if off_by_one else chosen
+
+
+def _entry_before(chosen: Tensor, present: Tensor) -> Tensor:
+    """bool [B, 256]: instead of each chosen class the entry before it among those present; round from first to last.
+
+    Values from C on are ignored pixels, one entry, which is the list's first.
+    """
+    num_classes = chosen.shape[1]
+    value = torch.arange(256, device=present.device)
+    place = torch.where(value < num_classes, value + 1, 0)
+    nowhere = 2 * (num_classes + 1)
+    code = torch.where(present, 2 * place + F.pad(chosen, (0, 256 - num_classes)), nowhere)
+    behind = torch.where(place[:, None] < place, code[:, None, :], nowhere).amin(2)
+    following = torch.where(behind < nowhere, behind, code.amin(1, keepdim=True))
+    return present & (following % 2 == 1)
 
 
 def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
     """uint8 RGB [B, H, W, 3] → [B, 3, H, W] channels-last; protocol row 20."""
-    channels = images.to(torch.float32).unbind(-1)
+    channels = images.to(torch.promote_types(normalisation.dtype, torch.float32)).unbind(-1)
     if normalisation.bgr:
         channels = channels[::-1]
     # Mean and scale enter as numbers: a tensor of them is a copy from the host, which no CUDA graph can hold.
@@ -102,7 +115,8 @@ def masked_mix(
     onto_source = torch.where(confident[..., None], target_strong, source_strong)
     hts = torch.where(kept[..., None], source_weak, onto_source)
 
-    target_in_hts = confident & ~kept
+    # Inside M_ht the released code has the prediction for a label, where it shows pasted pixels too (row 10).
+    target_in_hts = confident & ~pasted if keep_pasted == "everywhere" else confident
     htcm_label = pseudo_label if htcm_label is None else htcm_label
     auxiliary_label = pseudo_label if auxiliary_pseudo_label is None else auxiliary_pseudo_label
     label_st = torch.where(pasted, source_label, pseudo_label)

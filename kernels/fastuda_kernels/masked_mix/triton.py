@@ -124,7 +124,7 @@ def masked_mix_kernel(
     confident = _confident_at(confidence_ptr, image, pixel, inside, num_pixels, threshold)
     htcm_label = tl.load(htcm_label_ptr + at, mask=inside, other=0)
     auxiliary = tl.load(auxiliary_label_ptr + at, mask=inside, other=0)
-    target_in_hts = confident & (_kept(pasted, confident, KEEP) == 0)
+    target_in_hts = confident & (pasted == 0) if KEEP == 2 else confident
     label_st = tl.where(pasted, source_label, pseudo)
     ignored = (tl.zeros_like(pixel) + ignore_index).to(tl.uint8)
     plane = tl.num_programs(1).to(tl.int64) * num_pixels
@@ -196,7 +196,6 @@ def choose_kernel(
     fraction,
     min_class,
     C: tl.constexpr,
-    SKIP_HIGHEST: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_PART: tl.constexpr,
 ):
@@ -210,8 +209,6 @@ def choose_kernel(
     candidate = (present != 0) & (c >= min_class)
     share = tl.sum(candidate.to(tl.int32)).to(tl.float32) * fraction
     count = tl.maximum(share.to(tl.int32), 1)
-    if SKIP_HIGHEST:
-        candidate = candidate & (c != tl.max(tl.where(candidate, c, -1)))
     key = tl.load(keys_ptr + image * C + c, mask=real, other=0.0)
     key = tl.where(candidate, key, float("inf"))
     # All classes against all at once would not fit into registers: a part of them at a time.
@@ -226,27 +223,58 @@ def choose_kernel(
     tl.store(chosen_ptr + image * C + c, (candidate & (rank < count)).to(tl.int8), mask=real)
 
 
-def _choose_shapes(labels: Tensor, keys: Tensor, fraction: float, min_class: int, skip_highest: bool) -> Tensor:
-    return torch.empty(keys.shape, dtype=torch.bool, device=keys.device)
+@triton.jit
+def entry_before_kernel(present_ptr, chosen_ptr, before_ptr, num_runs, C: tl.constexpr, BLOCK_PART: tl.constexpr):
+    """bool [B, 256]: the entry before each chosen one in the list of what is present, ignored pixels its first."""
+    image = tl.program_id(0).to(tl.int64)
+    value = tl.arange(0, 256)
+    present = tl.zeros((256,), tl.int32)
+    for run in range(num_runs):
+        present |= tl.load(present_ptr + (image * num_runs + run) * 256 + value).to(tl.int32)
+    place = tl.where(value < C, value + 1, 0)
+    chosen = tl.load(chosen_ptr + image * C + value, mask=value < C, other=0).to(tl.int32)
+    # Place and choice in one number, so that the least one behind a place tells whether its entry is chosen.
+    code = tl.where(present != 0, 2 * place + chosen, 2 * (C + 1))
+    parts = tl.reshape(code, (256 // BLOCK_PART, BLOCK_PART))
+    part_number = tl.arange(0, 256 // BLOCK_PART)[:, None]
+    behind = tl.zeros((256,), tl.int32) + 2 * (C + 1)
+    for part in range(256 // BLOCK_PART):
+        other = tl.min(tl.where(part_number == part, parts, 2 * (C + 1)), 0)[None, :]
+        behind = tl.minimum(behind, tl.min(tl.where(other // 2 > place[:, None], other, 2 * (C + 1)), 1))
+    following = tl.where(behind < 2 * (C + 1), behind, tl.min(code, 0))
+    tl.store(before_ptr + image * 256 + value, (present & (following % 2)).to(tl.int8))
+
+
+def _choose_shapes(labels: Tensor, keys: Tensor, fraction: float, min_class: int, off_by_one: bool) -> Tensor:
+    return keys.new_empty((keys.shape[0], 256) if off_by_one else keys.shape, dtype=torch.bool)
 
 
 @kernel_op("fastuda::choose_classes", _choose_shapes)
-def choose_present(labels: Tensor, keys: Tensor, fraction: float, min_class: int, skip_highest: bool) -> Tensor:
-    """bool [B, C]; two launches, one over the pixels and one over the classes."""
+def choose_present(labels: Tensor, keys: Tensor, fraction: float, min_class: int, off_by_one: bool) -> Tensor:
+    """bool [B, C] or [B, 256]; a launch over the pixels, one over the classes, and one that takes what lies before."""
     num_images, num_classes = keys.shape
     num_pixels = labels.shape[1] * labels.shape[2]
     runs = triton.cdiv(num_pixels, _PRESENCE_PIXELS)
     present = torch.empty((num_images, runs, 256), dtype=torch.int8, device=labels.device)
     launch(wrap_triton(presence_kernel), (runs, num_images), labels, present, num_pixels, BLOCK_P=_PRESENCE_PIXELS)
-    chosen = _choose_shapes(labels, keys, fraction, min_class, skip_highest)
+    chosen = _choose_shapes(labels, keys, fraction, min_class, off_by_one=False)
     block_c = triton.next_power_of_2(num_classes)
     launch(
         wrap_triton(choose_kernel),
         (num_images,),
         present, keys, chosen.view(torch.int8), runs, fraction, min_class,
-        C=num_classes, SKIP_HIGHEST=skip_highest, BLOCK_C=block_c, BLOCK_PART=min(_CLASSES_A_PART, block_c),
+        C=num_classes, BLOCK_C=block_c, BLOCK_PART=min(_CLASSES_A_PART, block_c),
     )  # fmt: skip
-    return chosen
+    if not off_by_one:
+        return chosen
+    before = _choose_shapes(labels, keys, fraction, min_class, off_by_one)
+    launch(
+        wrap_triton(entry_before_kernel),
+        (num_images,),
+        present, chosen.view(torch.int8), before.view(torch.int8), runs,
+        C=num_classes, BLOCK_PART=_CLASSES_A_PART,
+    )  # fmt: skip
+    return before
 
 
 def _normalise_shapes(images: Tensor, mean: list[float], scale: list[float], bgr: bool, dtype: torch.dtype) -> Tensor:
@@ -306,9 +334,9 @@ def mix(
     return outputs
 
 
-def choose_classes(labels: Tensor, keys: Tensor, fraction: float, min_class: int, skip_highest: bool) -> Tensor:
+def choose_classes(labels: Tensor, keys: Tensor, fraction: float, min_class: int, off_by_one: bool) -> Tensor:
     """What `fastuda_kernels.masked_mix.choose_classes` returns, whose checks the arguments have passed."""
-    chosen: Tensor = choose_present(labels.contiguous(), keys.contiguous(), fraction, min_class, skip_highest)
+    chosen: Tensor = choose_present(labels.contiguous(), keys.contiguous(), fraction, min_class, off_by_one)
     return chosen
 
 
