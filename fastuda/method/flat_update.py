@@ -36,6 +36,8 @@ class Segment:
     copies: Tensor | None
     """The weights in the passes' precision; None where passes read the weights themselves."""
     rate: Tensor
+    updates: int = 1
+    """How often an iteration moves each of them, see `RepeatedSGD`."""
     gradients: list[Tensor] = field(default_factory=list)
     """Of each backward pass since the last update, flat, in the precision that it had."""
     reached: list[bool] = field(default_factory=list)
@@ -74,7 +76,8 @@ class Segment:
             if reached:
                 copies = None if self.copies is None else self.copies[run]
                 gradients = tuple(gradient[run] for gradient in self.gradients)
-                yield Part(self.weight[run], self.velocity[run], self.average[run], copies, self.rate, gradients)
+                weight, velocity, average = self.weight[run], self.velocity[run], self.average[run]
+                yield Part(weight, velocity, average, copies, self.rate, self.updates, gradients)
             start = stop
 
 
@@ -86,6 +89,7 @@ class Part(NamedTuple):
     average: Tensor
     copies: Tensor | None
     rate: Tensor
+    updates: int
     gradients: tuple[Tensor, ...]
 
 
@@ -119,6 +123,7 @@ class FlatUpdate:
                         average=_flattened([averaged[names[one]] for one in parameters]),
                         copies=None if working[0] is parameters[0] else _flattened(working),
                         rate=group["lr"],
+                        updates=group["updates"],
                     )
                 )
 
@@ -148,13 +153,18 @@ class FlatUpdate:
         return [segment.copies for segment in self.segments if segment.copies is not None]
 
 
-def move(parts: Sequence[Part], settings: Optimizer, ema_decay: float) -> None:
-    """SGD with momentum and decay (protocol row 21), the average after it (row 4), the copies; in place."""
+def move(parts: Sequence[Part], settings: Optimizer, ema_decay: float, iteration: Tensor) -> None:
+    """SGD with momentum and decay (protocol row 21), the average after it (row 4), the copies; in place.
+
+    `iteration`, int64 scalar, counts finished ones: the first has no momentum (see `RepeatedSGD`).
+    """
     for part in parts:
         first, *others = (gradient.to(part.weight.dtype) for gradient in part.gradients)
-        gradient = reduce(torch.add, others, first) + settings.weight_decay * part.weight
-        part.velocity.mul_(settings.momentum).add_(gradient)
-        part.weight.sub_(part.rate * part.velocity)
+        gradient = reduce(torch.add, others, first)
+        for update in range(part.updates):
+            kept = settings.momentum if update == 0 else settings.momentum * (iteration > 0).to(part.weight.dtype)
+            part.velocity.mul_(kept).add_(gradient + settings.weight_decay * part.weight)
+            part.weight.sub_(part.rate * part.velocity)
         part.average.lerp_(part.weight, 1 - ema_decay)
         if part.copies is not None:
             part.copies.copy_(part.weight)

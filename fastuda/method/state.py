@@ -7,12 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fastuda.method.flat_update import FlatUpdate, Part, move
+from fastuda.method.repeated_sgd import ParameterGroup, RepeatedSGD
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.recipe import Optimizer
+
+USUAL_UPDATES = 3
+"""How often the released optimiser's list names most backbone parameters (protocol row 21)."""
 
 
 @dataclass
@@ -52,25 +56,17 @@ class TrainingState:
         flat: bool = False,
         precision: torch.dtype | None = None,
     ) -> TrainingState:
-        """A fresh stage from `student`: SGD with one group a learning rate (protocol row 21), EMA = student.
+        """A fresh stage from `student`: SGD (protocol row 21), EMA = student.
 
         `scaled` turns the loss scaler on, which fp16 needs. `flat` lays everything out for a `FlatUpdate`,
         which keeps the weights of convolutions in the passes' `precision` too; it knows no scaler.
         """
         assert not (flat and scaled)
         device = next(student.parameters()).device
-        backbone, heads = student.parameter_groups()
-        optimizer = torch.optim.SGD(
-            [
-                {"params": backbone, "lr": torch.tensor(settings.lr_backbone, device=device)},
-                {"params": heads, "lr": torch.tensor(settings.lr_head, device=device)},
-            ],
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        iteration = torch.zeros((), dtype=torch.int64, device=device)
+        optimizer = _optimizer(student, settings, iteration)
         if settings.momentum > 0 or flat:
-            for parameter in (*backbone, *heads):
+            for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         scaler.scale(torch.zeros((), device=device))  # makes its tensors, which it otherwise does at the first loss
@@ -81,7 +77,7 @@ class TrainingState:
             ema=ema,
             optimizer=optimizer,
             scaler=scaler,
-            iteration=torch.zeros((), dtype=torch.int64, device=device),
+            iteration=iteration,
             first_nonfinite=torch.full((), -1, dtype=torch.int64, device=device),
             num_iterations=num_iterations,
             settings=settings,
@@ -135,6 +131,8 @@ class TrainingState:
 
     def step_optimizer(self) -> None:
         """Move the student along its gradient; with a scaler, unless the gradient overflowed."""
+        if isinstance(self.optimizer, RepeatedSGD):
+            self.scaler.unscale_(self.optimizer)  # once; the optimiser would at every update
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
@@ -151,7 +149,7 @@ class TrainingState:
             self.flat.refresh()
 
     def _rates(self) -> list[Tensor]:
-        """The learning rates of backbone and heads."""
+        """The learning rates of the backbone's groups and, last, of the heads."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def tensors(self) -> list[Tensor]:
@@ -204,13 +202,37 @@ class TrainingState:
         return model.eval()
 
 
+def _optimizer(student: DeepLabV2, settings: Optimizer, iteration: Tensor) -> torch.optim.SGD:
+    """SGD with one group a learning rate or, as released, one a number of updates; the heads' last."""
+    backbone, heads = student.parameter_groups()
+
+    def group(parameters: list[nn.Parameter], rate: float, updates: int = 1) -> ParameterGroup:
+        return {"params": parameters, "lr": torch.tensor(rate, device=iteration.device), "updates": updates}
+
+    momentum, decay = settings.momentum, settings.weight_decay
+    if settings.backbone_updates == "one":
+        groups = [group(backbone, settings.lr_backbone), group(heads, settings.lr_head)]
+        return torch.optim.SGD(groups, momentum=momentum, weight_decay=decay, fused=True)
+    listed = student.times_listed()
+    by_updates = {times: [p for p in backbone if listed[p] == times] for times in sorted(set(listed.values()))}
+    groups = [group(own, _highest_backbone(settings), times) for times, own in by_updates.items() if own]
+    return RepeatedSGD([*groups, group(heads, settings.lr_head)], iteration, momentum=momentum, weight_decay=decay)
+
+
+def _highest_backbone(settings: Optimizer) -> float:
+    """The backbone's rate of one update before the schedule: a third of an iteration's where there are three."""
+    return settings.lr_backbone if settings.backbone_updates == "one" else settings.lr_backbone / USUAL_UPDATES
+
+
 def _schedule(rates: list[Tensor], iteration: Tensor, num_iterations: int, settings: Optimizer) -> None:
     progress = iteration.double() / num_iterations
     factor = (1 - progress).clamp(min=0) ** settings.poly_power
     if settings.ramp_up:
         factor = factor * ((iteration + 1) / settings.ramp_up).clamp(max=1)
-    for rate, highest in zip(rates, (settings.lr_backbone, settings.lr_head), strict=True):
-        rate.copy_(highest * factor)
+    *backbone, heads = rates
+    for rate in backbone:
+        rate.copy_(_highest_backbone(settings) * factor)
+    heads.copy_(settings.lr_head * factor)
 
 
 def _count(iteration: Tensor, first_nonfinite: Tensor, loss: Tensor) -> None:
@@ -231,7 +253,7 @@ def _end_flat(
 ) -> None:
     """All that ends an iteration, in one function to compile."""
     _schedule(rates, iteration, num_iterations, settings)
-    move(parts, settings, ema_decay)
+    move(parts, settings, ema_decay, iteration)
     _count(iteration, first_nonfinite, loss)
 
 

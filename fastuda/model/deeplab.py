@@ -5,6 +5,7 @@ Dimensions: B images, C classes, H W pixels, H' W' positions at a stride of 8 pi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -79,3 +80,12 @@ class DeepLabV2(nn.Module):
         of_backbone = {id(parameter) for parameter in backbone}
         heads = [parameter for parameter in self.parameters() if id(parameter) not in of_backbone]
         return [p for p in backbone if p.requires_grad], [p for p in heads if p.requires_grad]
+
+    def times_listed(self) -> dict[nn.Parameter, int]:
+        """How often the released optimiser's list names each of the backbone's parameters (protocol row 21).
+
+        The list is made layer by layer, and within a layer each module adds all parameters below it: once for the
+        layer, once for the block, once for a shortcut's pair, once for the convolution or norm itself.
+        """
+        modules = (module for layer in self.backbone.children() for module in layer.modules())
+        return Counter(parameter for module in modules for parameter in module.parameters())
