@@ -15,8 +15,7 @@ from fastuda.datasets import Datasets
 from fastuda.errors import UsageError
 from fastuda.method.mixing import mix_crops, mixed_views
 from fastuda.method.network import Passes
-from fastuda.method.pseudo_labels import PseudoLabels
-from fastuda.method.step import label_target
+from fastuda.method.pseudo_labels import PseudoLabels, label_target
 from fastuda.pictures import grid, overlay
 from fastuda.recipe import Recipe
 from fastuda.trained import Trained

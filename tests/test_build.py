@@ -64,6 +64,23 @@ def test_caffe_weights_bring_input_and_pooling(backbone: Path, tmp_path: Path) -
     assert model.pool_padding == 0
 
 
+def test_the_authors_own_start_is_taken_as_it_is(tmp_path: Path) -> None:
+    """A file as their code reads it: Caffe's ResNet under `Scale.`, 21 classes' classifier, old torch's format."""
+    own = DeepLabV2(21, depth=50, width=0.25)
+    backbone = {f"Scale.{k}": v for k, v in own.backbone.state_dict().items() if "num_batches_tracked" not in k}
+    head = {k.removeprefix("branches."): v for k, v in own.head.state_dict().items()}
+    classifier = {f"Scale.layer5.conv2d_list.{k}": v for k, v in head.items()}
+    path = tmp_path / "DeepLab_resnet_pretrained_init-f81d91e8.pth"
+    torch.save(backbone | classifier, path, _use_new_zipfile_serialization=False)
+    settings = ["model.depth=50", "model.width=0.25", f"model.weights={path}"]
+    model, resolved = build_model(load_recipe("gta2cs-released", settings), tmp_path)
+    assert (resolved.model.input, resolved.model.stride_on, resolved.model.pool_padding) == ("bgr-caffe", "1x1", 1)
+    assert resolved.model.aspp == (6, 12)
+    found = model.state_dict()
+    assert all(found[k.replace("Scale.", "backbone.")].equal(v) for k, v in backbone.items())
+    assert found["head.branches.0.weight"].shape[0] == 19
+
+
 def test_what_is_left_out_of_a_file_is_logged(backbone: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         build_model(recipe(f"model.weights={backbone}"), tmp_path)

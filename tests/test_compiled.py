@@ -139,10 +139,10 @@ def learnable(batch: DomainBatch) -> DomainBatch:
     )
 
 
-def losses_of(fast: FastPath, num_iterations: int) -> tuple[list[Losses], TrainingState, Iteration]:
+def losses_of(name: str, fast: FastPath, num_iterations: int) -> tuple[list[Losses], TrainingState, Iteration]:
     """Losses of iterations on rolled batches from one beginning, in fp64: no pseudo-label turns on rounding."""
     settings = ("method.tau=0.06", "train.optimizer.lr_backbone=1e-2", "train.optimizer.lr_head=1e-1")
-    recipe, exact = tiny("gta2cs", *settings), AS_IT_IS.normalisation._replace(dtype=torch.float64)
+    recipe, exact = tiny(name, *settings), AS_IT_IS.normalisation._replace(dtype=torch.float64)
     student = begin(recipe).student.double()
     fast.place(student, torch.device("cpu"))
     decay = recipe.method.ema_decay
@@ -159,17 +159,17 @@ def losses_of(fast: FastPath, num_iterations: int) -> tuple[list[Losses], Traini
 RTOL = 1e-5
 
 
-def test_fast_and_plain_have_the_same_losses_over_20_iterations() -> None:
-    expected, plain, by = losses_of(PLAIN, 20)
+@pytest.mark.parametrize("name", ["gta2cs", "gta2cs-edge+released"])
+def test_fast_and_plain_have_the_same_losses_over_20_iterations(name: str) -> None:
+    expected, plain, by = losses_of(name, PLAIN, 20)
     assert by.way == "eager"
     everything = replace(PLAIN, grouped=True, gemm_aspp=True, fused_batch_norm=True, flat_update=True, compiled=True)
-    found, fast, by = losses_of(everything, 20)
+    found, fast, by = losses_of(name, everything, 20)
     assert by.way == "compiled"
-    assert {"source", "mix", "htcm", "pixel", "prototype", "total"} == expected[0].keys()
+    assert {"source", "mix", "htcm", "pixel", "prototype", "total"} <= expected[0].keys()
     assert float(expected[-1]["total"]) < 0.9 * float(expected[0]["total"]), "nothing is learnt: nothing is compared"
     for i, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
         for term, loss in theirs.items():
-            # The prototypes are fp32 in any case.
             torch.testing.assert_close(ours[term], loss, rtol=RTOL, atol=1e-6, msg=f"iteration {i}: {term}")
     assert int(fast.iteration) == int(plain.iteration) == 20
     for (name, ours), theirs in zip(

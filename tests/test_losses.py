@@ -49,7 +49,7 @@ def mixed_views(*, edge: bool = False) -> MixedViews:
         )
 
     logits = [Logits(random_logits(2 * k), random_logits(2 * k + 1)) for k in range(5)]
-    return MixedViews(crops(1), crops(2), random_labels(99), None, None, *logits)
+    return MixedViews(crops(1), crops(2), random_labels(99), random_labels(98), None, None, *logits)
 
 
 def assert_terms(losses: dict[str, Tensor], **expected: Tensor) -> None:
@@ -155,12 +155,12 @@ def test_prototype_loss_averages_logits_before_the_softmax() -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_prototype_samples_first_is_the_first_image_alone() -> None:
+def test_prototype_samples_first_is_the_first_image_over_the_size_of_the_batch() -> None:
     first, second, labels = random_logits(0), random_logits(1), random_labels(0)
     every, alone = load_recipe("gta2cs").contrast, load_recipe("gta2cs-released").contrast
     of_first = prototype_loss(first[:1], second[:1], labels[:1], every)
     of_second = prototype_loss(first[1:], second[1:], labels[1:], every)
-    torch.testing.assert_close(prototype_loss(first, second, labels, alone), of_first)
+    torch.testing.assert_close(prototype_loss(first, second, labels, alone), of_first / 2)
     torch.testing.assert_close(prototype_loss(first, second, labels, every), (of_first + of_second) / 2)
     assert not torch.isclose(of_first, of_second)
 
@@ -195,7 +195,35 @@ def test_the_edge_variant_adds_its_bands_and_the_auxiliary_head_on_x_hts() -> No
     torch.testing.assert_close(losses["edge_mix"], on_mix)
     band = segmentation_loss(main, views.hts.label_hts, 0.1, mask=views.hts.band_hts)
     torch.testing.assert_close(losses["edge_htcm"], band)
-    torch.testing.assert_close(losses["edge_htcm_auxiliary"], segmentation_loss(auxiliary, views.hts.label_hts, 0.1))
+    own = segmentation_loss(auxiliary, views.hts_auxiliary_label, 0.1)
+    torch.testing.assert_close(losses["edge_htcm_auxiliary"], own)
+
+
+def test_the_released_edge_variant_counts_the_first_image_around_m_ht_and_both_around_the_paste() -> None:
+    views, whole = mixed_views(edge=True), mixed_losses(mixed_views(edge=True), load_recipe("gta2cs-edge"))
+    assert views.hts_logits is not None
+    assert views.hts_logits.auxiliary is not None
+    assert views.hts.band_hts is not None
+    losses = mixed_losses(views, load_recipe("gta2cs-edge+released"))
+    main, auxiliary = views.hts_logits.main[:1], views.hts_logits.auxiliary[:1]
+    band = segmentation_loss(Logits(main, None), views.hts.label_hts[:1], 0.1, mask=views.hts.band_hts[:1])
+    torch.testing.assert_close(losses["edge_htcm"], band)
+    own = segmentation_loss(Logits(auxiliary, None), views.hts_auxiliary_label[:1], 0.1)
+    torch.testing.assert_close(losses["edge_htcm_auxiliary"], own)
+    torch.testing.assert_close(losses["edge_mix"], whole["edge_mix"])
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_released_bands_enter_the_loss_for_all_images_or_for_none(which: int) -> None:
+    views = mixed_views(edge=True)
+    assert views.st.band_st is not None
+    assert views.hts.band_hts is not None
+    views.st.band_st[which] = views.hts.band_hts[1 - which] = False
+    terms = ("edge_mix", "edge_htcm")
+    ours = mixed_losses(views, load_recipe("gta2cs-edge+released"))
+    assert [float(ours[term]) for term in terms] == [0, 0]
+    ours = mixed_losses(views, load_recipe("gta2cs-edge"))
+    assert all(float(ours[term]) > 0 for term in terms)
 
 
 def test_htcm_samples_first_is_the_first_image_alone() -> None:

@@ -85,12 +85,12 @@ STRONG = rows(40, 10, 40, 10)
 HTS = rows(40, 40, 20, 20)
 
 # The released recipe but for its class choice, so that it pastes the same class as the others.
-RELEASED = ("gta2cs-released", "mix.skip_highest=false")
+RELEASED = ("gta2cs-released", "mix.off_by_one=false")
 
 
-def test_the_network_sees_the_weak_the_strong_and_the_htcm_view() -> None:
+def test_the_network_sees_the_strong_the_weak_and_the_htcm_view() -> None:
     _, seen = views_of("gta2cs")
-    assert seen == [WEAK, STRONG, HTS]
+    assert seen == [STRONG, WEAK, HTS]
 
 
 def test_labels_of_the_default_recipe() -> None:
@@ -115,8 +115,8 @@ def test_auxiliary_labels_from_the_prediction_are_the_weak_views_own_on_every_pi
 def test_released_htcm_follows_the_weak_mixed_views_prediction() -> None:
     # The stub is sure of class 7 everywhere: the whole strong class-mixed view is pasted, source pixels too.
     views, seen = views_of(*RELEASED)
-    assert seen == [WEAK, STRONG, STRONG]
-    assert views.hts.label_hts[0].tolist() == rows(7, 9, 7, 9)
+    assert seen == [STRONG, WEAK, STRONG]
+    assert views.hts.label_hts[0].tolist() == rows(7, 7, 7, 7)
     assert views.hts.label_confident[0].tolist() == rows(7, 9, 7, 9)
     assert views.st.label_st[0].tolist() == rows(3, 9, 3, 9)
 
@@ -130,13 +130,28 @@ def test_released_htcm_pastes_nothing_where_the_mixed_view_is_unsure() -> None:
 
 def test_the_edge_variant_keeps_the_pasted_classes_on_x_hts_and_has_bands() -> None:
     views, seen = views_of("gta2cs-edge")
-    assert seen == [WEAK, STRONG, rows(40, 10, 20, 10)]
+    assert seen == [STRONG, WEAK, rows(40, 10, 20, 10)]
     assert views.hts.label_hts[0].tolist() == rows(3, 9, 8, 9)
     # Around columns 1 and 3 of the paste; around columns 0 and 1 of M_ht, off the paste.
     assert views.st.band_st is not None
     assert views.hts.band_hts is not None
     assert views.st.band_st[0].int().tolist() == rows(0, 1, 1, 1)
     assert views.hts.band_hts[0].int().tolist() == rows(0, 0, 1, 0)
+
+
+def test_the_released_edge_variant_follows_a_pass_of_its_own_over_the_target_crop() -> None:
+    # The stub is sure of main 7 and auxiliary 6, and so is what it says of the un-mixed crop.
+    edge = ("gta2cs-edge+released", "mix.off_by_one=false")
+    views, seen = views_of(*edge, stub=Stub(main=7, auxiliary=6))
+    assert seen == [STRONG, WEAK, rows(30, 30, 30, 30), STRONG]
+    assert views.hts.label_hts[0].tolist() == rows(7, 9, 7, 9)
+    assert views.hts.label_confident[0].tolist() == rows(7, 9, 7, 9)
+    assert views.hts_auxiliary_label[0].tolist() == rows(6, 9, 6, 9)
+    assert views.st_auxiliary_label[0].tolist() == rows(6, 6, 6, 6)
+    assert views.st.label_st[0].tolist() == rows(3, 9, 3, 9)
+    views, seen = views_of(*edge, stub=Stub(main=7, auxiliary=6, p=0.9))
+    assert seen[3] == rows(20, 10, 20, 10)
+    assert views.hts_auxiliary_label[0].tolist() == views.hts.label_hts[0].tolist() == rows(8, 9, 8, 9)
 
 
 def test_without_cmix_only_the_htcm_view_of_the_target_is_made() -> None:
@@ -148,7 +163,7 @@ def test_without_cmix_only_the_htcm_view_of_the_target_is_made() -> None:
 
 def test_without_htcm_no_htcm_view_is_made() -> None:
     _, seen = views_of("gta2cs", "htcm.enabled=false")
-    assert seen == [WEAK, STRONG]
+    assert seen == [STRONG, WEAK]
 
 
 def test_without_contrast_nothing_needs_the_weak_view() -> None:
@@ -159,13 +174,13 @@ def test_without_contrast_nothing_needs_the_weak_view() -> None:
 def test_released_htcm_needs_the_weak_view_even_without_contrast() -> None:
     off = ("contrast.pixel=false", "contrast.prototype=false", 'auxiliary.labels="pasted"')
     _, seen = views_of(*RELEASED, *off)
-    assert seen == [WEAK, STRONG, STRONG]
+    assert seen == [STRONG, WEAK, STRONG]
 
 
 def test_own_auxiliary_labels_need_the_weak_view_even_without_contrast() -> None:
     off = ("contrast.pixel=false", "contrast.prototype=false", 'auxiliary.labels="prediction"')
     _, seen = views_of("gta2cs", *off)
-    assert seen == [WEAK, STRONG, HTS]
+    assert seen == [STRONG, WEAK, HTS]
     _, seen = views_of("gta2cs", *off, "model.auxiliary=false")
     assert seen == [STRONG, HTS]
 
@@ -180,7 +195,7 @@ def test_contrast_on_hts_adds_the_htcm_view_of_weak_crops_and_drops_the_weak_mix
 def test_both_views_of_a_released_x_hts_show_the_same_places() -> None:
     # Where the strong view shows pasted source pixels, the weak view must show them too.
     _, seen = views_of(*RELEASED, 'contrast.on="hts"')
-    assert seen == [WEAK, STRONG, STRONG, WEAK]
+    assert seen == [STRONG, WEAK, STRONG, WEAK]
 
 
 def test_tau_is_the_threshold_and_must_be_exceeded() -> None:
@@ -192,14 +207,13 @@ def test_tau_is_the_threshold_and_must_be_exceeded() -> None:
 
 
 def test_class_choice_follows_the_recipe() -> None:
-    # Released: the highest class present, 9, is counted but never pasted; from class 9 on there is no other.
-    stub: Any = Stub(p=0.9)
-    mixed_views(stub, SOURCE, TARGET, PSEUDO, load_recipe("gta2cs", ["mix.skip_highest=true"]), AS_IT_IS)
-    assert drawn(stub.seen[0]) == rows(10, 30, 10, 30)
+    # Released: class 9 is drawn, and the entry before it, class 8, is pasted.
+    _, seen = views_of("gta2cs", "mix.off_by_one=true")
+    assert seen[1] == rows(10, 30, 10, 30)
     _, seen = views_of("gta2cs", "mix.fraction=1.0")
-    assert seen[0] == rows(10, 10, 10, 10)
+    assert seen[1] == rows(10, 10, 10, 10)
     _, seen = views_of("gta2cs", "mix.fraction=1.0", "mix.min_class=9")
-    assert seen[0] == WEAK
+    assert seen[1] == WEAK
 
 
 def test_crop_labels_have_the_main_heads_confidence_and_both_heads_average() -> None:

@@ -202,7 +202,7 @@ def test_a_setting_below_a_plain_value_is_refused() -> None:
         ("metod.tau=0.9", ("metod: no such field", "did you mean method?")),
         ("mix.tau=0.9", ("mix.tau: no such field", "did you mean method.tau?")),
         ("views.lr_head=1", ("views.lr_head: no such field", "lr_head?")),
-        ("edge.xyz=1", ("edge.xyz: no such field", "it has enabled, paste_weight, htcm_weight")),
+        ("edge.xyz=1", ("edge.xyz: no such field", "it has enabled, confidence, samples")),
         ("demo.sizes=1", ("demo.sizes: no such field", "did you mean size?")),
         ("method.tau=high", ("method.tau: ", "valid number", "'high'")),
         ("train.iterations=1.5", ("train.iterations: ", "integer", "1.5")),
@@ -311,3 +311,10 @@ def test_a_recipe_without_data_sets_names_both(write: Callable[..., str]) -> Non
     message = refused(write("seed = 1\n"))
     assert "source: Field required" in message
     assert "target: Field required" in message
+
+
+@pytest.mark.parametrize("slip", ["true", "false"])
+def test_recipes_saved_with_earlier_runs_are_read(slip: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(dump_recipe(load_recipe("gta2cs")).replace("off_by_one = false", f"skip_highest = {slip}"))
+    assert load_recipe(str(path)) == load_recipe("gta2cs", [f"mix.off_by_one={slip}"])

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from fastuda.method.losses import mixed_losses, segmentation_loss, weighted_sum
 from fastuda.method.mixing import MixedViews, mix_crops, mixed_views
+from fastuda.method.pseudo_labels import label_target
 from fastuda.method.source_mix import source_paste, with_long_tail
-from fastuda.method.step import adaptation_step, label_target
+from fastuda.method.step import adaptation_step
 
 HARD, SOFT = tiny("gta2cs+dsp-hard"), tiny("gta2cs+dsp-soft")
 
@@ -41,12 +42,32 @@ def test_a_crops_pixels_go_onto_the_next_crop_pixel_by_pixel(opacity: float) -> 
     assert not pasted.all()
 
 
+def test_three_crops_go_round_each_onto_the_one_after_it() -> None:
+    # Two cannot tell the next crop from the one before.
+    source, _ = batches(SOFT)
+    assert source.label is not None
+    black, ground = torch.zeros(3, 16, 16, 3, dtype=torch.uint8), torch.zeros(3, 16, 16, dtype=torch.uint8)
+    three = source._replace(strong=black, label=ground)
+    assert three.label is not None
+    for b in range(3):
+        three.strong[b], three.label[b] = 10 * b, b
+    everywhere = torch.ones(3, 16, 16, dtype=torch.bool)
+    found = source_paste(three, everywhere, tiny("gta2cs+dsp-soft", "source_mix.opacity=0.5"), AS_IT_IS)
+    assert found.image[:, 0, 0, 0].tolist() == [5, 15, 10]
+    assert found.label[:, 0, 0].tolist() == [0, 1, 2]
+    assert found.under_label[:, 0, 0].tolist() == [1, 2, 0]
+
+
 def test_long_tail_classes_are_chosen_beside_those_that_mix_chooses() -> None:
     chosen = torch.zeros(2, 19, dtype=torch.bool)
     chosen[0, 3] = chosen[1, 12] = True
     found = with_long_tail(chosen, SOFT)
     assert [row.nonzero().flatten().tolist() for row in found] == [[3, 12, 15, 16, 17, 18], [12, 15, 16, 17, 18]]
     assert torch.equal(with_long_tail(chosen, tiny("gta2cs+cmix")), chosen)
+    # The released choice has a column for every value of a label, ignored pixels' too.
+    wide = torch.zeros(1, 256, dtype=torch.bool)
+    wide[0, 255] = True
+    assert with_long_tail(wide, SOFT)[0].nonzero().flatten().tolist() == [12, 15, 16, 17, 18, 255]
 
 
 def test_both_pastes_are_of_the_same_classes() -> None:

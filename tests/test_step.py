@@ -15,8 +15,9 @@ from torch import Tensor
 from fastuda.method.losses import mixed_losses, segmentation_loss, weighted_sum
 from fastuda.method.mixing import mixed_views
 from fastuda.method.network import Passes
+from fastuda.method.pseudo_labels import label_target
 from fastuda.method.state import TrainingState
-from fastuda.method.step import adaptation_step, label_target, warmup_step
+from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.deeplab import DeepLabV2, Logits
 from fastuda_kernels.boundary import INTERPRETED
 
@@ -78,24 +79,30 @@ def witnessed(name: str, *settings: str) -> TrainingState:
 @pytest.mark.parametrize("name", ["gta2cs", "syn2cs", "demo", "gta2cs-released"])
 def test_an_iteration_is_four_passes_with_gradient_and_one_without(name: str) -> None:
     state = witnessed(name)
-    assert passes_of(state.student) == ["source view", "(target view)", "weak", "strong", "hts"]
+    assert passes_of(state.student) == ["source view", "(target view)", "strong", "weak", "hts"]
     assert passes_of(state.averaged) == []
 
 
 def test_the_edge_variant_makes_the_same_passes_and_keeps_pasted_source_pixels_on_x_hts() -> None:
     state = witnessed("gta2cs-edge")
-    assert passes_of(state.student) == ["source view", "(target view)", "weak", "strong", "hts with paste"]
+    assert passes_of(state.student) == ["source view", "(target view)", "strong", "weak", "hts with paste"]
+
+
+def test_the_released_edge_variant_passes_the_target_crop_too_with_batch_statistics_and_without_gradient() -> None:
+    state = witnessed("gta2cs-edge+released", "mix.off_by_one=false", "mix.min_class=0")
+    expected = ["source view", "(target view)", "strong", "weak", "(target crop)", "hts with paste"]
+    assert passes_of(state.student) == expected
 
 
 def test_the_fast_recipe_reads_crops_alone_and_its_teacher_is_the_average() -> None:
     state = witnessed("gta2cs-fast")
-    assert passes_of(state.student) == ["source crop", "weak", "strong", "hts"]
+    assert passes_of(state.student) == ["source crop", "strong", "weak", "hts"]
     assert passes_of(state.averaged) == ["(target crop)"]
 
 
 def test_with_an_ema_teacher_the_student_is_not_run_on_the_target_view() -> None:
     state = witnessed("gta2cs", 'method.teacher="ema"')
-    assert passes_of(state.student) == ["source view", "weak", "strong", "hts"]
+    assert passes_of(state.student) == ["source view", "strong", "weak", "hts"]
     assert passes_of(state.averaged) == ["(target view)"]
 
 
@@ -103,7 +110,7 @@ def test_passes_that_no_loss_needs_are_not_made() -> None:
     no_contrast = ("contrast.pixel=false", "contrast.prototype=false")
     both = ["source view", "(target view)"]
     assert passes_of(witnessed("gta2cs", "mix.enabled=false", *no_contrast).student) == [*both, "hts"]
-    assert passes_of(witnessed("gta2cs", "htcm.enabled=false").student) == [*both, "weak", "strong"]
+    assert passes_of(witnessed("gta2cs", "htcm.enabled=false").student) == [*both, "strong", "weak"]
     assert passes_of(witnessed("gta2cs", *no_contrast).student) == [*both, "strong", "hts"]
     assert passes_of(witnessed("gta2cs", "mix.enabled=false", "htcm.enabled=false", *no_contrast).student) == both
 

@@ -17,7 +17,7 @@ from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import preset_names
 
-RECIPES = [*preset_names(), "gta2cs+dsp-soft", "gta2cs+control"]
+RECIPES = [*preset_names(), "gta2cs-edge+released", "gta2cs+dsp-soft", "gta2cs+control"]
 
 
 def begun(recipe: Recipe, *, flat: bool) -> TrainingState:

@@ -8,7 +8,7 @@ from torch import Tensor
 from fastuda.method.mixing import MixedViews
 from fastuda.method.prototypes import prototypes
 from fastuda.model.deeplab import Logits
-from fastuda.recipe import Contrast, Recipe
+from fastuda.recipe import Contrast, Edge, Recipe
 from fastuda_kernels.pixel_contrast import pixel_contrast
 from fastuda_kernels.upsample_cross_entropy import upsample_cross_entropy
 
@@ -79,11 +79,13 @@ def prototype_loss(first: Tensor, second: Tensor, labels: Tensor, settings: Cont
 
     `labels` uint8 [B, H, W] are those of both views, 255 where a pixel must not enter a prototype.
     """
+    num_images = len(labels)
     if settings.prototype_samples == "first":
         first, second, labels = first[:1], second[:1], labels[:1]
     first_rows, valid = prototypes(first, labels)
     second_rows, _ = prototypes(second, labels)
-    return pixel_contrast(first_rows, second_rows, settings.prototype_scale, from_logits=True, valid=valid)
+    loss = pixel_contrast(first_rows, second_rows, settings.prototype_scale, from_logits=True, valid=valid)
+    return loss * (len(labels) / num_images)
 
 
 def _mix_terms(views: MixedViews, recipe: Recipe) -> Losses:
@@ -97,9 +99,9 @@ def _mix_terms(views: MixedViews, recipe: Recipe) -> Losses:
         under = segmentation_loss(strong, views.under.label, weight, auxiliary_labels=views.under.two_head)
         losses["mix"] = torch.lerp(under, losses["mix"], recipe.source_mix.opacity)
     if views.st.band_st is not None:
-        losses["edge_mix"] = segmentation_loss(
-            strong, labels, weight, auxiliary_labels=auxiliary_labels, mask=views.st.band_st
-        )
+        band = views.st.band_st
+        on_band = segmentation_loss(strong, labels, weight, auxiliary_labels=auxiliary_labels, mask=band)
+        losses["edge_mix"] = on_band * _band_counts(band, recipe.edge)
     return losses
 
 
@@ -107,14 +109,26 @@ def _htcm_terms(views: MixedViews, recipe: Recipe) -> Losses:
     """L_hts (eq. 7) of the main head, and the edge variant's terms (row 25 c, d)."""
     if views.hts_logits is None:
         return {}
-    counted = slice(1) if recipe.htcm.samples == "first" else slice(None)
+    counted, on_edge = _counted(recipe.htcm.samples), _counted(recipe.edge.samples)
     main, auxiliary, labels = views.hts_logits.main, views.hts_logits.auxiliary, views.hts.label_hts
     losses = {"htcm": upsample_cross_entropy(main[counted], labels[counted])}
-    if views.hts.band_hts is not None:
-        losses["edge_htcm"] = upsample_cross_entropy(main, labels, mask=views.hts.band_hts)
+    band = views.hts.band_hts
+    if band is not None:
+        on_band = upsample_cross_entropy(main[on_edge], labels[on_edge], mask=band[on_edge])
+        losses["edge_htcm"] = on_band * _band_counts(band, recipe.edge)
         if auxiliary is not None:
-            losses["edge_htcm_auxiliary"] = upsample_cross_entropy(auxiliary, labels)
+            own_labels = views.hts_auxiliary_label[on_edge]
+            losses["edge_htcm_auxiliary"] = upsample_cross_entropy(auxiliary[on_edge], own_labels)
     return losses
+
+
+def _counted(samples: str) -> slice:
+    return slice(1) if samples == "first" else slice(None)
+
+
+def _band_counts(band: Tensor, settings: Edge) -> Tensor | float:
+    """Whether the loss on a band, bool [B, H, W], enters the sum at all."""
+    return band.flatten(1).any(1).all() if settings.all_or_none else 1.0
 
 
 def _source_mix_terms(views: MixedViews, recipe: Recipe) -> Losses:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastuda.data.batch import DomainBatch
 from fastuda.method.network import Passes
-from fastuda.method.pseudo_labels import PseudoLabels, label_crops
+from fastuda.method.pseudo_labels import PseudoLabels, label_crops, label_target
 from fastuda.method.source_mix import SourcePaste, is_soft, softened, source_paste, with_long_tail
 from fastuda.model.deeplab import DeepLabV2, Logits
 from fastuda.recipe import Recipe
@@ -25,6 +25,8 @@ class MixedViews(NamedTuple):
     """HTCM's image and label, and the confident labels."""
     st_auxiliary_label: Tensor
     """uint8 [B, H, W]: what the auxiliary head learns on the class-mixed view (protocol row 16)."""
+    hts_auxiliary_label: Tensor
+    """uint8 [B, H, W]: what it learns on the HTCM image of the edge variant (row 25 d)."""
     under: PseudoLabels | None
     """What the target shows under a soft paste; None when pastes are hard."""
     ss: SourcePaste | None
@@ -47,7 +49,7 @@ def mix_crops(
         source.class_keys,
         fraction=recipe.mix.fraction,
         min_class=recipe.mix.min_class,
-        skip_highest=recipe.mix.skip_highest,
+        off_by_one=recipe.mix.off_by_one,
     )
     return masked_mix(
         source.weak,
@@ -69,30 +71,39 @@ def mix_crops(
 def mixed_views(
     student: DeepLabV2, source: DomainBatch, target: DomainBatch, pseudo: PseudoLabels, recipe: Recipe, passes: Passes
 ) -> MixedViews:
-    """Mix the crops and run the student on each mixed image that a loss needs: weak, strong, HTCM, source on source."""
+    """Mix the crops and run the student on each mixed image that a loss needs.
+
+    In this order, which BatchNorm's running statistics see (protocol row 19): strong, weak, the un-mixed target
+    crop of `edge.confidence`, HTCM, and those of tables 4 and 6.
+    """
     keep: KeepPasted = "everywhere" if recipe.edge.enabled else "nowhere"
     hts = mix_crops(source, target, pseudo, recipe, passes, keep)
     st = softened(hts, target, recipe, passes)
     under = pseudo if is_soft(recipe) else None
     ss = source_paste(source, st.pasted, recipe, passes) if recipe.source_mix.enabled else None
-    auxiliary_label, logits = st.label_auxiliary, dict[str, Logits]()
-    needs_weak = _needs_weak(recipe)
-
-    if needs_weak and (recipe.auxiliary.labels == "prediction" or recipe.htcm.from_ == "mixed"):
-        # What comes next depends on this view's own prediction, so it goes through the network before the others.
-        logits["weak"] = passes.normalised(student, st.weak)
-        own = label_crops(logits["weak"], (source.weak.shape[1], source.weak.shape[2]), None, None)
-        if recipe.auxiliary.labels == "prediction":
-            auxiliary_label = own.two_head
-        if recipe.htcm.from_ == "mixed":
-            pseudo, keep = own, "everywhere" if recipe.edge.enabled else "inside"
-            hts = mix_crops(source, target, pseudo, recipe, passes, keep)
+    auxiliary_label, hts_auxiliary_label, logits = st.label_auxiliary, hts.label_hts, dict[str, Logits]()
 
     images: dict[str, Tensor] = {}
-    if needs_weak and "weak" not in logits:
-        images["weak"] = st.weak
     if recipe.mix.enabled:
         images["strong"] = st.strong
+    if _needs_weak(recipe):
+        images["weak"] = st.weak
+    if _follows_predictions(recipe):
+        # What comes next depends on the student's answers, so these views go through the network before the others.
+        logits, images = _each(student, images, passes), {}
+        own = pseudo
+        if "weak" in logits:
+            own = label_crops(logits["weak"], (source.weak.shape[1], source.weak.shape[2]), None, None)
+        if _from_crop(recipe) or _from_mixed(recipe):
+            pseudo = label_target(student, target._replace(view=None), passes) if _from_crop(recipe) else own
+            keep = "everywhere" if recipe.edge.enabled else "inside"
+            hts = mix_crops(source, target, pseudo, recipe, passes, keep)
+            hts_auxiliary_label = hts.label_hts
+        if _own_auxiliary_labels(recipe):
+            auxiliary_label = own.two_head
+            shows_target = (pseudo.confidence > recipe.method.tau) & ~hts.pasted
+            hts_auxiliary_label = torch.where(shows_target, own.two_head, hts.label_hts)
+
     if recipe.htcm.enabled:
         images["hts"] = hts.hts
     if recipe.contrast.on == "hts" and _contrasts(recipe):
@@ -100,18 +111,38 @@ def mixed_views(
         images["hts weak"] = mix_crops(*weak_crops, pseudo, recipe, passes, keep).hts
     if ss is not None:
         images["ss"] = ss.image
-    logits |= zip(images, passes.each(student, list(images.values())), strict=True)
+    logits |= _each(student, images, passes)
     of_views = (logits.get(name) for name in ("weak", "strong", "hts", "hts weak", "ss"))
-    return MixedViews(st, hts, auxiliary_label, under, ss, *of_views)
+    return MixedViews(st, hts, auxiliary_label, hts_auxiliary_label, under, ss, *of_views)
+
+
+def _each(student: DeepLabV2, images: dict[str, Tensor], passes: Passes) -> dict[str, Logits]:
+    return dict(zip(images, passes.each(student, list(images.values())), strict=True))
 
 
 def _contrasts(recipe: Recipe) -> bool:
     return recipe.contrast.pixel or recipe.contrast.prototype
 
 
+def _from_crop(recipe: Recipe) -> bool:
+    """Whether x_hts follows a pass of its own over the un-mixed weak target crop (row 25)."""
+    return recipe.edge.enabled and recipe.edge.confidence == "crop"
+
+
+def _from_mixed(recipe: Recipe) -> bool:
+    """Whether x_hts follows the weak class-mixed view's own prediction (row 9)."""
+    return recipe.htcm.enabled and recipe.htcm.from_ == "mixed" and not _from_crop(recipe)
+
+
+def _own_auxiliary_labels(recipe: Recipe) -> bool:
+    return recipe.auxiliary.labels == "prediction" and recipe.model.auxiliary
+
+
 def _needs_weak(recipe: Recipe) -> bool:
-    if not recipe.mix.enabled:
-        return False
-    follows_mixed = recipe.htcm.enabled and recipe.htcm.from_ == "mixed"
-    own_labels = recipe.auxiliary.labels == "prediction" and recipe.model.auxiliary
-    return follows_mixed or own_labels or (recipe.contrast.on == "st" and _contrasts(recipe))
+    contrasts = recipe.contrast.on == "st" and _contrasts(recipe)
+    return recipe.mix.enabled and (contrasts or _from_mixed(recipe) or _own_auxiliary_labels(recipe))
+
+
+def _follows_predictions(recipe: Recipe) -> bool:
+    """Whether a label or an image of a later view comes from the student's answer to a crop."""
+    return recipe.mix.enabled and (_from_crop(recipe) or _from_mixed(recipe) or _own_auxiliary_labels(recipe))

@@ -19,13 +19,14 @@ def prototypes(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             H'×W' by nearest neighbour.
 
     Returns:
-        float32 [B, C, C]: row c is class c's prototype (its logits); bool [B, C]: whether class c has
-        any position. Rows of absent classes are zero.
+        [B, C, C], float32 (float64 for float64 logits): row c is class c's prototype (its logits); bool [B, C]:
+        whether class c has any position. Rows of absent classes are zero.
     """
     num_classes = logits.shape[1]
     nearest = F.interpolate(labels[:, None].float(), size=logits.shape[-2:], mode="nearest")[:, 0]
     classes = torch.arange(num_classes, device=labels.device)
-    member = (nearest.flatten(1)[..., None] == classes).float()
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    member = (nearest.flatten(1)[..., None] == classes).to(wide)
     count = member.sum(1)
-    total = member.transpose(1, 2) @ logits.flatten(2).transpose(1, 2).float()
+    total = member.transpose(1, 2) @ logits.flatten(2).transpose(1, 2).to(wide)
     return total / count.clamp(min=1)[..., None], count > 0

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastuda.model.deeplab import Logits
+from fastuda.data.batch import DomainBatch
+from fastuda.method.network import Passes
+from fastuda.model.deeplab import DeepLabV2, Logits
 from fastuda_kernels.pseudo_label import pseudo_label
 
 
@@ -35,3 +37,13 @@ def label_crops(
         return PseudoLabels(label, confidence, label)
     both, _ = pseudo_label(logits.main, crop_size, auxiliary=logits.auxiliary, view_size=view_size, boxes=boxes)
     return PseudoLabels(label, confidence, both)
+
+
+@torch.no_grad()
+def label_target(teacher: DeepLabV2, target: DomainBatch, passes: Passes) -> PseudoLabels:
+    """The teacher's labels of the target crops, read out of its prediction of the whole view (rows 2, 3, 5)."""
+    crop_size = (target.weak.shape[1], target.weak.shape[2])
+    if target.view is None:
+        return label_crops(passes.raw(teacher, target.weak), crop_size, None, None)
+    view_size = (target.view.shape[1], target.view.shape[2])
+    return label_crops(passes.raw(teacher, target.view), crop_size, view_size, target.boxes)

@@ -28,13 +28,14 @@ class SourcePaste(NamedTuple):
 
 
 def with_long_tail(chosen: Tensor, recipe: Recipe) -> Tensor:
-    """`chosen` bool [B, C] and the classes of `source_mix.long_tail`, which are pasted wherever they occur."""
+    """`chosen`, bool [B, C or more], and the classes of `source_mix.long_tail`, pasted wherever they occur."""
     if not recipe.source_mix.enabled:
         return chosen
     names = recipe.classes.build().names
     columns = [name in recipe.source_mix.long_tail for name in names]
     # Column by column: a mask made of a list would be a copy from the host, which no CUDA graph can hold.
-    return torch.stack([torch.ones_like(chosen[:, i]) if added else chosen[:, i] for i, added in enumerate(columns)], 1)
+    classes = [torch.ones_like(chosen[:, i]) if added else chosen[:, i] for i, added in enumerate(columns)]
+    return torch.cat([torch.stack(classes, 1), chosen[:, len(columns) :]], 1)
 
 
 def is_soft(recipe: Recipe) -> bool:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-import torch
 from torch import Tensor
 
 from fastuda.data.batch import DomainBatch
 from fastuda.method.losses import Losses, mixed_losses, segmentation_loss, weighted_sum
 from fastuda.method.mixing import mixed_views
 from fastuda.method.network import Passes, frozen_running_statistics
-from fastuda.method.pseudo_labels import PseudoLabels, label_crops
+from fastuda.method.pseudo_labels import label_target
 from fastuda.method.state import TrainingState
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.recipe import Recipe
@@ -35,8 +34,8 @@ def adaptation_step(
 ) -> Losses:
     """One iteration of the method: L of paper eq. 12. Returns detached terms and `total`.
 
-    Passes through the network, in the order in which BatchNorm's running statistics see them: source
-    view, target view, class-mixed weak view, class-mixed strong view, HTCM image (protocol rows 1-12).
+    Passes through the network, in the order in which BatchNorm's running statistics see them: source view, target
+    view, class-mixed strong view, class-mixed weak view, HTCM image (protocol rows 1-12, 19).
     """
     state.begin_iteration()
 
@@ -69,13 +68,3 @@ def _teacher(state: TrainingState, recipe: Recipe) -> DeepLabV2:
     if recipe.method.teacher_batch_norm == "running":
         return state.worker.eval() if recipe.method.teacher == "student" else state.evaluation_model()
     return state.worker if recipe.method.teacher == "student" else state.averaged.train()
-
-
-@torch.no_grad()
-def label_target(teacher: DeepLabV2, target: DomainBatch, passes: Passes) -> PseudoLabels:
-    """The teacher's labels of the target crops, read out of its prediction of the whole view (rows 2, 3, 5)."""
-    crop_size = (target.weak.shape[1], target.weak.shape[2])
-    if target.view is None:
-        return label_crops(passes.raw(teacher, target.weak), crop_size, None, None)
-    view_size = (target.view.shape[1], target.view.shape[2])
-    return label_crops(passes.raw(teacher, target.view), crop_size, view_size, target.boxes)

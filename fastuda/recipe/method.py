@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from fastuda.recipe.section import NonNegative, Section
 
@@ -38,8 +39,18 @@ class Mix(Section):
     """Share of the present classes that is pasted (floor, at least one)."""
     min_class: Annotated[int, Field(ge=0, lt=255)] = 0
     """Only train ids from here on are pasted; 5 in the released code."""
-    skip_highest: bool = False
-    """Never paste the highest class present: the released code's off-by-one."""
+    off_by_one: bool = False
+    """The released code's slip: instead of each class drawn, paste the entry before it in the sorted list of what is
+    present, ignored pixels first. The highest class is then never pasted, and what lies below `min_class` can be."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, table: Any) -> Any:
+        """Recipes saved beside earlier runs hold every field, this one under its old name."""
+        if not (isinstance(table, Mapping) and "skip_highest" in table):
+            return table
+        others = {key: value for key, value in table.items() if key != "skip_highest"}
+        return {"off_by_one": table["skip_highest"], **others}
 
 
 class SourceMix(Section):
@@ -63,7 +74,7 @@ class Htcm(Section):
     enabled: bool = True
     """Train on source crops with confident target pixels pasted in."""
     from_: Literal["target", "mixed"] = Field("target", alias="from")
-    """Whose confidence gives the mask: the target's own (paper) or the weak mixed view's (released)."""
+    """Whose prediction gives mask and labels: the target's own (paper) or the weak mixed view's (released)."""
     samples: Literal["all", "first"] = "all"
     """Which samples of the batch L_hts counts; `first` in the released code."""
 
@@ -82,7 +93,8 @@ class Contrast(Section):
     prototype_scale: Annotated[float, Field(gt=0, le=80)] = 7.0
     """s1, of ProCL."""
     prototype_samples: Literal["all", "first"] = "all"
-    """Which samples of the batch ProCL counts; `first` in the released code."""
+    """Which samples of the batch ProCL counts; `first`, in the released code, is the first one's loss divided by the
+    size of the batch all the same."""
 
 
 class Auxiliary(Section):
@@ -91,8 +103,8 @@ class Auxiliary(Section):
     weight: NonNegative = 0.1
     """Relative to L_s and L_st."""
     labels: Literal["pasted", "prediction"] = "pasted"
-    """For L_st: source label where pasted and two-head average elsewhere, or the weak mixed view's own
-    two-head prediction on every pixel (released)."""
+    """For L_st: source label where pasted and two-head average elsewhere, or the weak mixed view's own two-head
+    prediction on every pixel (released), which is then also what x_hts has for labels where it shows target pixels."""
 
 
 class Edge(Section):
@@ -100,6 +112,13 @@ class Edge(Section):
 
     enabled: bool = False
     """Extra cross-entropy on the bands around paste masks; HTCM also keeps the pasted source classes."""
+    confidence: Literal["htcm", "crop"] = "htcm"
+    """Whose prediction gives M_ht and its labels: as `htcm.from` says, or that of a pass of its own over the un-mixed
+    weak target crop (released): no gradient, BatchNorm on batch statistics, which it moves."""
+    samples: Literal["all", "first"] = "all"
+    """Which samples of the batch count around M_ht and for the auxiliary head on x_hts; `first` as released."""
+    all_or_none: bool = False
+    """Leave a band out of the loss when any image of the batch has none of that band (released)."""
     paste_weight: NonNegative = 1.0
     """Of the band around the CMix mask, main and auxiliary head, relative to L_st."""
     htcm_weight: NonNegative = 0.1
