@@ -13,9 +13,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from fastuda.metrics import Scores
+from fastuda.paper import PAPER_HOURS, PAPER_ITERATIONS
 
-PAPER_ITERATIONS = 250_000
-PAPER_HOURS = 63
 _LINE_EVERY_SECONDS = 10.0
 
 
@@ -38,11 +37,14 @@ class Display:
         self.console.print(Text(text), soft_wrap=True)
 
     @contextmanager
-    def stage(self, title: str, start: int, total: int) -> Iterator[StageProgress]:
-        """Shows a training stage of `total` iterations, begun at `start`."""
+    def stage(self, title: str, start: int, total: int, *, as_paper: bool = False) -> Iterator[StageProgress]:
+        """Shows a training stage of `total` iterations, begun at `start`.
+
+        `as_paper` adds what the paper's run takes at this pace, which says something where the work is the same.
+        """
         self.console.print(f"[bold]{title.capitalize()}[/bold]: iterations {start + 1} to {total}")
         with Live("", console=self.console, auto_refresh=False) as live:
-            yield StageProgress(self.console, title, total, live)
+            yield StageProgress(self.console, title, total, live, as_paper=as_paper)
 
     def scored(self, title: str, iteration: int, scores: Scores) -> None:
         """One evaluation's mIoU."""
@@ -52,8 +54,9 @@ class Display:
 class StageProgress:
     """The line of a training stage."""
 
-    def __init__(self, console: Console, title: str, total: int, live: Live) -> None:
+    def __init__(self, console: Console, title: str, total: int, live: Live, *, as_paper: bool) -> None:
         self._console = console
+        self._as_paper = as_paper
         self._live = live
         self._title = title
         self._total = total
@@ -64,12 +67,13 @@ class StageProgress:
         terms = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         score = f" · mIoU {last['miou']:.2f}" if last else ""
         left = _duration((self._total - done) / rate)
-        hours = PAPER_ITERATIONS / rate / 3600
-        self._show(
-            f"{self._title} {done}/{self._total} · {rate:.2f} it/s · {terms}{score} · {left} left · at this pace "
-            f"{PAPER_ITERATIONS // 1000}k iterations take {hours:.1f} h (paper: {PAPER_HOURS} h)",
-            last=done == self._total,
-        )
+        line = f"{self._title} {done}/{self._total} · {rate:.2f} it/s · {terms}{score} · {left} left"
+        if self._as_paper:
+            hours = PAPER_ITERATIONS / rate / 3600
+            line += (
+                f" · at this pace {PAPER_ITERATIONS // 1000}k iterations take {hours:.1f} h (paper: {PAPER_HOURS} h)"
+            )
+        self._show(line, last=done == self._total)
 
     def _show(self, line: str, *, last: bool) -> None:
         """One line that changes on a terminal; elsewhere a line now and then, and the last one."""

@@ -28,6 +28,7 @@ from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.model.build import build_model, build_network
 from fastuda.model.deeplab import DeepLabV2
+from fastuda.paper import same_work
 from fastuda.provenance import provenance
 from fastuda.recipe import Optimizer, Recipe
 from fastuda.run_folder import RunFolder
@@ -158,7 +159,8 @@ def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | Non
 
     state.student.train()
     readback = Readback(state)
-    with run.display.stage(stage.title, start, stage.num_iterations) as progress:
+    as_paper = stage.reads_target and same_work(run.recipe)
+    with run.display.stage(stage.title, start, stage.num_iterations, as_paper=as_paper) as progress:
         for iteration in range(start, stage.num_iterations):
             readback.add(loop())
             done = iteration + 1

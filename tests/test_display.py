@@ -54,13 +54,19 @@ def lines(log: io.StringIO) -> list[str]:
 def test_a_line_tells_iteration_pace_losses_score_time_left_and_the_papers_hours(
     display: Display, log: io.StringIO
 ) -> None:
-    with display.stage("adaptation", 0, 1000) as stage:
+    with display.stage("adaptation", 0, 1000, as_paper=True) as stage:
         stage.advance(100, LOSSES, 4.0, {"miou": 43.21})
     assert lines(log) == [
         "Adaptation: iterations 1 to 1000",
         "adaptation 100/1000 · 4.00 it/s · source 0.500 mix 1.250 · mIoU 43.21 · 0:03:45 left · "
         "at this pace 250k iterations take 17.4 h (paper: 63 h)",
     ]
+
+
+def test_other_work_is_not_compared_with_the_papers_hours(display: Display, log: io.StringIO) -> None:
+    with display.stage("adaptation", 0, 1000) as stage:
+        stage.advance(100, LOSSES, 4.0, None)
+    assert lines(log)[1] == "adaptation 100/1000 · 4.00 it/s · source 0.500 mix 1.250 · 0:03:45 left"
 
 
 def test_before_the_first_evaluation_no_score_is_shown(display: Display, log: io.StringIO) -> None:
@@ -70,7 +76,7 @@ def test_before_the_first_evaluation_no_score_is_shown(display: Display, log: io
 
 
 def test_hours_left_are_hours(display: Display, log: io.StringIO) -> None:
-    with display.stage("adaptation", 0, 250_000) as stage:
+    with display.stage("adaptation", 0, 250_000, as_paper=True) as stage:
         stage.advance(50, {}, 1.1023, None)
     assert "62:59:" in log.getvalue()
     assert "take 63.0 h" in log.getvalue()

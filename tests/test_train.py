@@ -113,11 +113,13 @@ def test_the_log_has_every_loss_of_the_method_and_every_evaluation(finished: Any
     assert [row["iteration"] for row in rows if "scores" in row] == [3, 4, 3, 6]
 
 
-def test_the_progress_line_tells_pace_losses_score_and_the_papers_hours(finished: Any) -> None:
+def test_the_progress_line_tells_pace_losses_and_score_and_compares_a_demo_with_no_paper(finished: Any) -> None:
     assert "adaptation 6/6 · " in finished[2]
     last = next(line for line in finished[2].splitlines() if line.startswith("adaptation 6/6"))
-    for part in (" it/s", "prototype ", "mIoU ", " left", "250k iterations take", "(paper: 63 h)"):
+    for part in (" it/s", "prototype ", "mIoU ", " left"):
         assert part in last
+    assert "paper" not in finished[2]
+    assert "at this pace" not in finished[2]
 
 
 def test_an_existing_run_folder_is_refused_and_left_alone(finished: Any, tiny: Callable[..., Recipe]) -> None:

@@ -16,7 +16,7 @@ from fastuda.errors import FastudaError
 from fastuda_bench.kernel_resources import largest
 from fastuda_bench.launches import COLUMNS, cells
 from fastuda_bench.markdown import cell, number, table
-from fastuda_bench.results import NOT_COMPARED, doubt_of
+from fastuda_bench.results import NOT_COMPARED, doubt_of, run_of
 from fastuda_bench.step_table import fastest, speedup, with_baselines
 from fastuda_bench.study_figures import boundary, study, study_classes
 
@@ -217,18 +217,19 @@ def _loader(rows: list[dict[str, Any]]) -> str:
 
 
 def _train(rows: list[dict[str, Any]]) -> str:
-    """The real loop: pace, waiting, the paper's number of iterations at this pace."""
+    """The real loop: pace, waiting, the recipe's own number of iterations at this pace."""
     lines = [
         (
             f"`{row['recipe']}`, {row['data']}, {row['way']}",
             _milliseconds(row["ms"]["median"]),
             _milliseconds(row["ms"]["spread"]),
             f"{row['percent_waiting']['median']:.1f} %",
-            f"{row['hours']:.1f} h",
+            run_of(row),
+            "–" if row["paper_hours"] is None else f"{row['paper_hours']} h",
         )
         for row in rows
     ]
-    head = ("training loop", "ms an iteration", "spread", "waiting for data", "250k iterations")
+    head = ("training loop", "ms an iteration", "spread", "waiting for data", "the recipe's iterations", "paper")
     return table(head, lines) + f"\nMedian of {rows[0]['ms']['repeats']} windows, " + _where(rows[0])
 
 

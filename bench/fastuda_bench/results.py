@@ -125,3 +125,9 @@ def _cpu_name() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def run_of(row: Row) -> str:
+    """How long the recipe's own number of iterations takes at a training row's pace."""
+    hours = row["hours"]
+    return f"{row['run_iterations']:,} in " + (f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min")

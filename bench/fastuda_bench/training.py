@@ -1,4 +1,4 @@
-"""How long will the training take? The real loop from packed files, its waiting for data, and 250k iterations of it."""
+"""How long will the training take? The real loop from packed files, its waiting for data, the recipe's whole run."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from rich import box
 from rich.table import Table
 
 from fastuda.datasets import Datasets
-from fastuda.display import PAPER_HOURS, PAPER_ITERATIONS
 from fastuda.engine.loop import Loop
 from fastuda.engine.readback import Readback
 from fastuda.fast_path import FastPath
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.model.build import build_network
+from fastuda.paper import PAPER_HOURS, same_work
 from fastuda.recipe import Recipe
 from fastuda.runtime import configure
-from fastuda_bench.results import Row, gpu, stamp, summary
+from fastuda_bench.results import Row, gpu, run_of, stamp, summary
 from fastuda_bench.step import NUM_DOMAINS
 
 _WARM_UP = 10
@@ -35,9 +35,9 @@ def training_row(
 ) -> Row:
     """One row: windows of `iterations` adaptation iterations, loading, training and reading losses back.
 
-    Weights are random and nothing is evaluated or saved. The projection is of the median window to the
-    paper's number of iterations, without warm-up and evaluations; `price` is in money a GPU-hour, and counts
-    on a GPU alone.
+    Weights are random and nothing is evaluated or saved. The projection is of the median window to the recipe's own
+    number of iterations, without warm-up and evaluations; the paper's hours stand beside it where the work is the
+    same. `price` is in money a GPU-hour, and counts on a GPU alone.
     """
     configure(recipe.runtime, device)
     fast, passes = FastPath.of(recipe.runtime, device), Passes.of(recipe, device)
@@ -67,7 +67,7 @@ def training_row(
         milliseconds.append(1000 / reading.iterations_per_second)
         waited.append(100 * reading.waited)
     ms = summary(milliseconds)
-    hours = ms["median"] * PAPER_ITERATIONS / 3_600_000
+    hours = ms["median"] * recipe.train.iterations / 3_600_000
     return {
         "question": "train",
         "recipe": name,
@@ -80,8 +80,9 @@ def training_row(
         "ms": ms,
         "images_per_second": round(1000 * NUM_DOMAINS * recipe.train.batch_size / ms["median"], 2),
         "percent_waiting": summary(waited),
-        "hours": round(hours, 2),
-        "paper_hours": PAPER_HOURS,
+        "run_iterations": recipe.train.iterations,
+        "hours": round(hours, 4),
+        "paper_hours": PAPER_HOURS if same_work(recipe) else None,
         "price_an_hour": price,
         "cost": None if price is None or device.type != "cuda" else round(hours * price, 2),
         **gpu(device),
@@ -95,7 +96,7 @@ def table_of(rows: list[Row]) -> Table:
     where = first["gpu"] or f"{first['cores']} cores of {first['cpu']}"
     title = f"training loop of {first['recipe']}, {first['data']} packed as {first['pack']}, {first['way']}, {where}"
     table = Table(title=title, box=box.SIMPLE)
-    columns = ("ms/it", "spread", "img/s", "waiting for data", "250k iterations", "paper", "GPU-hours × price")
+    columns = ("ms/it", "spread", "img/s", "waiting for data", "the recipe's run", "paper", "GPU-hours × price")
     for column in columns:
         table.add_column(column, justify="right")
     for row in rows:
@@ -104,8 +105,8 @@ def table_of(rows: list[Row]) -> Table:
             f"{row['ms']['spread']:.1f}",
             f"{row['images_per_second']:.1f}",
             f"{row['percent_waiting']['median']:.1f} %",
-            f"{row['hours']:.1f} h",
-            f"{row['paper_hours']} h",
+            run_of(row),
+            "–" if row["paper_hours"] is None else f"{row['paper_hours']} h",
             "–" if row["cost"] is None else f"{row['cost']:.2f}",
         )
     return table

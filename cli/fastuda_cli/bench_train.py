@@ -17,12 +17,12 @@ def train(
     target: options.Target = None,
     repeats: Repeats = 3,
     iterations: Iterations = None,
-    price: Annotated[float | None, typer.Option(help="Of a GPU-hour: what 250k iterations cost.", min=0)] = None,
+    price: Annotated[float | None, typer.Option(help="Of a GPU-hour: what the run costs.", min=0)] = None,
     json_file: Out = None,
     device: options.Device = None,
     set_: options.Settings = None,
 ) -> None:
-    """The real training loop from packed files: pace, share of waiting for data, hours of the paper's run."""
+    """The real training loop from packed files: pace, share of waiting for data, hours of the recipe's run."""
     with reported(), subject(recipe, source, target, device, set_) as bench:
         from fastuda_bench.made_data import bench_data
         from fastuda_bench.results import write_rows
