@@ -190,7 +190,7 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         section: Any = Recipe
         for part in problem["loc"][:-1]:
-            section = _section_type(section, str(part))
+            section = section_type(section, str(part))
         known = [field.alias or name for name, field in section.model_fields.items()]
         field = str(problem["loc"][-1])
         near = nearest(field, known) or _elsewhere(field)
@@ -200,7 +200,8 @@ def _explain(problem: Any) -> str:
     return f"{where + ': ' if where else ''}{message}{shown}"
 
 
-def _section_type(section: type[BaseModel], name: str) -> type[BaseModel]:
+def section_type(section: type[BaseModel], name: str) -> type[BaseModel]:
+    """The table that a field of `section` holds; raises TypeError for a field that is none."""
     annotation = section.model_fields[name].annotation
     for candidate in (annotation, *getattr(annotation, "__args__", ())):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
@@ -224,7 +225,7 @@ def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
         where = prefix + (field.alias or name)
         yield where, field.alias or name
         try:
-            inner = _section_type(section, name)
+            inner = section_type(section, name)
         except TypeError:
             continue
         yield from _fields(inner, where + ".")

@@ -14,13 +14,14 @@ def recipes(
     name: Annotated[str | None, typer.Argument(help="Show this recipe, or RECIPE+VARIANT, whole, as TOML.")] = None,
     changes: Annotated[bool, typer.Option("--changes", help="Only what the recipe's own file says.")] = False,
 ) -> None:
-    """List the recipes, or show one with every field resolved."""
+    """List the recipes, or show one with every field resolved and what it means."""
     with reported():
         from rich.syntax import Syntax
         from rich.table import Table
 
         from fastuda.errors import UsageError
-        from fastuda.recipe_file import dump_recipe, load_recipe, preset_names, preset_text, variant_names, variant_text
+        from fastuda.recipe_file import load_recipe, preset_names, preset_text, variant_names, variant_text
+        from fastuda.recipe_text import explained
 
         if name is not None:
             if name in variant_names() and not changes:
@@ -30,8 +31,11 @@ def recipes(
                     variant_text(one) if one in variant_names() else preset_text(one) for one in name.split("+")
                 )
             else:
-                text = dump_recipe(load_recipe(name))
-            console.print(Syntax(text, "toml", background_color="default", word_wrap=True))
+                text = explained(load_recipe(name))
+            if console.is_terminal:
+                console.print(Syntax(text, "toml", background_color="default", word_wrap=True))
+            else:
+                say(text.rstrip("\n"))  # a file of it is a recipe: no line is broken
             return
         table = Table("recipe", "what it is", "source → target", "classes", "iterations")
         for preset in preset_names():
