@@ -21,6 +21,8 @@ from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.deeplab import DeepLabV2, Logits
 from fastuda_kernels.boundary import INTERPRETED
 
+STEPS = ["gta2cs", "gta2cs-released", "gta2cs-edge", "gta2cs-edge+released", "gta2cs-fast"]
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
@@ -144,7 +146,7 @@ def gradients(model: DeepLabV2) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("name", ["gta2cs", "gta2cs-released", "gta2cs-edge", "gta2cs-fast"])
+@pytest.mark.parametrize("name", STEPS)
 def test_the_steps_gradient_and_total_are_those_of_equation_12(name: str) -> None:
     recipe = tiny(name)
     state, (source, target) = begin(recipe), batches(recipe)
@@ -167,7 +169,7 @@ def test_the_steps_gradient_and_total_are_those_of_equation_12(name: str) -> Non
         torch.testing.assert_close(gradient, expected[parameter], rtol=1e-3, atol=tolerance + 1e-7, msg=parameter)
 
 
-@pytest.mark.parametrize("name", ["gta2cs", "gta2cs-released", "gta2cs-edge", "gta2cs-fast"])
+@pytest.mark.parametrize("name", STEPS)
 def test_the_step_is_the_same_with_grouped_passes(name: str) -> None:
     recipe = tiny(name)
     plain, together = begin(recipe), begin(recipe)
@@ -189,7 +191,7 @@ def test_grouped_passes_are_fewer_and_larger() -> None:
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="on a GPU the kernels take no CPU tensors")
-@pytest.mark.parametrize("name", ["gta2cs", "gta2cs-released", "gta2cs-edge", "gta2cs-fast"])
+@pytest.mark.parametrize("name", STEPS)
 def test_the_step_is_the_same_on_the_kernels(name: str, request: pytest.FixtureRequest) -> None:
     # An untrained network is sure of nothing; a low threshold gives HTCM and the prototypes something to do.
     recipe = tiny(name, "method.tau=0.06")

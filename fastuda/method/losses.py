@@ -79,13 +79,11 @@ def prototype_loss(first: Tensor, second: Tensor, labels: Tensor, settings: Cont
 
     `labels` uint8 [B, H, W] are those of both views, 255 where a pixel must not enter a prototype.
     """
-    num_images = len(labels)
-    if settings.prototype_samples == "first":
-        first, second, labels = first[:1], second[:1], labels[:1]
-    first_rows, valid = prototypes(first, labels)
-    second_rows, _ = prototypes(second, labels)
+    counted = _counted(settings.prototype_samples)
+    first_rows, valid = prototypes(first[counted], labels[counted])
+    second_rows, _ = prototypes(second[counted], labels[counted])
     loss = pixel_contrast(first_rows, second_rows, settings.prototype_scale, from_logits=True, valid=valid)
-    return loss * (len(labels) / num_images)
+    return loss / len(labels) if settings.prototype_samples == "first" else loss
 
 
 def _mix_terms(views: MixedViews, recipe: Recipe) -> Losses:
@@ -101,7 +99,7 @@ def _mix_terms(views: MixedViews, recipe: Recipe) -> Losses:
     if views.st.band_st is not None:
         band = views.st.band_st
         on_band = segmentation_loss(strong, labels, weight, auxiliary_labels=auxiliary_labels, mask=band)
-        losses["edge_mix"] = on_band * _band_counts(band, recipe.edge)
+        losses["edge_mix"] = _if_all_have(band, on_band, recipe.edge)
     return losses
 
 
@@ -115,7 +113,7 @@ def _htcm_terms(views: MixedViews, recipe: Recipe) -> Losses:
     band = views.hts.band_hts
     if band is not None:
         on_band = upsample_cross_entropy(main[on_edge], labels[on_edge], mask=band[on_edge])
-        losses["edge_htcm"] = on_band * _band_counts(band, recipe.edge)
+        losses["edge_htcm"] = _if_all_have(band, on_band, recipe.edge)
         if auxiliary is not None:
             own_labels = views.hts_auxiliary_label[on_edge]
             losses["edge_htcm_auxiliary"] = upsample_cross_entropy(auxiliary[on_edge], own_labels)
@@ -126,9 +124,9 @@ def _counted(samples: str) -> slice:
     return slice(1) if samples == "first" else slice(None)
 
 
-def _band_counts(band: Tensor, settings: Edge) -> Tensor | float:
-    """Whether the loss on a band, bool [B, H, W], enters the sum at all."""
-    return band.flatten(1).any(1).all() if settings.all_or_none else 1.0
+def _if_all_have(band: Tensor, loss: Tensor, settings: Edge) -> Tensor:
+    """The loss on a band, bool [B, H, W]; as released nothing if any image has none of it (row 25)."""
+    return loss * band.flatten(1).any(1).all() if settings.all_or_none else loss
 
 
 def _source_mix_terms(views: MixedViews, recipe: Recipe) -> Losses:

@@ -7,16 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fastuda.method.flat_update import FlatUpdate, Part, move
-from fastuda.method.repeated_sgd import ParameterGroup, RepeatedSGD
+from fastuda.method.optimizer import RepeatedSGD, made_optimizer, set_rates
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.recipe import Optimizer
-
-USUAL_UPDATES = 3
-"""How often the released optimiser's list names most backbone parameters (protocol row 21)."""
 
 
 @dataclass
@@ -64,7 +61,7 @@ class TrainingState:
         assert not (flat and scaled)
         device = next(student.parameters()).device
         iteration = torch.zeros((), dtype=torch.int64, device=device)
-        optimizer = _optimizer(student, settings, iteration)
+        optimizer = made_optimizer(student, settings, iteration)
         if settings.momentum > 0 or flat:
             for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -127,7 +124,7 @@ class TrainingState:
     @torch.no_grad()
     def set_learning_rates(self) -> None:
         """lr · ramp · (1 − iteration / iterations) ** power, written into the optimiser's tensors (row 21)."""
-        _schedule(self._rates(), self.iteration, self.num_iterations, self.settings)
+        set_rates(self._rates(), self.iteration, self.num_iterations, self.settings)
 
     def step_optimizer(self) -> None:
         """Move the student along its gradient; with a scaler, unless the gradient overflowed."""
@@ -202,39 +199,6 @@ class TrainingState:
         return model.eval()
 
 
-def _optimizer(student: DeepLabV2, settings: Optimizer, iteration: Tensor) -> torch.optim.SGD:
-    """SGD with one group a learning rate or, as released, one a number of updates; the heads' last."""
-    backbone, heads = student.parameter_groups()
-
-    def group(parameters: list[nn.Parameter], rate: float, updates: int = 1) -> ParameterGroup:
-        return {"params": parameters, "lr": torch.tensor(rate, device=iteration.device), "updates": updates}
-
-    momentum, decay = settings.momentum, settings.weight_decay
-    if settings.backbone_updates == "one":
-        groups = [group(backbone, settings.lr_backbone), group(heads, settings.lr_head)]
-        return torch.optim.SGD(groups, momentum=momentum, weight_decay=decay, fused=True)
-    listed = student.times_listed()
-    by_updates = {times: [p for p in backbone if listed[p] == times] for times in sorted(set(listed.values()))}
-    groups = [group(own, _highest_backbone(settings), times) for times, own in by_updates.items() if own]
-    return RepeatedSGD([*groups, group(heads, settings.lr_head)], iteration, momentum=momentum, weight_decay=decay)
-
-
-def _highest_backbone(settings: Optimizer) -> float:
-    """The backbone's rate of one update before the schedule: a third of an iteration's where there are three."""
-    return settings.lr_backbone if settings.backbone_updates == "one" else settings.lr_backbone / USUAL_UPDATES
-
-
-def _schedule(rates: list[Tensor], iteration: Tensor, num_iterations: int, settings: Optimizer) -> None:
-    progress = iteration.double() / num_iterations
-    factor = (1 - progress).clamp(min=0) ** settings.poly_power
-    if settings.ramp_up:
-        factor = factor * ((iteration + 1) / settings.ramp_up).clamp(max=1)
-    *backbone, heads = rates
-    for rate in backbone:
-        rate.copy_(_highest_backbone(settings) * factor)
-    heads.copy_(settings.lr_head * factor)
-
-
 def _count(iteration: Tensor, first_nonfinite: Tensor, loss: Tensor) -> None:
     is_first = (first_nonfinite < 0) & ~torch.isfinite(loss)
     first_nonfinite.copy_(torch.where(is_first, iteration, first_nonfinite))
@@ -252,7 +216,7 @@ def _end_flat(
     ema_decay: float,
 ) -> None:
     """All that ends an iteration, in one function to compile."""
-    _schedule(rates, iteration, num_iterations, settings)
+    set_rates(rates, iteration, num_iterations, settings)
     move(parts, settings, ema_decay, iteration)
     _count(iteration, first_nonfinite, loss)
 
