@@ -36,8 +36,9 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-def test_a_rehearsal_leaves_no_trace(scaled: bool) -> None:
-    recipe = tiny("gta2cs")
+@pytest.mark.parametrize("name", ["gta2cs", "gta2cs-released"])
+def test_a_rehearsal_leaves_no_trace(name: str, scaled: bool) -> None:
+    recipe = tiny(name)
     state = TrainingState.begin(begin(recipe).student, recipe.train.optimizer, 10, 0.9, scaled=scaled)
     source, target = batches(recipe)
     adaptation_step(state, source, target, recipe, AS_IT_IS)
@@ -270,9 +271,10 @@ def on_gpu(recipe: Any) -> tuple[TrainingState, DomainBatch, DomainBatch, Passes
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("name", preset_names())
-def test_on_a_gpu_an_iteration_is_one_graph(name: str) -> None:
-    recipe = tiny(name)
+@pytest.mark.parametrize("name", [*preset_names(), "gta2cs-edge+released"])
+@pytest.mark.parametrize("amp", ["auto", "fp16"])
+def test_on_a_gpu_an_iteration_is_one_graph(name: str, amp: str) -> None:
+    recipe = tiny(name, f"runtime.amp={amp}")
     state, source, target, passes, fast = on_gpu(recipe)
     iteration = Iteration(state, recipe, passes, fast)
     for _ in range(3):

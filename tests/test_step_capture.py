@@ -72,6 +72,16 @@ def test_an_iteration_exchanges_no_number_with_the_host(name: str, flat: bool) -
     assert traffic.seen == []
 
 
+def test_repeated_updates_under_a_scaler_exchange_none_either() -> None:
+    recipe = tiny("gta2cs-released")
+    student, (source, _) = begin(recipe).student, batches(recipe)
+    state = TrainingState.begin(student, recipe.train.optimizer, 10, recipe.method.ema_decay, scaled=True)
+    with HostTraffic() as traffic:
+        warmup_step(state, source, recipe, AS_IT_IS)
+        warmup_step(state, source, recipe, AS_IT_IS)
+    assert traffic.seen == []
+
+
 def test_host_traffic_is_noticed() -> None:
     with HostTraffic() as traffic:
         torch.tensor([1.0, 2.0]).sum().item()

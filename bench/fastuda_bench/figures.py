@@ -273,6 +273,8 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "table3-classes": ("table3.json", study_classes),
     "summary": ("summary.json", study),
     "demo-weights": ("demo-weights.json", study),
+    "backbone-rate-demo": ("backbone-rate-demo.json", study),
+    "backbone-rate-streets2camvid": ("backbone-rate-streets2camvid.json", study),
     "demo-batch-norm": ("demo-batch-norm.json", _scores),
     "streets2camvid-study": ("streets2camvid-study.json", study),
     "streets2camvid-study-classes": ("streets2camvid-study.json", study_classes),
