@@ -41,7 +41,8 @@ class Mix(Section):
     """Only train ids from here on are pasted; 5 in the released code."""
     off_by_one: bool = False
     """The released code's slip: instead of each class drawn, paste the entry before it in the sorted list of what is
-    present, ignored pixels first. The highest class is then never pasted, and what lies below `min_class` can be."""
+    present, ignored pixels first. Unless nothing lies below `min_class`, the highest class is then never pasted, and
+    the entry just below `min_class` can be."""
 
     @model_validator(mode="before")
     @classmethod
@@ -104,7 +105,7 @@ class Auxiliary(Section):
     """Relative to L_s and L_st."""
     labels: Literal["pasted", "prediction"] = "pasted"
     """For L_st: source label where pasted and two-head average elsewhere, or the weak mixed view's own two-head
-    prediction on every pixel (released), which is then also what x_hts has for labels where it shows target pixels."""
+    prediction on every pixel (released); in the edge variant this head then learns it on x_hts's target pixels too."""
 
 
 class Edge(Section):
