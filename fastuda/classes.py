@@ -11,6 +11,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ IGNORE_INDEX = 255
 """The label value, everywhere inside fastuda, of a pixel that no loss and no metric counts."""
 
 Colour = tuple[int, int, int]
+Values = Literal["label-ids", "train-ids"]
+"""What the values of a label file are."""
+_FIRST_FREE_ID = 35
 
 # name -> (Cityscapes labelId, colour), in the order of the official 19 trainIds.
 _CITYSCAPES: dict[str, tuple[int, Colour]] = {
@@ -110,16 +114,38 @@ class ClassSet:
                 table[label_id] = self.names.index(name)
         return table
 
-    def label_id_table(self) -> NDArray[np.uint8]:
-        """Lookup table [256] uint8 from train id to Cityscapes labelId, for predictions on disk.
+    def label_ids(self) -> dict[str, int]:
+        """Class name → its value in label files that hold label ids; no two are alike, and none is 255.
 
-        A class that Cityscapes does not name keeps its train id when *no* class is Cityscapes' own;
-        in a mixed list it becomes 0 ("unlabeled"), since its train id could be another class's labelId.
+        Cityscapes' labelIds where names are Cityscapes'. A class of one's own gets an id that is free: from 35 on,
+        above all that Cityscapes and GTA5 know; in a list without any Cityscapes class, its train id.
         """
-        foreign = all(name not in _CITYSCAPES for name in self.names)
-        table = np.zeros(256, np.uint8)
-        for train_id, name in enumerate(self.names):
-            table[train_id] = train_id if foreign else _CITYSCAPES.get(name, (0,))[0]
+        if self.all_own:
+            return {name: train_id for train_id, name in enumerate(self.names)}
+        known = {name: _CITYSCAPES[name][0] for name in self.names if name in _CITYSCAPES}
+        ids = (*range(_FIRST_FREE_ID, IGNORE_INDEX), *range(1, _FIRST_FREE_ID))
+        free = iter(i for i in ids if i not in known.values())
+        return {name: known[name] if name in known else next(free) for name in self.names}
+
+    @property
+    def all_own(self) -> bool:
+        """Whether no class is one of Cityscapes'."""
+        return not any(name in _CITYSCAPES for name in self.names)
+
+    def own_names(self) -> tuple[str, ...]:
+        """The classes that Cityscapes does not name."""
+        return tuple(name for name in self.names if name not in _CITYSCAPES)
+
+    def values(self, kind: Values) -> dict[str, int]:
+        """Class name → its value in label files of that kind."""
+        if kind == "label-ids":
+            return self.label_ids()
+        return {name: train_id for train_id, name in enumerate(self.names)}
+
+    def value_table(self, kind: Values) -> NDArray[np.uint8]:
+        """Lookup table [256] uint8 from train id to `values`; train ids without a class give 255."""
+        table = np.full(256, IGNORE_INDEX, np.uint8)
+        table[: len(self)] = [*self.values(kind).values()]
         return table
 
     def colour_table(self) -> NDArray[np.uint8]:

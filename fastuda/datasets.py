@@ -6,11 +6,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fastuda.classes import IGNORE_INDEX
 from fastuda.data.cache import cache_folder
 from fastuda.data.demo import draw_demo
-from fastuda.data.layouts import Split
+from fastuda.data.layouts import Split, data_root
 from fastuda.data.pack import Packed
 from fastuda.data.prepare import LabelSize, prepare
+from fastuda.data.suspicion import Suspicion, class_suspicions, foreground_suspicion
+from fastuda.errors import FastudaError
 from fastuda.recipe import Domain, Recipe
 
 log = logging.getLogger(__name__)
@@ -37,6 +43,11 @@ class Datasets:
             "target": self.target.fingerprint,
             "evaluation": self.evaluation.fingerprint,
         }
+
+    def left_out(self) -> dict[str, dict[str, int]]:
+        """What each split does not use, by reason, for results.json."""
+        splits = {"source": self.source, "target": self.target, "evaluation": self.evaluation}
+        return {name: packed.left_out.to_json() for name, packed in splits.items()}
 
 
 def with_demo_data(recipe: Recipe, progress: Progress) -> Recipe:
@@ -69,16 +80,20 @@ def prepare_all(recipe: Recipe, progress: Progress) -> Datasets:
     """Pack, or find packed, the three splits that a run reads. Raises FastudaError as `prepare` does."""
     source_size = recipe.views.source_size
     target_size = recipe.views.target_size
-    return Datasets(
+    data = Datasets(
         source=_prepare("source training", recipe.source, "train", source_size, "resized", recipe, progress),
         target=_prepare("target training", recipe.target, "train", target_size, "none", recipe, progress),
         evaluation=prepare_evaluation(recipe, recipe.target, progress),
     )
+    _look_at_labels("source training", data.source, recipe.source, recipe)
+    return data
 
 
 def prepare_evaluation(recipe: Recipe, domain: Domain, progress: Progress) -> Packed:
     """The labelled evaluation split of `domain` at `eval.size`, labels at their own size (protocol row 23)."""
-    return _prepare("evaluation", domain, "val", recipe.eval.size, "own", recipe, progress)
+    packed = _prepare("evaluation", domain, "val", recipe.eval.size, "own", recipe, progress)
+    _look_at_labels("evaluation", packed, domain, recipe)
+    return packed
 
 
 def _prepare(
@@ -99,6 +114,32 @@ def _prepare(
         data=recipe.data,
         progress=progress(f"Packing {what} images"),
     )
-    skipped = f", {packed.num_skipped} skipped (on the skip list)" if packed.num_skipped else ""
-    log.info("%s: %d samples%s", what, len(packed), skipped)
+    left_out = f"; not used: {packed.left_out}" if str(packed.left_out) else ""
+    log.info("%s: %d samples%s", what, len(packed), left_out)
     return packed
+
+
+def _look_at_labels(what: str, packed: Packed, domain: Domain, recipe: Recipe) -> None:
+    """Say what makes a training pointless before it begins; FastudaError for labels without a labelled pixel."""
+    classes = recipe.classes.build()
+    pixels = packed.label_pixels(len(classes))
+    totals = np.zeros(256, np.int64)
+    totals[: len(classes)], totals[IGNORE_INDEX] = pixels.sum(0)[:-1], pixels[:, -1].sum()
+    if not totals[: len(classes)].any():
+        raise FastudaError(
+            f"{data_root(domain)}: no pixel of the {what} labels has a class of the recipe; check the label ids "
+            "(`fastuda data check` counts values and classes)"
+        )
+    masks = _masks(packed, pixels) if domain.layout == "folder" and domain.ids is None and len(classes) > 1 else []
+    for suspicion in [*class_suspicions(totals, classes), *masks]:
+        log.warning("%s labels: %s", what, suspicion.detail)
+
+
+def _masks(packed: Packed, pixels: NDArray[np.int64]) -> list[Suspicion]:
+    counts = {
+        name: {value: int(count) for value, count in ((0, row[0]), (IGNORE_INDEX, row[-1])) if count}
+        for name, row in zip(packed.names, pixels, strict=True)
+        if not row[1:-1].any()
+    }
+    found = foreground_suspicion(counts, ignored=True)
+    return found if 2 * len(counts) > len(packed) else []

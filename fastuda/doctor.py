@@ -117,7 +117,7 @@ def _data_set(domain: Domain, split: Literal["train", "val"]) -> Finding:
     except FastudaError as error:
         return Finding(subject, "missing", str(error), "see the layouts in fastuda/data/README.md")
     found = f"{len(listing.samples)} samples in {domain.root}"
-    if listing.unpaired:
+    if left_out := str(listing.left_out()):
         advice = f"`fastuda data check {domain.layout} {domain.root}` names them"
-        return Finding(subject, "note", f"{found}, {len(listing.unpaired)} files without partner", advice)
+        return Finding(subject, "note", f"{found}; not used: {left_out}", advice)
     return Finding(subject, "ok", found)

@@ -1,8 +1,9 @@
-"""Predictions on images of any size, kept as colour overlays and Cityscapes labelId PNGs."""
+"""Predictions on images of any size, kept as colour overlays and label PNGs."""
 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fastuda.classes import ClassSet
+from fastuda.classes import ClassSet, Values
 from fastuda.data.cache import make_folder, write_atomic
 from fastuda.data.images import read_colour, read_file
 from fastuda.errors import FastudaError
 from fastuda.inference import evaluation_logits
+from fastuda.paths import files_below
 from fastuda.pictures import overlay
 from fastuda.trained import Trained
 
@@ -34,7 +36,7 @@ class Input:
 
 
 def find_images(paths: Sequence[Path]) -> list[Input]:
-    """Image files named or found below the folders named, sorted within each folder.
+    """Image files named or found below the folders named, linked ones too, sorted within each folder.
 
     Raises FastudaError for a path that is not there, a folder without images, or two images whose
     predictions would overwrite each other.
@@ -42,7 +44,7 @@ def find_images(paths: Sequence[Path]) -> list[Input]:
     inputs: list[Input] = []
     for path in paths:
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+            found = [p for p in files_below(path) if p.suffix.lower() in SUFFIXES]
             if not found:
                 raise FastudaError(f"{path}: no {', '.join(SUFFIXES)} images in this folder")
             inputs += [Input(p, str(p.relative_to(path).with_suffix(""))) for p in found]
@@ -59,20 +61,28 @@ def find_images(paths: Sequence[Path]) -> list[Input]:
 
 
 @torch.no_grad()
-def predict(trained: Trained, inputs: Sequence[Input], out: Path, progress: Callable[[int, int], None]) -> None:
-    """Write NAME_overlay.png (colours over the image) and NAME_labelIds.png for each image, at its own size.
+def predict(
+    trained: Trained,
+    inputs: Sequence[Input],
+    out: Path,
+    progress: Callable[[int, int], None],
+    values: Values = "label-ids",
+) -> None:
+    """Write NAME_overlay.png (colours over the image) and the label PNG for each image, at its own size.
 
-    Images are resized bicubic to `eval.size` for the network, as in evaluation (protocol row 23).
+    The label is NAME_labelIds.png, or with `values` "train-ids" NAME_labelTrainIds.png; classes.json says which value
+    is which class. Images are resized bicubic to `eval.size` for the network, as in evaluation (protocol row 23).
     Raises FastudaError naming an image that cannot be read or a file that cannot be written.
     """
     classes = trained.recipe.classes.build()
+    write_class_values(out, classes, values)
     for done, item in enumerate(inputs, start=1):
         image = read_colour(read_file(item.path), item.path)
         resized = np.asarray(image.resize(trained.recipe.eval.size, Image.Resampling.BICUBIC))
         batch = torch.from_numpy(resized.copy())[None].to(trained.device)
         logits = evaluation_logits(trained.model, batch, trained.recipe.eval, trained.passes)
         label = label_at(logits, (image.height, image.width))
-        write_label_ids(out, item.name, label, classes)
+        write_label(out, item.name, label, classes, values)
         _write_png(out / f"{item.name}_overlay.png", overlay(np.asarray(image), label, classes))
         progress(done, len(inputs))
 
@@ -86,9 +96,26 @@ def label_at(logits: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
     return full.argmax(1)[0].to(torch.uint8).cpu().numpy()
 
 
-def write_label_ids(out: Path, name: str, label: NDArray[np.uint8], classes: ClassSet) -> None:
-    """NAME_labelIds.png: train ids [H, W] as Cityscapes labelIds (train ids for classes that are not its own)."""
-    _write_png(out / f"{name}_labelIds.png", classes.label_id_table()[label])
+def write_label(out: Path, name: str, label: NDArray[np.uint8], classes: ClassSet, values: Values) -> None:
+    """NAME_labelIds.png or NAME_labelTrainIds.png of train ids [H, W], each class with its own value."""
+    _write_png(out / f"{name}{label_ending(values)}", classes.value_table(values)[label])
+
+
+def label_ending(values: Values) -> str:
+    """How the names of label files of that kind end."""
+    return "_labelIds.png" if values == "label-ids" else "_labelTrainIds.png"
+
+
+def write_class_values(out: Path, classes: ClassSet, values: Values) -> None:
+    """classes.json: the kind of values, and each class's value, train id and colour, in train id order."""
+    by_name = classes.values(values)
+    rows = [
+        {"name": name, "value": by_name[name], "train_id": train_id, "colour": list(colour)}
+        for train_id, (name, colour) in enumerate(zip(classes.names, classes.palette, strict=True))
+    ]
+    make_folder(out)
+    content = json.dumps({"values": values, "files": f"*{label_ending(values)}", "classes": rows}, indent=2)
+    write_atomic(out / "classes.json", content.encode() + b"\n")
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:

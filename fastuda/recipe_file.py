@@ -20,7 +20,9 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from fastuda.errors import UsageError
+from fastuda.paths import user_path
 from fastuda.recipe import Recipe
+from fastuda.text_file import read_text
 
 
 def preset_names() -> list[str]:
@@ -110,17 +112,17 @@ def _varied(table: dict[str, Any], variant: str) -> dict[str, Any]:
 
 
 def _read_file(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    path = Path(name_or_path)
+    path = user_path(name_or_path)
     identity = str(path.resolve()) if path.suffix == ".toml" else name_or_path
     if identity in seen:
         raise UsageError(f"recipe {name_or_path} is its own base: {' -> '.join((*seen, identity))}")
     if path.suffix == ".toml":
         try:
-            text = path.read_text("utf-8")
+            text = read_text(path)
         except OSError as error:
             raise UsageError(f"{path}: cannot read this recipe ({error.strerror})") from error
         except UnicodeDecodeError as error:
-            raise UsageError(f"{path}: cannot read this recipe (not UTF-8 text: {error})") from error
+            raise UsageError(f"{path}: cannot read this recipe (save it as UTF-8 text: {error})") from error
     else:
         text = preset_text(name_or_path)
     try:
@@ -133,7 +135,7 @@ def _read_file(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(base, str):
         raise UsageError(f"{name_or_path}: base must be a recipe's name or path, not {base!r}")
     if _split(base)[0].endswith(".toml") and path.suffix == ".toml":
-        base = str(path.parent / base)
+        base = str(path.parent / user_path(base))
     return _merged(_read_table(base, (*seen, identity)), table)
 
 

@@ -62,8 +62,21 @@ class RunFolder:
         saved = load_recipe(str(folder.recipe))
         changed = _differences(_asked_for(saved), _asked_for(recipe))
         if changed:
-            raise UsageError(f"{path}: --resume with another recipe than the run's own:\n  " + "\n  ".join(changed))
+            lengths = [line for line in changed if line.split(":")[0].endswith(".iterations")]
+            advice = f"\n{folder._longer()}" if lengths else ""
+            raise UsageError(
+                f"{path}: --resume with another recipe than the run's own:\n  " + "\n  ".join(changed) + advice
+            )
         return folder, saved.model_copy(update={"runtime": recipe.runtime, "data": recipe.data})
+
+    def _longer(self) -> str:
+        """How to train on from what a run has learnt: its schedule was made for its own length."""
+        models = [self.model(stage, "last") for stage in ("adapted", "source_only")]
+        model = next((model for model in models if model.exists()), models[0])
+        return (
+            "a run's learning rates were scheduled for its own length, so it cannot grow: --resume without "
+            f"--iterations finishes it, and a new run goes on from its network with --init {model}"
+        )
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Write the resolved recipe."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastuda.classes import Values
 from fastuda.data.audit import domain_of
 from fastuda.data.cache import write_atomic
 from fastuda.data.evaluation_loader import EvaluationLoader
@@ -20,7 +21,8 @@ from fastuda.metrics import Scores
 from fastuda.metrics.boundary import BoundaryMeter, BoundaryScores
 from fastuda.metrics.boundary_map import boundary_band
 from fastuda.metrics.confidence import ConfidenceMeter, ConfidenceScores
-from fastuda.predict import label_at, write_label_ids
+from fastuda.paths import user_path
+from fastuda.predict import label_at, write_class_values, write_label
 from fastuda.provenance import provenance
 from fastuda.recipe import Domain, Recipe
 from fastuda.runtime import device_name
@@ -61,10 +63,12 @@ def score(
     layout: str | None = None,
     save_predictions: Path | None = None,
     boundary: bool = False,
+    values: Values = "label-ids",
 ) -> Assessment:
     """Scores on the recipe's target or, by `root`, `split` and `layout`, on another data set.
 
-    `save_predictions` receives NAME_labelIds.png for every image, at its label's own size. `boundary` adds
+    `save_predictions` receives a label PNG (as `predict` writes, by `values`) for every image, at its label's own size,
+    and classes.json. `boundary` adds
     boundary scores, calibration and figure 2's curve. Memory does not grow with the number of images. Raises
     FastudaError for a data set that is not there or not labelled.
     """
@@ -76,10 +80,13 @@ def score(
 
     def look(name: str, logits: Tensor, label: Tensor) -> None:
         if save_predictions is not None:
-            write_label_ids(save_predictions, name, label_at(logits, (label.shape[0], label.shape[1])), classes)
+            own = label_at(logits, (label.shape[0], label.shape[1]))
+            write_label(save_predictions, name, own, classes, values)
         if meters is not None:
             meters.add(logits, label)
 
+    if save_predictions is not None:
+        write_class_values(save_predictions, classes, values)
     watched = save_predictions is not None or boundary
     by_protocol = evaluate(
         trained.model,
@@ -137,7 +144,7 @@ def _domain(recipe: Recipe, root: Path | None, split: str | None, layout: str | 
         domain = domain_of(recipe, layout, root)
     changes: dict[str, object] = {}
     if root is not None:
-        changes["root"] = root.absolute()
+        changes["root"] = user_path(root).absolute()
     if split is not None and domain.layout != "cityscapes":
         raise UsageError(f"--split {split}: only Cityscapes has splits by name, and this data set is {domain.layout}")
     if split is not None:

@@ -7,7 +7,6 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from fastuda.data.check import CheckReport, Comparison
 from fastuda.datasets import Datasets
 from fastuda.metrics import Scores
 from fastuda.metrics.boundary import BoundaryScores
@@ -24,14 +23,16 @@ def score_table(results: dict[str, Any]) -> Table:
         table.add_column(stage.replace("_", " "), justify="right")
     if len(stages) == 2:
         table.add_column("gain", justify="right")
+    absent = results[stages[-1]]["last"].get("absent", [])
     for name in results[stages[0]]["iou"]:
-        _add_row(table, name, [results[stage]["iou"][name] for stage in stages])
+        title = f"{name} (absent in val)" if name in absent else name
+        _add_row(table, title, [results[stage]["iou"][name] for stage in stages])
     table.add_section()
     _add_row(table, "mIoU (last)", [results[stage]["last"]["miou"] for stage in stages])
     for subset in results[stages[-1]]["last"]["subsets"]:
         _add_row(table, f"mIoU, {subset} classes", [results[stage]["last"]["subsets"][subset] for stage in stages])
     _add_row(table, "mIoU (best*)", [results[stage]["best"]["miou"] for stage in stages])
-    table.caption = "* chosen on the evaluation set, as the paper does; `last` is the honest one"
+    table.caption = "* chosen on the evaluation set, as the paper does; `last` is the honest one" + _absence(absent)
     return table
 
 
@@ -51,7 +52,8 @@ def protocol_table(scores: dict[str, Scores]) -> Table:
         table.add_column(protocol, justify="right")
     columns = [one.to_json() for one in scores.values()]
     for name in columns[0]["iou"]:
-        table.add_row(escape(name), *(_cell(column["iou"][name]) for column in columns))
+        title = f"{name} (absent in val)" if name in columns[0]["absent"] else name
+        table.add_row(escape(title), *(_cell(column["iou"][name]) for column in columns))
     table.add_section()
     for key, title in (("miou", "mIoU"), ("pixel_accuracy", "pixel accuracy"), ("mean_accuracy", "mean accuracy")):
         table.add_row(title, *(_cell(column[key]) for column in columns))
@@ -59,7 +61,14 @@ def protocol_table(scores: dict[str, Scores]) -> Table:
         title = f"mIoU, {escape(subset)} classes"
         table.add_row(title, *(_cell(column["subsets"][subset]) for column in columns))
     table.caption = "full: at the label's own size; released: label resized to the network's input, as the authors did"
+    table.caption += _absence(columns[0]["absent"])
     return table
+
+
+def _absence(absent: list[str]) -> str:
+    if not absent:
+        return ""
+    return "; absent in val: no label there has the class, and what the model calls so counts as 0 in mIoU"
 
 
 def boundary_table(boundary: BoundaryScores) -> Table:
@@ -91,48 +100,12 @@ def confidence_table(confidence: ConfidenceScores, tau: float, radius: int) -> T
     return table
 
 
-def check_tables(report: CheckReport) -> list[Table]:
-    """The faults of a checked data set, if any, and its class histogram, if it is labelled."""
-    tables = []
-    if report.problems:
-        faults = Table("sample", "fault", "file", "what is wrong", title="Faults")
-        for problem in report.problems:
-            faults.add_row(escape(problem.sample or "–"), problem.kind, escape(problem.file), escape(problem.detail))
-        tables.append(faults)
-    if report.pixels:
-        total = max(sum(report.pixels.values()), 1)
-        histogram = Table("class", "pixels", "share", title="Classes")
-        for name, pixels in report.pixels.items():
-            share = f"{100 * pixels / total:.2f} %" if pixels else "[red]absent[/red]"
-            histogram.add_row(escape(name), f"{pixels:,}", share)
-        histogram.add_row("ignored", f"{report.ignored_pixels:,}", "")
-        tables.append(histogram)
-    return tables
-
-
-def comparison_table(gaps: Comparison) -> Table:
-    """Classes that only one of two data sets has, and how their shares differ."""
-    table = Table("class", "gap", title="Class gaps")
-    for names, gap in (
-        (gaps.only_in_source, "only in the first"),
-        (gaps.only_in_target, "only in the other"),
-        (gaps.missing_in_both, "in neither"),
-    ):
-        for name in names:
-            table.add_row(escape(name), f"[red]{gap}[/red]")
-    for name, ratio in gaps.share_ratios.items():
-        table.add_row(escape(name), f"{ratio:.2f} times the share")
-    if gaps.note:
-        table.caption = gaps.note
-    return table
-
-
 def packed_table(data: Datasets) -> Table:
     """Where the packed splits lie, and how many samples they hold."""
-    table = Table("split", "samples", "skipped", "size", "folder")
+    table = Table("split", "samples", "not used", "size", "folder")
     for name, packed in (("source", data.source), ("target", data.target), ("evaluation", data.evaluation)):
         size = f"{packed.size[0]}×{packed.size[1]}"
-        table.add_row(name, str(len(packed)), str(packed.num_skipped), size, escape(str(packed.folder)))
+        table.add_row(name, str(len(packed)), str(packed.left_out) or "–", size, escape(str(packed.folder)))
     return table
 
 

@@ -262,7 +262,7 @@ def _finish(run: Run, name: str) -> Results:
         "device": device_name(run.device),
         **provenance(),
         "data": run.data.fingerprints(),
-        "num_skipped": {"source": run.data.source.num_skipped, "target": run.data.target.num_skipped},
+        "left_out": run.data.left_out(),
         "seconds": {stage: round(notes["seconds"], 3) for stage, notes in run.stages.items()},
     }
     for stage, notes in run.stages.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastuda.data.layouts import find_samples
+from fastuda.data.listing import LeftOut
 from fastuda.errors import FastudaError
 from fastuda.recipe import Domain
 
@@ -37,9 +38,9 @@ def test_gta5_pairs_and_unpaired(tmp_path: Path) -> None:
     listing = find_samples(gta5(tmp_path), "train", labelled=True)
     assert [s.name for s in listing.samples] == ["00002"]
     assert listing.samples[0].label == tmp_path / "labels/00002.png"
-    assert listing.unpaired == [
-        f"{tmp_path}/images/00001.png: no label",
-        f"{tmp_path}/labels/00003.png: no image",
+    assert [listing.without_label, listing.without_image] == [
+        [tmp_path / "images/00001.png"],
+        [tmp_path / "labels/00003.png"],
     ]
     assert names(gta5(tmp_path), labelled=False) == ["00001", "00002"]
     assert names(gta5(tmp_path), split="val") == ["00002"]
@@ -66,7 +67,7 @@ def test_cityscapes_nestings_flavours_and_splits(tmp_path: Path, image_base: str
     touch(tmp_path, f"{label_base}/val/ulm/ulm_000000_000002_gtFine_labelIds.png")
     domain = Domain(layout="cityscapes", root=tmp_path)
     train = find_samples(domain, "train", labelled=True)
-    assert not train.unpaired
+    assert train.left_out() == LeftOut()
     assert [(s.name, s.label and s.label.name) for s in train.samples] == [
         ("aachen/aachen_000000_000019", "aachen_000000_000019_gtFine_labelIds.png"),
         ("bochum/bochum_000000_000001", "bochum_000000_000001_gtFine_labelTrainIds.png"),

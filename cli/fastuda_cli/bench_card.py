@@ -21,9 +21,12 @@ def card(
             min=0,
         ),
     ] = 8.0,
-    out: Annotated[Path, typer.Option(help="Folder for results and logs; what is ok there is not measured again.")] = (
-        Path("card")
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for results and logs; what is ok there is not measured again.", click_type=options.PATH
+        ),
+    ] = (Path("card")),
     skip: Annotated[
         str | None, typer.Option(help="Parts to leave out: cudnn,train,step-compile; `step` is every rung.")
     ] = None,

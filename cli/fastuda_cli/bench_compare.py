@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from fastuda_cli import options
 from fastuda_cli.console import reported
 
 
 def compare(
-    before: Annotated[Path, typer.Argument(help="A results file.")],
-    after: Annotated[Path, typer.Argument(help="Another one, of the same measurement.")],
+    before: Annotated[Path, typer.Argument(help="A results file.", click_type=options.PATH)],
+    after: Annotated[Path, typer.Argument(help="Another one, of the same measurement.", click_type=options.PATH)],
 ) -> None:
     """What changed between two results files, and whether it is more than the spread."""
     with reported():

@@ -18,7 +18,10 @@ def loader(
     target: options.Target = None,
     threads: Annotated[str | None, typer.Option(help="DALI threads to try: 1,2,4; the recipe's by default.")] = None,
     step_file: Annotated[
-        Path | None, typer.Option("--step", help="Results of `bench step`: says how many times its need is met.")
+        Path | None,
+        typer.Option(
+            "--step", help="Results of `bench step`: says how many times its need is met.", click_type=options.PATH
+        ),
     ] = None,
     repeats: Repeats = 3,
     iterations: Iterations = None,

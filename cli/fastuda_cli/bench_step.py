@@ -26,10 +26,15 @@ def step(
     ] = None,
     limits: Rates = None,
     json_file: Out = None,
-    chart: Annotated[Path | None, typer.Option(help="Also draw ladder and roofline to this PNG.")] = None,
+    chart: Annotated[
+        Path | None, typer.Option(help="Also draw ladder and roofline to this PNG.", click_type=options.PATH)
+    ] = None,
     profile: Annotated[
         Path | None,
-        typer.Option(help="Write a trace and the ten most expensive operations of the last rung to this folder."),
+        typer.Option(
+            help="Write a trace and the ten most expensive operations of the last rung to this folder.",
+            click_type=options.PATH,
+        ),
     ] = None,
     device: options.Device = None,
     set_: options.Settings = None,

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from fastuda_cli import options
 from fastuda_cli.console import console, reported, say
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="New folder to draw into.", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(help="New folder to draw into.", metavar="DIR", click_type=options.PATH)],
     num_source: Annotated[int, typer.Option(help="Source training images.", min=1)] = 300,
     num_source_val: Annotated[int, typer.Option(help="Held-out source images.", min=1)] = 40,
     num_target: Annotated[int, typer.Option(help="Unlabelled target training images.", min=1)] = 300,

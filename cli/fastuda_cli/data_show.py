@@ -15,8 +15,10 @@ def show(
     recipe: options.Recipe,
     source: options.Source = None,
     target: options.Target = None,
-    model: Annotated[Path | None, typer.Option(help="Run or weights that make the pseudo-labels.")] = None,
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("batch.png"),
+    model: Annotated[
+        Path | None, typer.Option(help="Run or weights that make the pseudo-labels.", click_type=options.PATH)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The PNG to write.", click_type=options.PATH)] = Path("batch.png"),
     iteration: Annotated[int, typer.Option(help="Which iteration's batch.", min=0)] = 0,
     device: options.Device = None,
     set_: options.Settings = None,

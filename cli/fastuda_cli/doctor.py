@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from fastuda_cli import options
 from fastuda_cli.console import console, reported
 
 
 def doctor(
-    gta5: Annotated[Path | None, typer.Option(help="Look at a GTA5 folder too.")] = None,
-    synthia: Annotated[Path | None, typer.Option(help="Look at a SYNTHIA folder too.")] = None,
-    cityscapes: Annotated[Path | None, typer.Option(help="Look at a Cityscapes folder too.")] = None,
+    gta5: Annotated[Path | None, typer.Option(help="Look at a GTA5 folder too.", click_type=options.PATH)] = None,
+    synthia: Annotated[Path | None, typer.Option(help="Look at a SYNTHIA folder too.", click_type=options.PATH)] = None,
+    cityscapes: Annotated[
+        Path | None, typer.Option(help="Look at a Cityscapes folder too.", click_type=options.PATH)
+    ] = None,
 ) -> None:
     """Look at GPU, driver, torch, DALI, Triton, disk and data sets; exit 1 if something needed is missing."""
     with reported():

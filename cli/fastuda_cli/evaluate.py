@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fastuda_cli import options
+from fastuda_cli.class_values import say_values
 from fastuda_cli.console import console, reported, say
 
 
@@ -23,20 +24,24 @@ def evaluate(
     which: options.Which = "last",
     save_predictions: Annotated[
         Path | None,
-        typer.Option(help="Write a Cityscapes labelIds PNG an image, at its label's size, here."),
+        typer.Option(help="Write a label PNG an image, at its label's size, here.", click_type=options.PATH),
     ] = None,
+    values: options.Values = "label-ids",
     boundary: Annotated[
         bool,
         typer.Option("--boundary", help="Also score boundaries and confidence (the paper's figure 2), with pictures."),
     ] = False,
     charts: Annotated[
-        Path | None, typer.Option(help="Folder of --boundary's pictures; default RUN/evaluation.")
+        Path | None,
+        typer.Option(help="Folder of --boundary's pictures; default RUN/evaluation.", click_type=options.PATH),
     ] = None,
     flip: Annotated[bool | None, typer.Option(help="Average with the mirrored image's answer.")] = None,
     scales: Annotated[
         str | None, typer.Option(help="Average the answers at these multiples of the size, such as 0.75,1,1.25.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the scores to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the scores to this file.", click_type=options.PATH)
+    ] = None,
     device: options.Device = None,
 ) -> None:
     """Score a model: per-class IoU, mIoU, accuracies; at full label size and the way the authors did it."""
@@ -48,6 +53,7 @@ def evaluate(
         from fastuda.tables import boundary_table, confidence_table, protocol_table
         from fastuda.trained import load_trained
 
+        kind = options.values(values)
         trained = load_trained(run_or_weights, stage=stage, which=which, recipe=recipe, device=device)
         trained = trained.augmented(flip=flip, scales=options.scales(scales))
         found = score(
@@ -58,8 +64,11 @@ def evaluate(
             layout=layout,
             save_predictions=save_predictions,
             boundary=boundary,
+            values=kind,
         )
         console.print(protocol_table(found.by_protocol))
+        if save_predictions is not None:
+            say_values(trained.recipe.classes.build(), kind, save_predictions)
         if found.boundary is not None and found.confidence is not None:
             tau = trained.recipe.method.tau
             folder = charts or (run_or_weights if run_or_weights.is_dir() else Path(".")) / "evaluation"

@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
+import click
 import typer
 
+
+class UserPath(click.Path):
+    """A path as a user writes it: `~` means home wherever it stands, as in `--out=~/predictions`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The value as a Path; a usage error for the home of a user that this machine does not know."""
+        from fastuda.errors import UsageError
+        from fastuda.paths import user_path
+
+        try:
+            return user_path(os.fsdecode(super().convert(value, param, ctx)))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+PATH = UserPath(path_type=Path)
+
 Recipe = Annotated[str, typer.Argument(help="A recipe's name (`fastuda recipes` lists them) or a TOML file.")]
-Source = Annotated[Path | None, typer.Option(help="The source data set's folder.")]
-Target = Annotated[Path | None, typer.Option(help="The target data set's folder.")]
+Source = Annotated[Path | None, typer.Option(help="The source data set's folder.", click_type=PATH)]
+Target = Annotated[Path | None, typer.Option(help="The target data set's folder.", click_type=PATH)]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Set any recipe field: --set method.tau=0.9")]
 Device = Annotated[str | None, typer.Option(help="cuda or cpu; a GPU if there is one.", metavar="cuda|cpu")]
-RunOrWeights = Annotated[Path, typer.Argument(help="A run's folder, or a weights file (fastuda's or a released one).")]
+RunOrWeights = Annotated[
+    Path, typer.Argument(help="A run's folder, or a weights file (fastuda's or a released one).", click_type=PATH)
+]
+Values = Annotated[
+    str,
+    typer.Option(
+        help="What the label PNGs hold: Cityscapes' labelIds, with free ones for own classes, or train ids.",
+        metavar="label-ids|train-ids",
+    ),
+]
 Which = Annotated[str, typer.Option(help="last or best (chosen on the evaluation set).", metavar="last|best")]
 Stage = Annotated[str, typer.Option(help="adapted or source_only.", metavar="adapted|source_only")]
 
@@ -24,6 +52,17 @@ def settings(set_: list[str] | None, source: Path | None, target: Path | None) -
     # JSON quotes a path as TOML would, whatever characters it has.
     extra = [f"{domain}.root={json.dumps(str(path.absolute()))}" for domain, path in roots.items() if path is not None]
     return [*(set_ or []), *extra]
+
+
+def values(text: str) -> Literal["label-ids", "train-ids"]:
+    """`label-ids` or `train-ids`; UsageError for anything else."""
+    from fastuda.errors import UsageError
+
+    if text == "label-ids":
+        return "label-ids"
+    if text == "train-ids":
+        return "train-ids"
+    raise UsageError(f"--values {text}: label-ids or train-ids")
 
 
 def seeds(text: str) -> list[int]:

@@ -20,9 +20,16 @@ def study(
     source: options.Source = None,
     target: options.Target = None,
     run: Annotated[
-        Path | None, typer.Option(help="The study's folder; default runs/study-BASE. Tables in one folder share runs.")
+        Path | None,
+        typer.Option(
+            help="The study's folder; default runs/study-BASE. Tables in one folder share runs.",
+            click_type=options.PATH,
+        ),
     ] = None,
-    init: Annotated[Path | None, typer.Option(help="A trained network that all rows start from: no warm-up.")] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="A trained network that all rows start from: no warm-up.", click_type=options.PATH),
+    ] = None,
     device: options.Device = None,
     set_: options.Settings = None,
 ) -> None:

@@ -19,8 +19,12 @@ def train(
     recipe: options.Recipe,
     source: options.Source = None,
     target: options.Target = None,
-    run: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE-DATE-TIME.")] = None,
-    init: Annotated[Path | None, typer.Option(help="A trained network to adapt; skips the warm-up.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of the run; default runs/RECIPE-DATE-TIME.", click_type=options.PATH)
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="A trained network to adapt; skips the warm-up.", click_type=options.PATH)
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --run, or the recipe's latest run.")] = False,
     repeat: Annotated[
         int | None, typer.Option(help="Run this many seeds, from the recipe's on, and report the spread.", min=2)

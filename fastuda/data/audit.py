@@ -10,6 +10,7 @@ from fastuda.data.cache import cache_folder, write_atomic
 from fastuda.data.check import CheckReport, Comparison, check, compare, write_skip_list
 from fastuda.data.layouts import Split
 from fastuda.errors import UsageError
+from fastuda.paths import user_path
 from fastuda.recipe import Domain, Recipe
 
 Progress = Callable[[int, int], None]
@@ -23,11 +24,13 @@ def domain_of(recipe: Recipe, layout: str, root: Path) -> Domain:
     """
     mine = [domain for domain in (recipe.source, recipe.target) if domain.layout == layout]
     if layout == "folder" and len(mine) == 2:
-        mine = [domain for domain in mine if domain.root is not None and domain.root.resolve() == root.resolve()]
+        mine = [
+            domain for domain in mine if domain.root is not None and domain.root.resolve() == user_path(root).resolve()
+        ]
     if mine:
-        return mine[0].model_copy(update={"root": root.absolute()})
+        return mine[0].model_copy(update={"root": user_path(root).absolute()})
     if layout in _KNOWN:
-        return Domain(layout=layout, root=root.absolute())  # type: ignore[arg-type]
+        return Domain(layout=layout, root=root)  # type: ignore[arg-type]
     if layout == "folder":
         raise UsageError(
             "layout folder: name the recipe with its globs and ids (--recipe FILE); where source and target are both "
@@ -57,9 +60,26 @@ def comparison(recipe: Recipe, report: CheckReport, other: Domain, progress: Pro
     return compare(report, check(other, recipe.classes.build(), split, labelled=True, progress=progress))
 
 
-def write_report(path: Path, report: CheckReport) -> None:
-    """The report as JSON, written whole or not at all."""
-    write_atomic(path, json.dumps(report.to_json(), indent=2, ensure_ascii=False).encode() + b"\n")
+def write_report(path: Path, report: CheckReport, gaps: Comparison | None = None) -> None:
+    """The report as JSON, with the comparison if there is one, written whole or not at all."""
+    content = report.to_json() | ({"comparison": gaps.to_json()} if gaps is not None else {})
+    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def next_steps(report: CheckReport, recipe: str, skip_list: Path) -> list[str]:
+    """What to do after a check, a sentence each."""
+    steps = []
+    if report.problems:
+        left_out = (
+            f"{len(report.skip)} of {report.num_samples + report.left_out.twice} samples are left out from now on"
+        )
+        steps.append(f"mend these files and check again, or go on: {left_out} (skip list: {skip_list})")
+    if report.suspicions:
+        steps.append("look at what looks wrong: --report check.html shows the five most suspicious pairs")
+    if not report.problems and not report.suspicions:
+        steps.append("nothing to mend")
+    steps.append(f"see a batch as the network will: fastuda data show {recipe}; then: fastuda train {recipe}")
+    return steps
 
 
 def _split(name: str) -> Split:

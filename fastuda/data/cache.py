@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from fastuda.errors import FastudaError
+from fastuda.paths import user_path
 from fastuda.recipe import Data
 
 CHANGE_HINT = "choose another folder with --set data.cache=DIR or the environment variable FASTUDA_CACHE"
@@ -18,7 +19,7 @@ CHANGE_HINT = "choose another folder with --set data.cache=DIR or the environmen
 def cache_folder(data: Data) -> Path:
     """The recipe's `data.cache`, else `$FASTUDA_CACHE`, else `~/.cache/fastuda`; not created here."""
     chosen = data.cache or os.environ.get("FASTUDA_CACHE") or Path("~/.cache/fastuda")
-    return Path(chosen).expanduser()
+    return user_path(chosen)
 
 
 def make_folder(path: Path) -> Path:

@@ -9,19 +9,24 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastuda.classes import CITYSCAPES_TRAIN_IDS, IGNORE_INDEX, ClassSet
 from fastuda.data.cache import make_folder, write_atomic
 from fastuda.data.faults import FaultKind, SampleError
-from fastuda.data.images import read_colour, read_file
-from fastuda.data.labels import id_table, read_label, unknown_fault, unknown_values, value_counts
-from fastuda.data.layouts import TRAIN_IDS_SUFFIX, Sample, Split, data_root, find_samples
+from fastuda.data.images import read_colour, read_file, turn
+from fastuda.data.label_look import LabelLook, look_at
+from fastuda.data.labels import id_table, read_label, unknown_fault
+from fastuda.data.layouts import TRAIN_IDS_SUFFIX, Split, data_root, find_samples
+from fastuda.data.listing import LeftOut, Sample
 from fastuda.data.parallel import run_parallel
+from fastuda.data.suspicion import Suspicion, class_suspicions, foreground_suspicion, label_suspicions
 from fastuda.errors import FastudaError
 from fastuda.recipe import Domain
+
+_NUM_SUSPECTS = 5
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,30 @@ class Problem:
     detail: str
 
 
+@dataclass(frozen=True)
+class Suspect:
+    """A pair to look at, and why."""
+
+    name: str
+    image: str
+    label: str
+    why: list[str]
+
+    def paths(self) -> tuple[Path, Path]:
+        """The image's and the label's."""
+        return Path(self.image), Path(self.label)
+
+
+@dataclass(frozen=True)
+class FaultGroup:
+    """All faults of one kind: how many, what the first is, and the first few files."""
+
+    kind: FaultKind
+    count: int
+    detail: str
+    files: list[str]
+
+
 @dataclass
 class CheckReport:
     """What `check` found in one split of one data set; pixel counts are of sound labels, at their own size."""
@@ -44,11 +73,40 @@ class CheckReport:
     labelled: bool
     num_samples: int
     problems: list[Problem] = field(default_factory=list)
+    suspicions: list[Suspicion] = field(default_factory=list)
+    """What is no fault and yet looks like a mistake."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """How many files and samples are not used, and why; the faulty ones are `skipped`."""
     pixels: dict[str, int] = field(default_factory=dict)
     """Class name → pixels, every class of the recipe, in train id order; empty when not `labelled`."""
     ignored_pixels: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
     """Image size such as `1914x1052` → number of images."""
+    suspects: list[Suspect] = field(default_factory=list)
+    """The pairs that look most wrong, the worst first, five at most."""
+
+    EXAMPLES: ClassVar[int] = 10
+    """How many files stand for a kind of fault."""
+
+    def faults(self) -> list[FaultGroup]:
+        """The problems by kind, the most frequent first."""
+        by_kind: dict[FaultKind, list[Problem]] = {}
+        for problem in self.problems:
+            by_kind.setdefault(problem.kind, []).append(problem)
+        groups = [
+            FaultGroup(kind, len(found), found[0].detail, [problem.file for problem in found[: self.EXAMPLES]])
+            for kind, found in by_kind.items()
+        ]
+        return sorted(groups, key=lambda group: -group.count)
+
+    def short(self, file: str) -> str:
+        """A file's path below the data set's folder."""
+        return file.removeprefix(self.root.rstrip("/") + "/")
+
+    def shares(self) -> dict[str, float]:
+        """Class name → share of the pixels that count, 0 to 1."""
+        total = max(sum(self.pixels.values()), 1)
+        return {name: count / total for name, count in self.pixels.items()}
 
     @property
     def skip(self) -> list[str]:
@@ -58,11 +116,13 @@ class CheckReport:
     @property
     def num_sound(self) -> int:
         """Samples without a fault."""
-        return self.num_samples - len(self.skip)
+        faulty = {problem.sample for problem in self.problems if problem.kind != "two files"}
+        return self.num_samples - len(faulty - {None})
 
     def to_json(self) -> dict[str, Any]:
         """Everything here as JSON-ready values."""
-        return asdict(self) | {"skip": self.skip, "num_sound": self.num_sound}
+        faults = {group.kind: {"count": group.count, "examples": group.files} for group in self.faults()}
+        return asdict(self) | {"faults": faults, "skip": self.skip, "num_sound": self.num_sound}
 
 
 @dataclass(frozen=True)
@@ -76,6 +136,14 @@ class Comparison:
     """Class name → target share ÷ source share, for classes both hold."""
     note: str | None
     """Why there is nothing to compare, if so."""
+    shares: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Class name → source share and target share, 0 to 1."""
+
+    def place(self, name: str) -> str:
+        """Where a class that the two do not share is."""
+        if name in self.only_in_source:
+            return "only in the first"
+        return "only in the other" if name in self.only_in_target else "in neither"
 
     def to_json(self) -> dict[str, Any]:
         """Everything here as JSON-ready values."""
@@ -84,11 +152,18 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Finding:
-    """What one sample's files gave; `counts` are pixels by label value, for labels without a fault so far."""
+    """What one sample's files gave; `look` is of a label that could be read."""
 
     problems: list[Problem]
     size: str | None
-    counts: dict[int, int]
+    look: LabelLook | None
+    turned: int = 1
+    """The image's EXIF orientation."""
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """Pixels by label value; none for labels that could not be read."""
+        return {} if self.look is None else self.look.counts
 
 
 def check(
@@ -109,6 +184,7 @@ def check(
     report = CheckReport(domain.layout, str(data_root(domain)), split, labelled, len(listing.samples))
     report.problems += [_lonely("no label", path) for path in listing.without_label]
     report.problems += [_lonely("no image", path) for path in listing.without_image]
+    report.problems += [_double(name, path, paths) for name, paths in listing.twice.items() for path in paths]
     findings: dict[str, _Finding] = {}
     with closing(run_parallel(lambda item: _look(item, domain, classes), listing.samples, workers)) as looks:
         for sample, finding in looks:
@@ -122,6 +198,8 @@ def check(
     report.problems += converted
     if labelled:
         _count_classes(report, listing.samples, findings, domain, classes)
+        _suspect(report, listing.samples, findings, domain, classes)
+    report.left_out = listing.left_out(len(set(report.skip) & findings.keys()))
     return report
 
 
@@ -131,7 +209,7 @@ def compare(source: CheckReport, target: CheckReport) -> Comparison:
     if unlabelled:
         note = f"the {' and '.join(unlabelled)} was checked without labels, so class shares cannot be compared"
         return Comparison([], [], [], {}, note)
-    shares = [_shares(report) for report in (source, target)]
+    shares = [report.shares() for report in (source, target)]
     names = [name for name in source.pixels if name in target.pixels]
     present = [{name for name in names if share[name] > 0} for share in shares]
     return Comparison(
@@ -140,6 +218,7 @@ def compare(source: CheckReport, target: CheckReport) -> Comparison:
         [name for name in names if name not in present[0] | present[1]],
         {name: shares[1][name] / shares[0][name] for name in names if name in present[0] & present[1]},
         None,
+        {name: (shares[0][name], shares[1][name]) for name in names},
     )
 
 
@@ -196,16 +275,25 @@ def _lonely(kind: FaultKind, path: Path) -> Problem:
     return Problem(None, kind, str(path), f"{kind.removeprefix('no ')} missing, so the file is not used")
 
 
+def _double(name: str, path: Path, paths: list[Path]) -> Problem:
+    others = ", ".join(other.name for other in paths if other != path)
+    detail = f"stands for the same sample as {others}, and only one can be meant; move the other away"
+    return Problem(name, "two files", str(path), detail)
+
+
 def _look(sample: Sample, domain: Domain, classes: ClassSet) -> _Finding:
     problems: list[Problem] = []
     image_size: tuple[int, int] | None = None
-    counts: dict[int, int] = {}
+    look: LabelLook | None = None
+    turned = 1
 
     def note(error: SampleError) -> None:
         problems.append(Problem(sample.name, error.kind, str(error.path), error.detail))
 
     try:
-        image_size = read_colour(read_file(sample.image), sample.image).size
+        data = read_file(sample.image)
+        image_size = read_colour(data, sample.image).size
+        turned = turn(data)
     except SampleError as error:
         note(error)
     if sample.label is not None:
@@ -213,21 +301,28 @@ def _look(sample: Sample, domain: Domain, classes: ClassSet) -> _Finding:
             raw = read_label(sample.label, domain.layout)
             height, width = raw.shape
             if image_size is not None and image_size != (width, height):
-                note(size_fault(sample.label, image_size, (width, height)))
-            histogram = value_counts(raw)
+                note(size_fault(sample.label, image_size, (width, height), turned))
+            look = look_at(raw)
             ids = id_table(domain, classes, sample.label)
-            if unknown := unknown_values(histogram, ids):
+            unknown = {value: count for value, count in look.counts.items() if not ids.known[value]}
+            if unknown:
                 note(unknown_fault(unknown, ids, sample.label))
-            present = np.flatnonzero(histogram)
-            counts = {int(value): int(histogram[value]) for value in present}
         except SampleError as error:
             note(error)
-    return _Finding(problems, "{}x{}".format(*image_size) if image_size else None, counts)
+    return _Finding(problems, "{}x{}".format(*image_size) if image_size else None, look, turned)
 
 
-def size_fault(label: Path, image_size: tuple[int, int], label_size: tuple[int, int]) -> SampleError:
-    """The fault of a pair whose sizes (width, height) differ."""
+def size_fault(
+    label: Path, image_size: tuple[int, int], label_size: tuple[int, int], orientation: int = 1
+) -> SampleError:
+    """The fault of a pair whose sizes (width, height) differ; `orientation` is the image's EXIF tag."""
     sizes = ["{}x{}".format(*size) for size in (label_size, image_size)]
+    if orientation >= 5 and label_size == image_size[::-1]:
+        return SampleError(
+            "turned", label,
+            f"the label is {sizes[0]}, and its photograph {sizes[1]} once it is turned upright as its EXIF tag says "
+            f"(orientation {orientation}): turn the label too, or take the tag off if the stored pixels are upright",
+        )  # fmt: skip
     return SampleError("size", label, f"the label is {sizes[0]} and its image {sizes[1]}")
 
 
@@ -276,6 +371,45 @@ def _count_classes(
     report.ignored_pixels = int(pixels[IGNORE_INDEX])
 
 
-def _shares(report: CheckReport) -> dict[str, float]:
-    total = max(sum(report.pixels.values()), 1)
-    return {name: count / total for name, count in report.pixels.items()}
+def _suspect(
+    report: CheckReport, samples: list[Sample], findings: dict[str, _Finding], domain: Domain, classes: ClassSet
+) -> None:
+    """Fill in what looks wrong about the sound labels, and the pairs to look at."""
+    sound = {s.name: s for s in samples if s.label is not None and s.name not in report.skip}
+    looks = {name: look for name in sound if (look := findings[name].look) is not None}
+    tables = {name: id_table(domain, classes, s.label).train_ids for name, s in sound.items() if s.label is not None}
+    pixels = np.zeros(256, np.int64)
+    pixels[: len(classes)], pixels[IGNORE_INDEX] = [*report.pixels.values()], report.ignored_pixels
+    if looks:
+        report.suspicions += class_suspicions(pixels, classes)
+        ignored = domain.layout == "folder" and domain.ids is None
+        report.suspicions += foreground_suspicion({name: look.counts for name, look in looks.items()}, ignored)
+        report.suspicions += label_suspicions(looks, tables, classes)
+    # Turned on their side the sizes tell; upside down, mirrored or square they cannot.
+    turned = [name for name in sound if findings[name].turned != 1]
+    if turned:
+        detail = f"{len(turned)} photographs are turned by their EXIF tag: look whether their labels are turned alike"
+        report.suspicions.append(Suspicion("turned", detail, turned))
+    report.suspects = _suspects(report, samples, findings)
+
+
+def _suspects(report: CheckReport, samples: list[Sample], findings: dict[str, _Finding]) -> list[Suspect]:
+    """Pairs that can be shown, those with a fault of the label first, then by how many suspicions name them."""
+    faults = {problem.sample: problem.detail for problem in report.problems}
+    named: dict[str, list[tuple[int, str]]] = {}
+    for suspicion in report.suspicions:
+        for place, name in enumerate(suspicion.samples):
+            named.setdefault(name, []).append((place, suspicion.detail))
+    why: dict[str, list[str]] = {}
+    for sample in samples:
+        if sample.label is None or findings[sample.name].size is None or findings[sample.name].look is None:
+            continue
+        if sample.name in faults:
+            why[sample.name] = [faults[sample.name]]
+        elif sample.name in named:
+            why[sample.name] = [detail for _, detail in named[sample.name]]
+    order = sorted(
+        why, key=lambda name: (name not in faults, -len(why[name]), min((p for p, _ in named.get(name, [])), default=0))
+    )
+    files = {sample.name: sample for sample in samples}
+    return [Suspect(name, str(files[name].image), str(files[name].label), why[name]) for name in order[:_NUM_SUSPECTS]]

@@ -7,9 +7,14 @@ from typing import Literal
 
 from fastuda.errors import FastudaError
 
-FaultKind = Literal["no label", "no image", "empty", "truncated", "undecodable", "mode", "size", "value", "train ids"]
-"""`mode`: pixels of a kind that cannot be used; `size`: image and label differ; `value`: a label value
-that the layout does not know; `train ids`: a label that was converted already."""
+FaultKind = Literal[
+    "no label", "no image", "two files", "empty", "truncated", "undecodable", "too large", "mode", "lossy", "size",
+    "turned", "value", "train ids",
+]  # fmt: skip
+"""`two files`: which of them is the sample's?; `too large`: above the pixel limit; `mode`: pixels of a kind that cannot
+be used; `lossy`: a label in a format that invents values; `size`: image and label differ; `turned`: they differ
+because of the image's EXIF tag; `value`: a label value that the layout does not know; `train ids`: a label that was
+converted already."""
 
 
 class SampleError(FastudaError):

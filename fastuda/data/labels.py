@@ -11,7 +11,7 @@ from PIL import Image
 
 from fastuda.classes import CITYSCAPES_IDS, CITYSCAPES_TRAIN_IDS, GTA5_IDS, IGNORE_INDEX, SYNTHIA_IDS, ClassSet
 from fastuda.data.faults import SampleError
-from fastuda.data.images import PNG_SIGNATURE, decode, read_file
+from fastuda.data.images import PNG_SIGNATURE, decode, lossy_format, read_file
 from fastuda.data.layouts import TRAIN_IDS_SUFFIX
 from fastuda.errors import FastudaError
 from fastuda.recipe import Domain
@@ -39,7 +39,8 @@ def read_label(path: Path, layout: str) -> RawLabel:
     """Raw ids [H, W], uint8 or uint16, of a label file (protocol: On-disk layouts).
 
     Palette PNGs give their indices, never their colours; grey PNGs their 1- to 16-bit values; SYNTHIA's
-    16-bit RGB PNGs the red channel. Colours where ids are expected, and damaged files, raise SampleError.
+    16-bit RGB PNGs the red channel. Colours where ids are expected, lossy formats (whatever their suffix says) and
+    damaged files raise SampleError.
     """
     return decode_label(read_file(path), path, layout)
 
@@ -47,6 +48,12 @@ def read_label(path: Path, layout: str) -> RawLabel:
 def decode_label(data: bytes, path: Path, layout: str) -> RawLabel:
     """`read_label` of a file whose bytes are at hand."""
     image = decode(data, path, _LOW_BYTES if layout == "synthia" and _has_16_bit_rgb(data) else None)
+    if lossy := lossy_format(image, data):
+        raise SampleError(
+            "lossy", path,
+            f"a label saved as {lossy}: where classes meet, its pixels hold values that nobody drew; save the "
+            "original as PNG (converting this file cannot bring the values back)",
+        )  # fmt: skip
     if layout == "synthia":
         return _synthia_red(image, data, path)
     if image.mode in ("L", "1"):
@@ -66,7 +73,7 @@ def decode_label(data: bytes, path: Path, layout: str) -> RawLabel:
 def id_table(domain: Domain, classes: ClassSet, path: Path) -> IdTable:
     """The table for the label file `path`: by layout, by the recipe's `ids`, by Cityscapes' two flavours.
 
-    Known and ignored without a word are the data set's own other ids, and 255 everywhere.
+    Known and ignored are the data set's own other ids; 255 too, but for a recipe's `ids`, which have to say so.
     """
     match domain.layout:
         case "gta5":
@@ -78,11 +85,11 @@ def id_table(domain: Domain, classes: ClassSet, path: Path) -> IdTable:
         case "cityscapes":
             ids, known, expected = CITYSCAPES_IDS, range(34), "Cityscapes' ids 0-33"
         case "folder" if domain.ids is not None:
-            return _table(classes, domain.ids, domain.ids, "the recipe's `ids`")
+            return _table(classes, domain.ids, [*domain.ids], "the recipe's `ids`")
         case "folder":
             ids, known = dict(enumerate(classes.names)), range(len(classes))
             expected = f"train ids 0-{len(classes) - 1} and 255 (the recipe gives no `ids`)"
-    return _table(classes, ids, known, expected)
+    return _table(classes, ids, [*known, IGNORE_INDEX], expected)
 
 
 def to_train_ids(raw: RawLabel, ids: IdTable, path: Path) -> NDArray[np.uint8]:
@@ -112,16 +119,19 @@ def unknown_fault(unknown: dict[int, int], ids: IdTable, path: Path) -> SampleEr
     shown = ", ".join(f"{value} ({count} pixels)" for value, count in list(unknown.items())[:5])
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
     noun = "value" if len(unknown) == 1 else "values"
-    return SampleError("value", path, f"holds the {noun} {shown}{more}, outside {ids.expected}")
+    hint = ""
+    if IGNORE_INDEX in unknown:
+        hint = f'; say in `ids` what {IGNORE_INDEX} is: a class, or {IGNORE_INDEX} = "ignore"'
+    return SampleError("value", path, f"holds the {noun} {shown}{more}, outside {ids.expected}{hint}")
 
 
-def _table(classes: ClassSet, ids: dict[int, str], known: range | dict[int, str], expected: str) -> IdTable:
+def _table(classes: ClassSet, ids: dict[int, str], known: list[int], expected: str) -> IdTable:
     try:
         train_ids = classes.train_id_table(ids, _NUM_VALUES)
     except ValueError as error:
         raise FastudaError(f"the recipe's `ids`: {error}") from error
     is_known = np.zeros(_NUM_VALUES, np.bool_)
-    is_known[[*known, IGNORE_INDEX]] = True
+    is_known[[*known]] = True
     return IdTable(train_ids, is_known, expected)
 
 

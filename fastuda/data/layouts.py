@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import glob
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from fastuda.data import globs
+from fastuda.data.globs import Found
+from fastuda.data.listing import Files, Listing, Sample, gather, is_derived, pair, shown
+from fastuda.data.sample_list import chosen_names
 from fastuda.errors import FastudaError
+from fastuda.paths import entries, user_path
 from fastuda.recipe import Domain
 
 Split = Literal["train", "val"]
@@ -18,72 +20,50 @@ TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"
 _LABEL_IDS_SUFFIX = "_gtFine_labelIds.png"
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One image and, where asked for, its label; `name` is unique within the listing."""
-
-    name: str
-    image: Path
-    label: Path | None
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A data set's samples, sorted by name, and the files left over because their partner is missing."""
-
-    samples: list[Sample]
-    without_label: list[Path] = field(default_factory=list)
-    without_image: list[Path] = field(default_factory=list)
-
-    @property
-    def unpaired(self) -> list[str]:
-        """One line for each file whose partner is missing."""
-        return [f"{path}: no label" for path in self.without_label] + [
-            f"{path}: no image" for path in self.without_image
-        ]
-
-
-Files = dict[str, Path]
-
-
 def find_samples(domain: Domain, split: Split, *, labelled: bool) -> Listing:
     """List a data set (protocol: On-disk layouts). Nothing is opened; `check` and `prepare` do that.
 
     `split` picks `domain.split` or `domain.val_split` (Cityscapes) or the `val_` globs (folder); GTA5
     and SYNTHIA are one whole. With `labelled`, only complete pairs become samples; without, labels
-    are not looked for. FastudaError names the folder and what was expected in it.
+    are not looked for. What is no sample stands in the listing too. FastudaError names the folder and what was
+    expected in it.
     """
     root = data_root(domain)
+    other_suffix: list[Path] = []
     match domain.layout:
         case "gta5":
-            images = _stems(root / "images", IMAGE_SUFFIXES, "gta5")
-            labels = _stems(root / "labels", (".png",), "gta5") if labelled else {}
+            images = _in_folder(root / "images", IMAGE_SUFFIXES, "gta5")
+            labels = _in_folder(root / "labels", (".png",), "gta5") if labelled else []
         case "synthia":
             root = root / "RAND_CITYSCAPES" if (root / "RAND_CITYSCAPES").is_dir() else root
-            images = _stems(root / "RGB", IMAGE_SUFFIXES, "synthia")
-            labels = _stems(root / "GT" / "LABELS", (".png",), "synthia") if labelled else {}
+            images = _in_folder(root / "RGB", IMAGE_SUFFIXES, "synthia")
+            labels = _in_folder(root / "GT" / "LABELS", (".png",), "synthia") if labelled else []
         case "cityscapes":
             name = domain.split if split == "train" else domain.val_split
             images = _cityscapes(root, "leftImg8bit", name, ("_leftImg8bit.png", "_leftImg8bit.jpg"))
-            labels = _cityscapes(root, "gtFine", name, (_LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX)) if labelled else {}
+            labels = _cityscapes_labels(root, name) if labelled else []
         case "folder":
-            images, labels = _globbed(domain, split, root, labelled)
+            images, labels, other_suffix = _globbed(domain, split, root, labelled)
+    files, twice = gather(images)
+    label_files, labels_twice = gather(labels)
+    twice |= labels_twice
+    unlisted: list[Path] = []
     if domain.listing is not None and split == "train":
-        images, labels = _narrowed(domain.listing, images, labels)
-    if not labelled:
-        return Listing([Sample(name, images[name], None) for name in sorted(images)])
-    paired = sorted(images.keys() & labels.keys())
-    if not paired:
-        image, label = next(iter(images.values())), next(iter(labels.values()), None)
-        raise FastudaError(
-            f"{root}: {len(images)} images, but none has a label of its own name "
-            f"(images such as {image}, labels such as {label}; they must agree in name)"
-        )
-    return Listing(
-        [Sample(name, images[name], labels[name]) for name in paired],
-        [images[name] for name in sorted(images.keys() - labels.keys())],
-        [labels[name] for name in sorted(labels.keys() - images.keys())],
-    )
+        chosen = chosen_names(user_path(domain.listing), files, twice)
+        unlisted = [files[name] for name in sorted(files.keys() - chosen)]
+        files, label_files = _only(files, chosen), _only(label_files, chosen)
+        twice = {name: paths for name, paths in twice.items() if name in chosen}
+    if labelled:
+        found = pair(files, label_files, twice)
+        if not found.samples and not twice:
+            raise _unpaired(root, files, label_files)
+    else:
+        beside = {name for name in files if is_derived(name, files)}
+        alone = [Sample(name, files[name], None) for name in sorted(files) if name not in beside]
+        found = Listing(alone, twice=twice, beside=[files[name] for name in sorted(beside)])
+    found.unlisted.extend(unlisted)
+    found.other_suffix.extend(other_suffix)
+    return found
 
 
 def data_root(domain: Domain) -> Path:
@@ -92,7 +72,7 @@ def data_root(domain: Domain) -> Path:
         raise FastudaError(
             f"no folder is given for the {domain.layout} data: pass --source DIR or --target DIR, or set `root`"
         )
-    root = domain.root.expanduser().resolve()
+    root = user_path(domain.root).resolve()
     if not root.is_dir():
         raise FastudaError(f"{root}: no such folder; expected there: {_EXPECTED[domain.layout]}")
     return root
@@ -107,36 +87,39 @@ _EXPECTED = {
 }
 
 
-def _stems(folder: Path, suffixes: tuple[str, ...], layout: str) -> Files:
+def _in_folder(folder: Path, suffixes: tuple[str, ...], layout: str) -> list[Found]:
     if not folder.is_dir():
         raise FastudaError(f"{folder}: no such folder; layout {layout} expects {_EXPECTED[layout]}")
-    files = {
-        path.stem: path
-        for path in sorted(folder.iterdir())
+    found = [
+        Found(path.stem, path)
+        for path in entries(folder)
         if path.suffix.lower() in suffixes and not path.name.startswith(".")
-    }
-    if not files:
+    ]
+    if not found:
         raise FastudaError(
             f"{folder}: holds no {' or '.join(suffixes)} file; layout {layout} expects {_EXPECTED[layout]}"
         )
-    return files
+    return found
 
 
-def _cityscapes(root: Path, kind: str, split: str, endings: tuple[str, ...]) -> Files:
-    """Files of one split as `city/city_000000_000019`; where several endings exist, the first is taken."""
+def _cityscapes(root: Path, kind: str, split: str, endings: tuple[str, ...]) -> list[Found]:
+    """Files of one split as `city/city_000000_000019`, by the ending that each has."""
     bases = [root / kind, root / f"{kind}_trainvaltest" / kind]
     folder = next((base / split for base in bases if (base / split).is_dir()), None)
     if folder is None:
-        splits = sorted({path.name for base in bases if base.is_dir() for path in base.iterdir() if path.is_dir()})
+        splits = sorted({path.name for base in bases if base.is_dir() for path in entries(base) if path.is_dir()})
         found = f"{kind} has only {', '.join(splits)}" if splits else f"there is no {kind}"
         raise FastudaError(
             f"{bases[0] / split}: no such folder ({found}); layout cityscapes expects {_EXPECTED['cityscapes']}"
         )
-    files: Files = {}
-    for ending in reversed(endings):
-        for path in folder.glob(f"*/*{ending}"):
-            if not path.name.startswith("."):
-                files[f"{path.parent.name}/{path.name.removesuffix(ending)}"] = path
+    files = [
+        Found(f"{city.name}/{path.name.removesuffix(ending)}", path)
+        for city in entries(folder)
+        if city.is_dir()
+        for path in entries(city)
+        for ending in endings
+        if path.name.endswith(ending) and not path.name.startswith(".")
+    ]
     if not files:
         raise FastudaError(
             f"{folder}: holds no CITY/*{endings[0]}; layout cityscapes expects {_EXPECTED['cityscapes']}"
@@ -144,94 +127,89 @@ def _cityscapes(root: Path, kind: str, split: str, endings: tuple[str, ...]) -> 
     return files
 
 
-def _globbed(domain: Domain, split: Split, root: Path, labelled: bool) -> tuple[Files, Files]:
+def _cityscapes_labels(root: Path, split: str) -> list[Found]:
+    """labelIds, and train ids only where there are none: the official tools write those beside them."""
+    found = _cityscapes(root, "gtFine", split, (_LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX))
+    own = {one.name for one in found if one.path.name.endswith(_LABEL_IDS_SUFFIX)}
+    return [one for one in found if one.name not in own or one.path.name.endswith(_LABEL_IDS_SUFFIX)]
+
+
+def _globbed(domain: Domain, split: Split, root: Path, labelled: bool) -> tuple[list[Found], list[Found], list[Path]]:
+    """Images, labels, and images that lie there under a suffix that the glob leaves out."""
     where = ("images", "labels") if split == "train" else ("val_images", "val_labels")
-    patterns = {key: getattr(domain, key) for key in where}
-    for key in where if labelled else where[:1]:
-        if not patterns[key]:
+    patterns = [getattr(domain, key) for key in where]
+    for key, pattern in zip(where, patterns, strict=True):
+        if not pattern and (labelled or key == where[0]):
             raise FastudaError(f'{root}: the recipe has no `{key}` for this folder; give a glob such as "{key}/*.png"')
-    images = _glob(root, patterns[where[0]], where[0])
-    if not labelled:
-        return images, {}
-    counts = [len(_WILDCARD.findall(patterns[key])) for key in where]
-    if counts[0] != counts[1]:
-        raise FastudaError(
-            f"{root}: `{where[0]}` has {counts[0]} wildcards and `{where[1]}` {counts[1]}; "
-            "what each stands for must agree, so give both as many"
-        )
-    return images, _glob(root, patterns[where[1]], where[1])
-
-
-_WILDCARD = re.compile(r"\*\*/?|\*|\?|\[!?\]?[^]]*\]")
-
-
-def _glob(root: Path, pattern: str, key: str) -> Files:
-    """Files that match `pattern`, named by what its wildcards stand for."""
-    shape = re.compile(_as_regex(pattern))
-    files: Files = {}
-    for found in sorted(glob.glob(pattern, root_dir=root, recursive=True)):
-        path = root / found
-        match = shape.fullmatch(found)
-        if match is None or not path.is_file():
-            continue
-        name = "/".join(part for part in match.groups() if part) or path.stem
-        if name in files:
-            raise FastudaError(f"{path}: has the same name ({name}) as {files[name]}; narrow the glob `{key}`")
-        files[name] = path
-    if not files:
-        raise FastudaError(f"{root}: no file matches `{key}` = {pattern!r}")
-    return files
-
-
-def _as_regex(pattern: str) -> str:
-    parts, end = [], 0
-    for wildcard in _WILDCARD.finditer(pattern):
-        parts.append(re.escape(pattern[end : wildcard.start()]))
-        text, end = wildcard.group(), wildcard.end()
-        if text == "**/":
-            parts.append("(?:(.+)/)?")
-        elif text == "**":
-            parts.append("(.*)")
-        elif text in "*?":
-            parts.append("([^/]*)" if text == "*" else "([^/])")
-        else:
-            parts.append("(" + text.replace("[!", "[^", 1) + ")")
-    return "".join(parts) + re.escape(pattern[end:])
-
-
-def _narrowed(listing: Path, images: Files, labels: Files) -> tuple[Files, Files]:
-    try:
-        lines = [line.strip() for line in listing.expanduser().read_text().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise FastudaError(f"{listing}: cannot read this list of names ({error})") from error
-    known = _aliases(images)
-    chosen: set[str] = set()
-    for line in filter(None, lines):
-        name = known.get(line)
-        if name is None:
+    image_globs = globs.parse(patterns[0])
+    images = _matching(root, where[0], patterns[0])
+    # A mask may lie beside its image, under a glob that finds both; the narrower glob says what a file is.
+    masks = _label_files(domain, root)
+    narrowness = min(glob.literals for glob in image_globs)
+    images = [one for one in images if masks.get(one.path, -1) <= narrowness]
+    labels: list[Found] = []
+    if labelled:
+        counts = [{glob.num_wildcards for glob in globs.parse(pattern)} for pattern in patterns]
+        if counts[0] != counts[1] or len(counts[0]) > 1:
+            said = [" or ".join(map(str, sorted(count))) for count in counts]
             raise FastudaError(
-                f"{listing}: lists {line!r}, and no image has this name (names look like {next(iter(images))!r})"
+                f"{root}: `{where[0]}` has {said[0]} wildcards and `{where[1]}` {said[1]}; "
+                "what each stands for must agree, so give both as many"
             )
-        chosen.add(name)
-    if not chosen:
-        raise FastudaError(f"{listing}: lists no name; write one a line, or drop `listing`")
-    return _only(images, chosen), _only(labels, chosen)
+        labels = _matching(root, where[1], patterns[1])
+        taken = {one.path for one in images}
+        if both := [one.path for one in labels if one.path in taken and masks[one.path] == narrowness]:
+            raise FastudaError(
+                f"{root}: `{where[0]}` and `{where[1]}` find the same files, such as {both[0]}; give the labels a glob "
+                'of their own, such as "*_mask.png"'
+            )
+        labels = [one for one in labels if one.path not in taken]
+    return images, labels, _other_suffixes(root, patterns[0], images, masks)
 
 
-def _aliases(images: Files) -> dict[str, str]:
-    """Every way to write a sample's name in a list: as it is, or its file's name, with or without folder."""
-    aliases: dict[str, str] = {}
-    shared: set[str] = set()
-    for name, path in images.items():
-        folder = path.parent.name
-        written = {path.stem, path.name, f"{folder}/{path.stem}", f"{folder}/{path.name}", name + path.suffix}
-        for alias in written | {name.rpartition("/")[2]}:
-            if aliases.setdefault(alias, name) != name:
-                shared.add(alias)
-    for alias in shared:
-        del aliases[alias]
-    return aliases | {name: name for name in images}
+def _matching(root: Path, key: str, patterns: str | Sequence[str]) -> list[Found]:
+    found = globs.find(root, globs.parse(patterns))
+    if found:
+        return found
+    said = repr(patterns) if isinstance(patterns, str) else ", ".join(map(repr, patterns))
+    near: list[tuple[str, Callable[[], list[Found]]]] = [
+        ("when case does not matter", lambda: globs.find(root, globs.parse(patterns), blind=True)),
+        ("under another suffix", lambda: globs.find(root, globs.parse(patterns, any_suffix=True))),
+    ]
+    for how, look in near:
+        if others := look():
+            raise FastudaError(
+                f"{root}: no file matches `{key}` = {said}, but {len(others)} do {how}, such as {others[0].path}; "
+                f"write `{key}` as the files are named"
+            )
+    raise FastudaError(f"{root}: no file matches `{key}` = {said}")
 
 
-def _only(files: Files, names: Iterable[str]) -> Files:
-    return {name: files[name] for name in names if name in files}
+def _label_files(domain: Domain, root: Path) -> dict[Path, int]:
+    """Every file that a label glob of the domain finds, and how narrow that glob is."""
+    masks: dict[Path, int] = {}
+    for pattern in (domain.labels, domain.val_labels):
+        for glob in globs.parse(pattern) if pattern else ():
+            for one in glob.find(root):
+                masks[one.path] = max(glob.literals, masks.get(one.path, -1))
+    return masks
+
+
+def _other_suffixes(
+    root: Path, patterns: str | Sequence[str], images: list[Found], masks: dict[Path, int]
+) -> list[Path]:
+    names, paths = {one.name for one in images}, {one.path for one in images}
+    others = globs.find(root, globs.parse(patterns, any_suffix=True))
+    return [one.path for one in others if one.path not in paths | masks.keys() and one.name not in names]
+
+
+def _only(files: Files, names: set[str]) -> Files:
+    return {name: path for name, path in files.items() if name in names}
+
+
+def _unpaired(root: Path, images: Files, labels: Files) -> FastudaError:
+    return FastudaError(
+        f"{root}: {len(images)} images, but none has a label of its own name "
+        f"(images such as {shown([*images.values()][:1])}, labels such as {shown([*labels.values()][:1]) or 'none'}; "
+        "they must agree in name)"
+    )

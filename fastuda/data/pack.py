@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fastuda.classes import IGNORE_INDEX
+from fastuda.data.images import open_image
+from fastuda.data.listing import LeftOut
 from fastuda.errors import FastudaError
 
 PackFormat = Literal["png", "jpeg", "raw"]
@@ -36,6 +38,8 @@ class Record:
     image: str
     label: str | None
     packed_bytes: list[int]
+    pixels: list[int] | None = None
+    """Pixels of the packed label by train id, the ignored last; None without a label, and in packs of before 0.2."""
 
 
 @dataclass
@@ -48,13 +52,21 @@ class Packed:
     """Width and height of every image, and of every label unless labels keep their own size."""
     fingerprint: str
     """Hash of names, source contents and options; equal on any machine that packed the same data alike."""
-    num_skipped: int
-    """Samples left out because the skip list names them."""
+    left_out: LeftOut
+    """How many files and samples are not in it, and why."""
     format: PackFormat
     records: list[Record] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def label_pixels(self, num_classes: int) -> NDArray[np.int64]:
+        """Pixels by sample and train id, [N, num_classes + 1], the ignored last. Raises ValueError without labels."""
+        return np.array([self._pixels(index, num_classes) for index in range(len(self))], np.int64)
+
+    def _pixels(self, index: int, num_classes: int) -> list[int]:
+        known = self.records[index].pixels
+        return count_pixels(self.label_array(index), num_classes) if known is None else known
 
     def image_bytes(self, index: int) -> NDArray[np.uint8]:
         """The packed image file, 1-D uint8: an encoded PNG or JPEG, or for `raw` its [H, W, 3] pixels."""
@@ -69,13 +81,19 @@ class Packed:
         path = self._label_path(index)
         if path.suffix == ".raw":
             return np.fromfile(path, np.uint8).reshape(self.size[1], self.size[0])
-        return np.asarray(Image.open(io.BytesIO(path.read_bytes())))
+        return np.asarray(open_image(path.read_bytes()))
 
     def _label_path(self, index: int) -> Path:
         name = self.records[index].label
         if name is None:
             raise ValueError(f"{self.folder} was packed without labels")
         return self.folder / LABELS / name
+
+
+def count_pixels(train_ids: NDArray[np.uint8], num_classes: int) -> list[int]:
+    """Pixels of a label [H, W] by train id, the ignored last."""
+    histogram = Image.fromarray(train_ids).histogram()
+    return [*histogram[:num_classes], histogram[IGNORE_INDEX]]
 
 
 def fingerprint(options: dict[str, Any], records: Iterable[Record]) -> str:

@@ -30,14 +30,17 @@ from fastuda.data import pack
 from fastuda.data.cache import append, cache_folder, make_folder, require_free, write_atomic, write_failure
 from fastuda.data.check import read_skip_list, size_fault
 from fastuda.data.faults import SampleError
-from fastuda.data.images import JPEG_SIGNATURE, orientation, read_colour, read_file
+from fastuda.data.images import JPEG_SIGNATURE, open_image, orientation, read_colour, read_file, turn
 from fastuda.data.labels import decode_label, id_table, to_train_ids
-from fastuda.data.layouts import Sample, Split, data_root, find_samples
+from fastuda.data.layouts import Split, data_root, find_samples
+from fastuda.data.listing import Sample, shown
 from fastuda.data.pack import Packed, PackFormat, Record
 from fastuda.data.parallel import run_parallel
 from fastuda.data.png import encode_png
 from fastuda.errors import FastudaError
+from fastuda.paths import user_path
 from fastuda.recipe import Data, Domain
+from fastuda.text_file import read_text
 
 __all__ = ["LabelSize", "Packed", "encode_image", "prepare"]
 
@@ -88,6 +91,14 @@ def prepare(
     listing = find_samples(domain, split, labelled=labels != "none")
     cache = cache_folder(data)
     skip = read_skip_list(cache, domain, split, labelled=labels != "none")
+    for name, paths in listing.twice.items():
+        if name not in skip:
+            raise FastudaError(
+                f"{shown(paths)}: {len(paths)} files stand for one sample ({name}), and only one can be meant; "
+                f"move the other away, or run `fastuda data check {domain.layout} {data_root(domain)}`: it lists every "
+                "such file and writes the skip list, with which they are left out"
+            )
+    listing.require_partners(data.max_unpaired, data_root(domain))
     samples = [sample for sample in listing.samples if sample.name not in skip]
     num_skipped = len(listing.samples) - len(samples)
     if not samples:
@@ -103,7 +114,7 @@ def prepare(
     with _locked(folder):
         digest, records = _brought_up_to_date(job, key, samples, workers, progress)
     names = [record.name for record in records]
-    return Packed(folder, names, size, digest, num_skipped, data.pack, records)
+    return Packed(folder, names, size, digest, listing.left_out(num_skipped), data.pack, records)
 
 
 def _brought_up_to_date(
@@ -158,7 +169,7 @@ def _options(
     if labels != "none":
         about_labels = {"classes": list(classes.names), "ids": domain.ids}
     globs = [domain.images, domain.labels] if split == "train" else [domain.val_images, domain.val_labels]
-    listing = domain.listing.expanduser().read_text() if domain.listing and split == "train" else None
+    listing = read_text(user_path(domain.listing)) if domain.listing and split == "train" else None
     return {
         "version": pack.FORMAT_VERSION,
         "layout": domain.layout,
@@ -219,32 +230,33 @@ def _pack_sound(sample: Sample, source: list[int], job: _Job) -> Record:
         checksums.append(zlib.crc32(label_data))
         raw = decode_label(label_data, sample.label, job.domain.layout)
         if raw.shape != own_size[::-1]:
-            raise size_fault(sample.label, own_size, (raw.shape[1], raw.shape[0]))
+            raise size_fault(sample.label, own_size, (raw.shape[1], raw.shape[0]), turn(data))
         train_ids = to_train_ids(raw, id_table(job.domain, job.classes, sample.label), sample.label)
     if job.format != "raw" and _keeps(data, image, job.size):
         content, suffix = data, "jpg"
     else:
         resized = image if own_size == job.size else image.resize(job.size, Image.Resampling.BICUBIC)
         content, suffix = encode_image(np.asarray(resized), job.format)
-    image_name, label_name = f"{stem}.{suffix}", None
+    image_name, label_name, pixels = f"{stem}.{suffix}", None, None
     packed_bytes = [len(content)]
     write_atomic(job.folder / pack.IMAGES / image_name, content)
     if train_ids is not None:
         if job.labels == "resized" and own_size != job.size:
             train_ids = np.asarray(Image.fromarray(train_ids).resize(job.size, Image.Resampling.NEAREST))
+        pixels = pack.count_pixels(train_ids, len(job.classes))
         as_pixels = job.format == "raw" and job.labels == "resized"
         content = train_ids.tobytes() if as_pixels else encode_png(train_ids, _LABEL_LEVEL)
         label_name = f"{stem}.{'raw' if as_pixels else 'png'}"
         packed_bytes.append(len(content))
         write_atomic(job.folder / pack.LABELS / label_name, content)
-    return Record(sample.name, source, checksums, image_name, label_name, packed_bytes)
+    return Record(sample.name, source, checksums, image_name, label_name, packed_bytes, pixels)
 
 
 def _keeps(data: bytes, image: Image.Image, size: tuple[int, int]) -> bool:
     """Whether a source file is a JPEG that already is what a pack would hold: encoding it anew only loses."""
     if not data.startswith(JPEG_SIGNATURE) or image.size != size:
         return False
-    original = Image.open(io.BytesIO(data))
+    original = open_image(data)
     return original.mode == "RGB" and orientation(original) == 1
 
 

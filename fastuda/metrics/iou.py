@@ -24,6 +24,8 @@ class Scores:
     """Share of counted pixels that are right, percent."""
     mean_accuracy: float
     """Mean over classes of the share of their pixels that are right, percent."""
+    absent: tuple[str, ...]
+    """Classes without one labelled pixel: their IoU is 0 where the model predicts them, NaN where it does not."""
     subsets: dict[str, float]
     """Mean IoU over named subsets of the classes, percent (SYNTHIA's 13, say)."""
 
@@ -36,6 +38,7 @@ class Scores:
             "iou": {name: plain(value) for name, value in self.iou.items()},
             "pixel_accuracy": plain(self.pixel_accuracy),
             "mean_accuracy": plain(self.mean_accuracy),
+            "absent": list(self.absent),
             "subsets": {name: plain(value) for name, value in self.subsets.items()},
         }
 
@@ -64,6 +67,7 @@ def scores(
         miou=mean_of_known(iou),
         pixel_accuracy=100 * float(right.sum()) / max(int(confusion.sum()), 1),
         mean_accuracy=mean_of_known(accuracy),
+        absent=tuple(name for name, count in zip(names, labelled, strict=True) if not count),
         subsets={
             subset: mean_of_known(np.array([by_name[name] for name in members]))
             for subset, members in (subsets or {}).items()

@@ -12,6 +12,7 @@ from fastuda.errors import FastudaError
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.download import fetch
 from fastuda.model.weights import ImportedWeights, load_into, read_weights
+from fastuda.paths import user_path
 from fastuda.recipe import Model, Recipe
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def _pretrained(settings: Model, cache: Path) -> Path:
     if "://" in settings.weights:
         return fetch(settings.weights, cache / "weights", settings.sha256)
     if settings.weights != "imagenet":
-        return Path(settings.weights).expanduser()
+        return user_path(settings.weights)
     if settings.width != 1:
         raise FastudaError(
             f'model.weights = "imagenet" is published for width 1 only, and model.width is {settings.width:g}: '

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from fastuda.errors import FastudaError
+from fastuda.model.foreign import foreign
 from fastuda.model.resnet import BLOCKS, Depth, StrideOn
+from fastuda.model.wrappers import unwrap
 
 InputConvention = Literal["rgb-imagenet", "bgr-caffe"]
 Convention = Literal["auto", "torchvision", "caffe"]
@@ -26,6 +28,7 @@ HEADS = ("head.", "auxiliary_head.")
 
 _BACKBONE = re.compile(r"(conv1|bn1|layer[1-4])\.")
 _CLASSIFIER = re.compile(r"(layer[56])\.conv2d_list\.(\d+)\.(weight|bias)")
+_OWN_HEAD = re.compile(r"(auxiliary_)?head\.branches\.")
 _RELEASED_ASPP = (6, 12)
 # DSP's and EHTDI's networks carry these modules beside DeepLab-v2; they take no part in its logits.
 _RELEASED_EXTRAS = ("c1", "proto_classifier", "fuse_weight_1", "para", "fc")
@@ -78,21 +81,16 @@ def interpret(content: Mapping[str, object], metadata: Mapping[str, str], conven
 
     Raises FastudaError, without naming the file, when the keys are of no known kind.
     """
-    tensors, dropped = _unwrap(content)
-    if "backbone.conv1.weight" in tensors:
+    tensors, dropped = unwrap(content)
+    classified = any(_CLASSIFIER.fullmatch(key) for key in tensors)
+    if _holds_resnet(tensors, "backbone.") and ("model" in metadata or any(_OWN_HEAD.match(key) for key in tensors)):
         layout = _fastuda(tensors, metadata)
-    elif "Scale.conv1.weight" in tensors:
+    elif _holds_resnet(tensors, "Scale."):
         layout = _deeplab_init(tensors, dropped)
-    elif "conv1.weight" in tensors and any(_CLASSIFIER.fullmatch(key) for key in tensors):
-        layout = _released(tensors, dropped)
-    elif "conv1.weight" in tensors:
-        layout = _torchvision(tensors, dropped, convention)
+    elif _holds_resnet(tensors, "") and "conv1.weight" in tensors and not _is_foreign(tensors):
+        layout = _released(tensors, dropped) if classified else _torchvision(tensors, dropped, convention)
     else:
-        shown = ", ".join(sorted(tensors)[:5]) or "no tensors at all"
-        raise FastudaError(
-            f"its keys ({shown}) are neither torchvision's, nor a DeepLab initialisation's (Scale.*), "
-            "nor a released DeepLab-v2 checkpoint's (layer5.*), nor fastuda's (backbone.*)"
-        )
+        raise FastudaError(foreign(tensors))
     if layout.kind in ("released", "deeplab-init") and convention == "torchvision":
         raise FastudaError(f"its keys are those of a {layout.kind} file, which is caffe: leave model.convention out")
     classifier = layout.state.get("head.branches.0.weight")
@@ -112,25 +110,20 @@ def interpret(content: Mapping[str, object], metadata: Mapping[str, str], conven
     )
 
 
-def _unwrap(content: Mapping[str, object]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a state dict or of a checkpoint around it, and what else lay there."""
-    dropped: dict[str, str] = {}
-    student = next((key for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), None)
-    averaged = "shadow" if isinstance(content.get("shadow"), Mapping) else None
-    wrappers = [key for key in (student, averaged) if key is not None]
-    if wrappers:
-        dropped.update({key: "not the network's weights" for key in content if key not in wrappers})
-    if student and averaged:
-        dropped[student] = "the file's averaged weights (shadow) were taken where it has them"
-    tensors: dict[str, Tensor] = {}
-    for level in [content[key] for key in wrappers] or [content]:
-        assert isinstance(level, Mapping)
-        for key, value in level.items():
-            if isinstance(value, Tensor):
-                tensors[re.sub(r"^(module\.)+", "", str(key))] = value
-            else:
-                dropped[str(key)] = "not a tensor"
-    return tensors, dropped
+_BESIDE = ("fc", "layer5", "layer6", *_RELEASED_EXTRAS)
+# One key of each stage: a file that lacks them is no ResNet of that naming, whatever single key it may share.
+_ANCHORS = ("conv1.weight", "layer1.0.conv1.weight", "layer2.0.conv1.weight", "layer4.0.conv1.weight")
+
+
+def _is_foreign(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether more than half of the keys are no ResNet's: something that only begins with one."""
+    known = sum(_BACKBONE.match(key) is not None or key.split(".")[0] in _BESIDE for key in tensors)
+    return 2 * known < len(tensors)
+
+
+def _holds_resnet(tensors: Mapping[str, Tensor], prefix: str) -> bool:
+    """Whether most of a ResNet's anchors are there under `prefix`; one of them may be missing and be named later."""
+    return sum(prefix + anchor in tensors for anchor in _ANCHORS) >= len(_ANCHORS) - 1
 
 
 def _fastuda(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> _Layout:

@@ -53,8 +53,8 @@ def read_weights(path: Path, convention: Convention = "auto") -> ImportedWeights
     """Read a `.safetensors` or `torch.save` file and recognise whose weights it holds.
 
     Known are torchvision state dicts, DeepLab initialisations (`Scale.` keys), checkpoints of the
-    AdaptSegNet, DSP and EHTDI lineage (also inside `state_dict`, `model` or `shadow`, also with
-    `module.` prefixes; protocol rows 17, 18, 20) and fastuda's own. `convention` matters for torchvision's
+    AdaptSegNet, DSP and EHTDI lineage (protocol rows 17, 18, 20) and fastuda's own, also inside the usual wrappers
+    (`wrappers`). `convention` matters for torchvision's
     keys alone, which Caffe's ResNets bear too: "caffe" stands for BGR 0-255 input, stride on the first 1×1
     and a max-pool without padding.
 

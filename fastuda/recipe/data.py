@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from fastuda.classes import PRESETS, ClassSet
-from fastuda.recipe.section import Channel, NonNegative, Positive, Probability, Section, Size
+from fastuda.recipe.section import (
+    Channel,
+    Globs,
+    NonNegative,
+    Positive,
+    Probability,
+    Section,
+    Size,
+    UserPath,
+)
 
 
 class Classes(Section):
@@ -43,24 +51,27 @@ class Domain(Section):
 
     layout: Literal["gta5", "synthia", "cityscapes", "folder"]
     """How the files lie: a known data set's own way, or `folder` for globs of your own."""
-    root: Path | None = None
+    root: UserPath | None = None
     """The data set's folder; `--source` / `--target` set it. It is only ever read."""
     split: str = "train"
     """Cityscapes: the split that training reads."""
     val_split: str = "val"
     """Cityscapes: the split that evaluation reads."""
-    listing: Path | None = None
+    listing: UserPath | None = None
     """A text file with one sample name a line, to narrow the training samples (protocol row 26)."""
-    images: str | None = None
-    """folder: glob of the training images below `root`, e.g. `images/*.png`."""
-    labels: str | None = None
+    images: Globs | None = None
+    """folder: glob of the training images below `root`, or a list of globs: `images/*.{jpg,png}`, `images/*`."""
+    labels: Globs | None = None
     """folder: glob of their label files; what each `*` stands for must agree with the image's."""
-    val_images: str | None = None
+    val_images: Globs | None = None
     """folder: glob of the evaluation images."""
-    val_labels: str | None = None
+    val_labels: Globs | None = None
     """folder: glob of the evaluation labels."""
     ids: dict[int, str] | None = None
-    """folder: label value → class name; without it, label values are train ids already."""
+    """folder: label value → class name or "ignore", for every value that occurs.
+
+    Without it label values are train ids, and 255 is ignored.
+    """
 
     @model_validator(mode="after")
     def _check(self) -> Domain:
@@ -93,10 +104,12 @@ class Demo(Section):
 class Data(Section):
     """Where packed copies go, and in which format."""
 
-    cache: Path | None = None
+    cache: UserPath | None = None
     """Folder of packed copies; default `$FASTUDA_CACHE`, else `~/.cache/fastuda`."""
     pack: Literal["png", "jpeg", "raw"] = "png"
     """Packed image format: `png` and `raw` are lossless, `jpeg` (quality 95) is smallest."""
+    max_unpaired: Probability = 0.05
+    """Images, or labels, without a partner: a greater share of them than this is an error."""
 
 
 class Views(Section):

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from fastuda.errors import UsageError
+from fastuda.paths import user_path
+
+
+def _kept(path: Path) -> Path:
+    """Absolute, since a run's folder keeps its recipe and may be gone on with from elsewhere."""
+    try:
+        return user_path(path).absolute()
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Size = tuple[Positive, Positive]
 Channel = Annotated[int, Field(ge=0, le=255)]
+UserPath = Annotated[Path, AfterValidator(_kept)]
+Globs = str | tuple[str, ...]
 Switch = bool | Literal["auto"]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import tomllib
 from importlib import resources
-from pathlib import Path
 
 from pydantic import Field, ValidationError, model_validator
 
 from fastuda.errors import UsageError
+from fastuda.paths import user_path
 from fastuda.recipe import Section
 from fastuda.recipe_file import nearest, variant_text
+from fastuda.text_file import read_text
 
 _TABLES = resources.files("fastuda.study") / "tables"
 
@@ -77,10 +78,10 @@ def table_names() -> list[str]:
 
 def load_table(name_or_path: str) -> Table:
     """A table by name, or from a TOML file of your own. Raises UsageError that names the file and the field."""
-    path = Path(name_or_path)
+    path = user_path(name_or_path)
     if path.suffix == ".toml":
         try:
-            text = path.read_text("utf-8")
+            text = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{path}: cannot read this table ({error})") from error
     elif name_or_path in table_names():
