@@ -32,10 +32,11 @@ def check_html(
     ]
     if report.problems:
         rows = [
-            (group.kind, str(group.count), group.detail, "\n".join(report.short(file) for file in group.files))
+            (f"{group.kind}: {group.count}" if place == 0 else "", report.short(problem.file), problem.detail)
             for group in report.faults()
+            for place, problem in enumerate(group.examples)
         ]
-        parts.append("<h2>Faults</h2>" + _table(("fault", "files", "what is wrong with the first", "examples"), rows))
+        parts.append("<h2>Faults, ten of a kind</h2>" + _table(("fault", "file", "what is wrong"), rows))
     if report.suspicions:
         named = [(s.kind, s.detail, "\n".join(s.samples[: report.EXAMPLES])) for s in report.suspicions]
         parts.append(

@@ -22,17 +22,20 @@ def check_page(report: CheckReport, gaps: Comparison | None = None) -> Renderabl
         parts.append(_sizes(report))
     if gaps is not None:
         parts.append(comparison_table(gaps))
-    if report.pixels and (gaps is None or not gaps.shares):
+    if report.pixels and report.num_sound and (gaps is None or not gaps.shares):
         parts.append(_classes(report))
     return Group(*parts)
 
 
 def _faults(report: CheckReport) -> Table:
-    table = Table("fault", "files", "what is wrong with the first", "examples", title="Faults")
+    table = Table("fault", "file", "what is wrong", title="Faults")
     for group in report.faults():
-        files = "\n".join(escape(report.short(file)) for file in group.files)
-        more = f"\n… and {group.count - len(group.files)} more" if group.count > len(group.files) else ""
-        table.add_row(group.kind, str(group.count), escape(group.detail), files + more)
+        for place, problem in enumerate(group.examples):
+            kind = f"{group.kind}: {group.count}" if place == 0 else ""
+            table.add_row(kind, escape(report.short(problem.file)), escape(problem.detail))
+        if group.count > len(group.examples):
+            table.add_row("", f"… and {group.count - len(group.examples)} more", "--report FILE.json lists all")
+        table.add_section()
     return table
 
 

@@ -13,6 +13,7 @@ from fastuda.classes import IGNORE_INDEX
 from fastuda.data.cache import cache_folder
 from fastuda.data.demo import draw_demo
 from fastuda.data.layouts import Split, data_root
+from fastuda.data.listing import counted
 from fastuda.data.pack import Packed
 from fastuda.data.prepare import LabelSize, prepare
 from fastuda.data.suspicion import Suspicion, class_suspicions, foreground_suspicion
@@ -115,7 +116,7 @@ def _prepare(
         progress=progress(f"Packing {what} images"),
     )
     left_out = f"; not used: {packed.left_out}" if str(packed.left_out) else ""
-    log.info("%s: %d samples%s", what, len(packed), left_out)
+    log.info("%s: %s%s", what, counted(len(packed), "sample"), left_out)
     return packed
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from fastuda.errors import FastudaError, UsageError
 
+_LONGEST_LINK = 4096
+
 
 def user_path(text: str | os.PathLike[str]) -> Path:
     """The path with `~` and `~user` replaced; relative ones stay relative to the folder one works in.
@@ -41,6 +43,22 @@ def entries(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError as error:
         raise FastudaError(f"{folder}: cannot be read ({error.strerror}); let your user read it") from error
+
+
+def flattened_link(folder: Path) -> tuple[Path, str] | None:
+    """A file right in `folder` that was a link before some tool copied it as text, and where that link led.
+
+    Git without symbolic links and many archives do so: the file holds nothing but the path of something that is there.
+    """
+    for path in entries(folder):
+        try:
+            if path.is_file() and 0 < path.stat().st_size < _LONGEST_LINK:
+                text = path.read_text().strip()
+                if "\n" not in text and (folder / text).exists():
+                    return path, text
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:

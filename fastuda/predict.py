@@ -20,7 +20,7 @@ from fastuda.data.cache import make_folder, write_atomic
 from fastuda.data.images import read_colour, read_file
 from fastuda.errors import FastudaError
 from fastuda.inference import evaluation_logits
-from fastuda.paths import files_below
+from fastuda.paths import files_below, flattened_link
 from fastuda.pictures import overlay
 from fastuda.trained import Trained
 
@@ -45,6 +45,11 @@ def find_images(paths: Sequence[Path]) -> list[Input]:
     for path in paths:
         if path.is_dir():
             found = [p for p in files_below(path) if p.suffix.lower() in SUFFIXES]
+            if not found and (link := flattened_link(path)):
+                raise FastudaError(
+                    f"{link[0]}: a link to {link[1]} that was copied as text, and {path} holds no images; make it "
+                    f"a link again (ln -sf {link[1]} {link[0]}), or name {path / link[1]} itself"
+                )
             if not found:
                 raise FastudaError(f"{path}: no {', '.join(SUFFIXES)} images in this folder")
             inputs += [Input(p, str(p.relative_to(path).with_suffix(""))) for p in found]

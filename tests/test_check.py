@@ -12,6 +12,7 @@ from PIL import Image
 
 from fastuda.classes import CITYSCAPES_19, ClassSet
 from fastuda.data.check import CheckReport, check, compare, read_skip_list, write_skip_list
+from fastuda.data.listing import LeftOut
 from fastuda.data.prepare import prepare
 from fastuda.errors import FastudaError
 from fastuda.recipe import Data, Domain
@@ -81,7 +82,7 @@ def break_one_of_each(root: Path) -> dict[str, str]:
 def test_one_of_each_fault_is_named_and_then_left_out(gta5: Domain, tmp_path: Path) -> None:
     assert gta5.root is not None
     expected = break_one_of_each(gta5.root)
-    data = Data(cache=tmp_path / "cache")
+    data = Data(cache=tmp_path / "cache", max_unpaired=0.1)
     with pytest.raises(FastudaError, match=r"(?s)000\d\d\.png: .*run `fastuda data check gta5 /.*skip list"):
         prepare(gta5, "train", size=(12, 8), labels="resized", classes=CLASSES, data=data)
     steps: list[tuple[int, int]] = []
@@ -95,7 +96,7 @@ def test_one_of_each_fault_is_named_and_then_left_out(gta5: Domain, tmp_path: Pa
     write_skip_list(tmp_path / "cache", gta5, report)
     packed = prepare(gta5, "train", size=(12, 8), labels="resized", classes=CLASSES, data=data)
     assert packed.names == [f"{i:05d}" for i in range(6)]
-    assert packed.num_skipped == 12
+    assert packed.left_out == LeftOut(without_label=1, without_image=1, skipped=12)
     assert json.loads(json.dumps(report.to_json()))["skip"] == report.skip
 
 

@@ -89,18 +89,32 @@ def test_a_label_id_outside_the_table_is_an_error(label_id: int) -> None:
 
 def test_predictions_of_cityscapes_classes_are_written_as_its_label_ids() -> None:
     back = {train_id: label_id for label_id, train_id in table(GTA5).items()}
-    found = ClassSet.of(CITYSCAPES_19).label_id_table()
+    found = ClassSet.of(CITYSCAPES_19).value_table("label-ids")
     assert found.dtype == np.uint8
-    assert found.tolist() == [back[i] for i in range(19)] + [0] * 237
-    assert ClassSet.of(CITYSCAPES_13).label_id_table()[:13].tolist() == [back[i] for i in THIRTEEN]
+    assert found.tolist() == [back[i] for i in range(19)] + [255] * 237
+    assert ClassSet.of(CITYSCAPES_13).value_table("label-ids")[:13].tolist() == [back[i] for i in THIRTEEN]
 
 
 def test_predictions_of_foreign_classes_keep_their_train_ids() -> None:
-    assert ClassSet.of(("water", "land", "ice")).label_id_table()[:4].tolist() == [0, 1, 2, 0]
+    assert ClassSet.of(("water", "land", "ice")).value_table("label-ids")[:4].tolist() == [0, 1, 2, 255]
 
 
-def test_a_foreign_class_among_cityscapes_own_is_unlabelled_not_anothers_id() -> None:
-    assert ClassSet.of(("road", "water", "car")).label_id_table()[:4].tolist() == [7, 0, 26, 0]
+def test_a_foreign_class_among_cityscapes_own_gets_a_free_id() -> None:
+    assert ClassSet.of(("road", "water", "car", "ice")).label_ids() == {"road": 7, "water": 35, "car": 26, "ice": 36}
+
+
+@pytest.mark.parametrize("own", [1, 19, 220, 240, 253])
+def test_every_class_has_a_value_of_its_own_and_none_is_unlabelled_or_ignored(own: int) -> None:
+    names = ("bicycle", *(f"own {i}" for i in range(own)))
+    values = list(ClassSet.of(names).label_ids().values())
+    assert len(set(values)) == len(names)
+    assert not {0, 255} & set(values)
+    assert values[0] == 33
+
+
+def test_train_ids_as_values_are_the_order_of_the_list() -> None:
+    found = ClassSet.of(("car", "water", "road")).value_table("train-ids")
+    assert found[:4].tolist() == [0, 1, 2, 255]
 
 
 def test_known_classes_have_cityscapes_colours() -> None:

@@ -292,11 +292,20 @@ def test_check_names_one_of_each_fault_and_train_skips_exactly_those(
     assert report["skip"] == [stem for stem in faults if stem != "00001"]
 
     run = tmp_path / "run"
-    roots = ["--source", root, "--target", drawn / "target", "--run", run]
-    code, output = fastuda("train", "demo", *roots, "--iterations", 1, "--device", "cpu", *settings())
+    roots = ["--source", root, "--target", drawn / "target", "--run", run, "--iterations", 1, "--device", "cpu"]
+    code, output = fastuda("train", "demo", *roots, *settings())
+    assert code == 1
+    assert "1 of 9 images have no label of their name" in output
+    assert "--set data.max_unpaired=0.12" in output
+    code, output = fastuda("train", "demo", *roots, *settings("data.max_unpaired=0.12"))
     assert code == 0, output
-    results = json.loads((run / "results.json").read_text())
-    assert results["num_skipped"] == {"source": 7, "target": 0}
+    left_out = json.loads((run / "results.json").read_text())["left_out"]
+    assert {split: sum(counts.values()) for split, counts in left_out.items()} == {
+        "source": 8,
+        "target": 0,
+        "evaluation": 0,
+    }
+    assert (left_out["source"]["without_label"], left_out["source"]["skipped"]) == (1, 7)
 
 
 def test_training_on_an_unchecked_faulty_folder_names_the_file_and_the_remedy(drawn: Path, tmp_path: Path) -> None:
@@ -316,7 +325,7 @@ def test_a_sound_folder_passes_the_check_and_shows_class_gaps(drawn: Path) -> No
     code, output = fastuda("data", "check", "gta5", drawn / "source", *compare)
     assert code == 0
     assert "9 samples, all sound" in output
-    assert "Class gaps" in output
+    assert "Classes of both domains" in output
 
 
 def test_a_pickle_with_code_in_it_does_not_run(drawn: Path, tmp_path: Path) -> None:

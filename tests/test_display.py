@@ -13,10 +13,12 @@ import pytest
 from rich.console import Console
 
 import fastuda.display
+from fastuda.check_tables import check_page, comparison_table
 from fastuda.data.check import CheckReport, Comparison, Problem
+from fastuda.data.suspicion import Suspicion
 from fastuda.display import Display
 from fastuda.metrics import scores
-from fastuda.tables import check_tables, comparison_table, protocol_table, score_table
+from fastuda.tables import protocol_table, score_table
 
 LOSSES = {"source": 0.5, "mix": 1.25}
 
@@ -198,7 +200,7 @@ def test_a_models_table_has_a_column_a_protocol(console_text: Callable[[Any], st
         "class": ["full", "released"],
         "road": ["85.71", "50.00"],
         "sky": ["75.00", "66.67"],
-        "car": ["–", "–"],
+        "car (absent in val)": ["–", "–"],
         "mIoU": ["80.36", "58.33"],
         "pixel accuracy": ["90.00", "75.00"],
         "mean accuracy": ["92.86", "75.00"],
@@ -210,50 +212,66 @@ def report(problems: list[Problem], pixels: dict[str, int]) -> CheckReport:
     return CheckReport("gta5", "/data", "train", True, 3, problems, pixels, ignored_pixels=1000)
 
 
-def test_a_checks_tables_name_every_fault_and_every_absent_class(console_text: Callable[[Any], str]) -> None:
+def test_a_checks_page_names_every_fault_and_every_absent_class(console_text: Callable[[Any], str]) -> None:
     problems = [
-        Problem("00007", "truncated", "images/00007.png", "ends too early"),
-        Problem(None, "no image", "labels/00009.png", "has no image"),
+        Problem("00007", "truncated", "/data/images/00007.png", "ends too early"),
+        Problem(None, "no image", "/data/labels/00009.png", "has no image"),
     ]
-    faults, classes = map(console_text, check_tables(report(problems, {"road": 7500, "sky": 2500, "train": 0})))
-    assert rows(faults) == {
-        "sample": ["fault", "file", "what is wrong"],
-        "00007": ["truncated", "images/00007.png", "ends too early"],
-        "–": ["no image", "labels/00009.png", "has no image"],
-    }
-    assert rows(classes) == {
-        "class": ["pixels", "share"],
-        "road": ["7,500", "75.00 %"],
-        "sky": ["2,500", "25.00 %"],
-        "train": ["0", "absent"],
-        "ignored": ["1,000", ""],
-    }
+    text = console_text(check_page(report(problems, {"road": 7500, "sky": 2500, "train": 0})))
+    shown = rows(text)
+    assert shown["truncated: 1"] == ["images/00007.png", "ends too early"]
+    assert shown["no image: 1"] == ["labels/00009.png", "has no image"]
+    assert shown["road"] == ["7,500", "75.00 %"]
+    assert shown["train"] == ["0", "absent"]
+    assert shown["ignored"] == ["1,000", ""]
 
 
-def test_a_sound_unlabelled_data_set_has_no_table() -> None:
-    assert check_tables(CheckReport("cityscapes", "/data", "train", False, 3)) == []
+def test_ten_files_stand_for_a_kind_of_fault(console_text: Callable[[Any], str]) -> None:
+    problems = [Problem(f"{i}", "empty", f"/data/images/{i}.png", "the file is empty") for i in range(25)]
+    text = console_text(check_page(report(problems, {})))
+    assert text.count("the file is empty") == 10
+    assert "empty: 25" in text
+    assert "… and 15 more" in text
+
+
+def test_a_sound_unlabelled_data_set_has_an_empty_page(console_text: Callable[[Any], str]) -> None:
+    assert console_text(check_page(CheckReport("cityscapes", "/data", "train", False, 3))).strip() == ""
 
 
 def test_names_with_brackets_are_shown_as_they_are(console_text: Callable[[Any], str]) -> None:
     problem = Problem("[old] 1", "empty", "images/[old] 1[/i].png", "the file is [b]empty")
-    faults, classes = map(console_text, check_tables(report([problem], {"sign [front]": 1})))
-    assert rows(faults)["[old] 1"] == ["empty", "images/[old] 1[/i].png", "the file is [b]empty"]
-    assert "sign [front]" in rows(classes)
+    looks = [Suspicion("specks", "[b] is speckled", ["[old] 2"])]
+    page = report([problem], {"sign [front]": 1})
+    page.suspicions += looks
+    shown = rows(console_text(check_page(page)))
+    assert shown["empty: 1"] == ["images/[old] 1[/i].png", "the file is [b]empty"]
+    assert shown["specks"] == ["[b] is speckled", "[old] 2"]
+    assert "sign [front]" in shown
     results = stage_results({"sign [front]": 1.0}, 1, 1)
     assert "sign [front]" in rows(console_text(score_table({"adapted": results})))
     one = scores(np.array([[1]]), ("sign [front]",), "full", {"[x]": ("sign [front]",)})
     assert {"sign [front]", "mIoU, [x] classes"} <= set(rows(console_text(protocol_table({"full": one}))))
-    gaps = Comparison(["sign [front]"], [], [], {"sky [b]": 2.0}, None)
-    assert {"sign [front]", "sky [b]"} <= set(rows(console_text(comparison_table(gaps))))
+    gaps = Comparison(["sign [front]"], [], [], {}, None, {"sign [front]": (1.0, 0.0)})
+    assert "sign [front]" in rows(console_text(comparison_table(gaps)))
+
+
+def test_a_class_without_a_label_is_said_to_be_absent(console_text: Callable[[Any], str]) -> None:
+    one = scores(np.array([[3, 1], [0, 0]]), ("road", "train"), "full")
+    text = console_text(protocol_table({"full": one}))
+    assert rows(text)["train (absent in val)"] == ["0.00"]
+    assert "absent in val: no label there has the class" in " ".join(text.split())
+    present = scores(np.array([[3, 1], [0, 1]]), ("road", "train"), "full")
+    assert "absent" not in console_text(protocol_table({"full": present}))
 
 
 def test_two_data_sets_are_compared_class_by_class(console_text: Callable[[Any], str]) -> None:
-    text = console_text(comparison_table(Comparison(["bus"], ["train"], ["wall"], {"road": 0.5}, "a note")))
+    shares = {"bus": (0.25, 0.0), "train": (0.0, 0.5), "wall": (0.0, 0.0), "road": (0.75, 0.5)}
+    text = console_text(comparison_table(Comparison(["bus"], ["train"], ["wall"], {"road": 2 / 3}, "a note", shares)))
     assert rows(text) == {
-        "class": ["gap"],
-        "bus": ["only in the first"],
-        "train": ["only in the other"],
-        "wall": ["in neither"],
-        "road": ["0.50 times the share"],
+        "class": ["share", "share in the other", "gap, points", "ratio"],
+        "bus": ["25.00 %", "0.00 %", "-25.00", "only in the first"],
+        "train": ["0.00 %", "50.00 %", "+50.00", "only in the other"],
+        "wall": ["0.00 %", "0.00 %", "+0.00", "in neither"],
+        "road": ["75.00 %", "50.00 %", "-25.00", "× 0.67"],
     }
     assert "a note" in text

@@ -149,7 +149,9 @@ def test_files_without_partner_are_counted_with_the_command_that_names_them(
 ) -> None:
     found = by_subject(gta5("abc", "bcde"))["gta5 train"]
     assert found.status == "note"
-    assert found.found == f"2 samples in {tmp_path / 'gta5'}, 3 files without partner"
+    assert (
+        found.found == f"2 samples in {tmp_path / 'gta5'}; not used: 1 image without a label, 2 labels without an image"
+    )
     assert found.advice == f"`fastuda data check gta5 {tmp_path / 'gta5'}` names them"
 
 

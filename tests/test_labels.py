@@ -117,7 +117,8 @@ def test_16_bit_grey(tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "a.png")
     raw = read_label(tmp_path / "a.png", "folder")
     assert np.array_equal(raw, values)
-    domain = Domain(layout="folder", images="*", ids={7: "road", 40_000: "sky", 256: "ignore"})
+    ids = {7: "road", 40_000: "sky", 255: "ignore", 256: "ignore"}
+    domain = Domain(layout="folder", images="*", ids=ids)
     with pytest.raises(SampleError, match=r"a\.png: holds the values 0 \(1 pixels\), 65535 \(1 pixels\), outside the"):
         to_train_ids(raw, id_table(domain, CLASSES, tmp_path), tmp_path / "a.png")
     raw = raw[:, 1:2].copy()
@@ -165,6 +166,10 @@ def test_folder_with_and_without_ids() -> None:
     with pytest.raises(SampleError, match=r"holds the value 2 .* outside train ids 0-1 and 255"):
         to_train_ids(np.array([[2]], np.uint8), plain, Path())
     mapped = id_table(Domain(layout="folder", images="*", ids={5: "thing", 6: "ignore"}), classes, Path())
-    assert to_train_ids(np.array([[5, 6, 255]], np.uint8), mapped, Path()).tolist() == [[1, 255, 255]]
+    assert to_train_ids(np.array([[5, 6, 6]], np.uint8), mapped, Path()).tolist() == [[1, 255, 255]]
+    with pytest.raises(SampleError, match=r"the value 255 .*; say in `ids` what 255 is: a class, or 255 = \"ignore\""):
+        to_train_ids(np.array([[5, 6, 255]], np.uint8), mapped, Path())
+    foreground = id_table(Domain(layout="folder", images="*", ids={0: "floor", 255: "thing"}), classes, Path())
+    assert to_train_ids(np.array([[0, 255]], np.uint8), foreground, Path()).tolist() == [[0, 1]]
     with pytest.raises(FastudaError, match="the recipe's `ids`: label id -1"):
         id_table(Domain(layout="folder", images="*", ids={-1: "thing"}), classes, Path())

@@ -168,5 +168,116 @@ def test_messages_about_globs(tmp_path: Path) -> None:
         names(folder(tmp_path, images="images/*.png"), split="val")
     with pytest.raises(FastudaError, match="`images` has 2 wildcards and `labels` 1"):
         names(folder(tmp_path, images="*/*.png", labels="labels/*.png"))
-    with pytest.raises(FastudaError, match=r"has the same name \(1\) as .*; narrow the glob `images`"):
-        names(folder(tmp_path, images="images/*a*.png"), labelled=False)
+    found = find_samples(folder(tmp_path, images="images/*a*.png"), "train", labelled=False)
+    assert found.twice == {"1": [tmp_path / "images/1a.png", tmp_path / "images/a1.png"]}
+
+
+def test_mixed_suffixes_pair_by_name(tmp_path: Path) -> None:
+    touch(tmp_path, "images/1.jpg", "images/2.JPG", "images/3.jpeg", "images/4.png")
+    touch(tmp_path, *(f"labels/{i}.png" for i in (1, 2, 3, 4)))
+    for images in (
+        "images/*.{jpg,jpeg,png}",
+        ["images/*.jpg", "images/*.jpeg", "images/*.png"],
+        "images/*",
+        "images/*.*",
+    ):
+        domain = folder(tmp_path, images=images, labels="labels/*.png")
+        assert names(domain) == ["1", "2", "3", "4"]
+        assert find_samples(domain, "train", labelled=True).left_out() == LeftOut()
+
+
+def test_images_under_a_suffix_that_the_glob_leaves_out_are_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "images/1.jpg", "images/2.png", "images/3.jpeg", "labels/1.png", "labels/2.png")
+    domain = folder(tmp_path, images="images/*.jpg", labels="labels/*.png")
+    assert find_samples(domain, "train", labelled=False).left_out() == LeftOut(other_suffix=2)
+    assert find_samples(domain, "train", labelled=True).left_out() == LeftOut(without_image=1, other_suffix=2)
+    beside = folder(tmp_path, images="images/*.jpg", labels="images/*.png")
+    assert find_samples(beside, "train", labelled=False).left_out() == LeftOut(other_suffix=1)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [("*.png", "*_mask.png"), ("*_img.png", "*.png"), ("*.png", "mask_*.png"), ("*", "*_mask.png"), ("*.jpg", "*.png")],
+)
+def test_masks_beside_images_in_one_folder(tmp_path: Path, images: str, labels: str) -> None:
+    suffix = ".jpg" if images == "*.jpg" else ".png"
+    for i in range(4):
+        name = images.split(".")[0].replace("*", str(i)) if images != "*" else str(i)
+        touch(tmp_path, f"{name}{suffix}", labels.replace("*", str(i)))
+    domain = folder(tmp_path, images=images, labels=labels, val_images=images, val_labels=labels)
+    for split in ("train", "val"):
+        assert names(domain, split=split) == ["0", "1", "2", "3"]
+    assert names(domain, labelled=False) == ["0", "1", "2", "3"]
+    assert find_samples(domain, "train", labelled=True).left_out() == LeftOut()
+
+
+def test_one_glob_for_images_and_labels_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "1.png", "2.png")
+    with pytest.raises(FastudaError, match=r"`images` and `labels` find the same files, such as .*1\.png"):
+        names(folder(tmp_path, images="*.png", labels="*.png"))
+
+
+@pytest.mark.parametrize("layout", ["gta5", "synthia", "cityscapes", "folder"])
+def test_two_files_for_one_sample_are_a_fault_in_every_layout(tmp_path: Path, layout: str) -> None:
+    places = {
+        "gta5": ("images/{}", "labels/{}.png"),
+        "synthia": ("RGB/{}", "GT/LABELS/{}.png"),
+        "cityscapes": ("leftImg8bit/train/ulm/{}_leftImg8bit", "gtFine/train/ulm/{}_gtFine_labelIds.png"),
+        "folder": ("rgb/{}", "ids/{}.png"),
+    }
+    image, label = places[layout]
+    touch(tmp_path, image.format(1) + ".png", image.format(1) + ".jpg", image.format(2) + ".png")
+    touch(tmp_path, label.format(1), label.format(2))
+    globs = {"images": "rgb/*", "labels": "ids/*.png"} if layout == "folder" else {}
+    domain = Domain.model_validate({"layout": layout, "root": tmp_path, **globs})
+    for labelled in (True, False):
+        found = find_samples(domain, "train", labelled=labelled)
+        assert [sample.name.rpartition("/")[2] for sample in found.samples] == ["2"]
+        assert found.left_out() == LeftOut(twice=1)
+        assert {path.suffix for path in next(iter(found.twice.values()))} == {".png", ".jpg"}
+
+
+def test_two_labels_for_one_sample_are_a_fault_too(tmp_path: Path) -> None:
+    touch(tmp_path, "images/1.png", "images/2.png", "labels/1.png", "labels/1.bmp", "labels/2.png")
+    found = find_samples(folder(tmp_path, images="images/*", labels="labels/*"), "train", labelled=True)
+    assert [sample.name for sample in found.samples] == ["2"]
+    assert found.twice == {"1": [tmp_path / "labels/1.bmp", tmp_path / "labels/1.png"]}
+
+
+def test_files_of_other_tools_are_no_faults(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{kind}/{i:05d}.png" for kind in ("images", "labels") for i in (1, 2, 3)))
+    touch(tmp_path, *(f"labels/{i:05d}_labelTrainIds.png" for i in (1, 2, 3)), "labels/00001-copy.png")
+    touch(tmp_path, "images/00002_thumb.png", "labels/00001.txt", "images/Thumbs.db", "labels/sample_stats.json")
+    found = find_samples(gta5(tmp_path), "train", labelled=True)
+    assert [sample.name for sample in found.samples] == ["00001", "00002", "00003"]
+    assert found.left_out() == LeftOut(beside=5)
+    assert find_samples(gta5(tmp_path), "train", labelled=False).left_out() == LeftOut(beside=1)
+
+
+def test_a_number_that_begins_as_anothers_is_still_a_lonely_image(tmp_path: Path) -> None:
+    touch(tmp_path, "images/1.png", "images/1_2.png", "labels/1.png")
+    found = find_samples(gta5(tmp_path), "train", labelled=True)
+    assert found.without_label == [tmp_path / "images/1_2.png"]
+
+
+def test_more_lonely_files_than_allowed_are_an_error(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"images/{i}.png" for i in range(20)), *(f"labels/{i}.png" for i in range(19)))
+    found = find_samples(gta5(tmp_path), "train", labelled=True)
+    found.require_partners(0.05, tmp_path)
+    (tmp_path / "labels/0.png").unlink()
+    found = find_samples(gta5(tmp_path), "train", labelled=True)
+    with pytest.raises(FastudaError, match=r"2 of 20 images have no label of their name, such as .*max_unpaired=0\.11"):
+        found.require_partners(0.05, tmp_path)
+    found.require_partners(0.11, tmp_path)
+
+
+def test_a_glob_that_finds_nothing_says_what_would(tmp_path: Path) -> None:
+    touch(tmp_path, "Images/1.png", "rgb/1.jpeg", "rgb/2.jpeg")
+    with pytest.raises(
+        FastudaError, match=r"`images` = 'images/\*\.png', but 1 do when case does not matter.*Images/1"
+    ):
+        names(folder(tmp_path, images="images/*.png"), labelled=False)
+    with pytest.raises(FastudaError, match=r"'rgb/\*\.jpg', but 2 do under another suffix, such as .*rgb/1\.jpeg"):
+        names(folder(tmp_path, images="rgb/*.jpg"), labelled=False)
+    with pytest.raises(FastudaError, match="no file matches `images` = 'a/\\*', 'b/\\*'"):
+        names(folder(tmp_path, images=["a/*", "b/*"]), labelled=False)

@@ -67,6 +67,7 @@ def test_json_has_plain_numbers_and_none_where_there_is_no_value() -> None:
         "iou": {"road": 66.6667, "sky": 0.0, "car": None},
         "pixel_accuracy": 66.6667,
         "mean_accuracy": 66.6667,
+        "absent": ["sky", "car"],
         "subsets": {"up": None},
     }
 

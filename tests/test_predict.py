@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fastuda.checkpoint import save_model
+from fastuda.classes import ClassSet, Values
 from fastuda.errors import FastudaError
 from fastuda.model.deeplab import DeepLabV2
-from fastuda.predict import Input, find_images, predict, write_label_ids
+from fastuda.predict import Input, find_images, predict, write_class_values, write_label
 from fastuda.recipe import Recipe
 from fastuda.run_folder import RunFolder
 from fastuda.trained import Trained, load_trained
@@ -132,10 +134,53 @@ def test_an_image_that_cannot_be_read_is_named(trained: Trained, tmp_path: Path)
         predict(trained, [Input(broken, "broken")], tmp_path / "out", lambda *_: None)
 
 
-def test_a_label_of_own_classes_keeps_its_train_ids(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    classes = tiny_recipe('classes.names=["water", "land"]').classes.build()
-    write_label_ids(tmp_path, "lake", np.array([[0, 1], [1, 0]], np.uint8), classes)
-    assert np.asarray(Image.open(tmp_path / "lake_labelIds.png")).tolist() == [[0, 1], [1, 0]]
+@pytest.mark.parametrize(
+    ("names", "kind", "file", "values"),
+    [
+        (["water", "land"], "label-ids", "lake_labelIds.png", [0, 1]),
+        (["road", "land"], "label-ids", "lake_labelIds.png", [7, 35]),
+        (["land", "road"], "label-ids", "lake_labelIds.png", [35, 7]),
+        (["road", "land"], "train-ids", "lake_labelTrainIds.png", [0, 1]),
+    ],
+)
+def test_every_class_is_written_with_a_value_of_its_own_and_the_table_says_which(
+    tmp_path: Path, names: list[str], kind: Values, file: str, values: list[int]
+) -> None:
+    classes = ClassSet.of(tuple(names))
+    write_label(tmp_path, "lake", np.array([[0, 1], [1, 0]], np.uint8), classes, kind)
+    assert np.asarray(Image.open(tmp_path / file)).tolist() == [values, values[::-1]]
+    write_class_values(tmp_path, classes, kind)
+    table = json.loads((tmp_path / "classes.json").read_text())
+    assert (table["values"], table["files"]) == (kind, file.replace("lake", "*"))
+    assert [(row["name"], row["value"], row["train_id"]) for row in table["classes"]] == [
+        (name, value, i) for i, (name, value) in enumerate(zip(names, values, strict=True))
+    ]
+
+
+def test_pictures_below_linked_folders_are_found_and_a_link_back_up_ends(tmp_path: Path) -> None:
+    for place in ("day1", "far/away"):
+        (tmp_path / place).mkdir(parents=True)
+        picture(tmp_path / place / "a.png")
+    photos = tmp_path / "photos"
+    (photos / ".thumbnails").mkdir(parents=True)
+    picture(photos / ".thumbnails/a.png")
+    (photos / "day1").symlink_to(tmp_path / "day1")
+    (photos / "away").symlink_to("../far")
+    (photos / "up").symlink_to("..")
+    (tmp_path / "link").symlink_to(photos)
+    (photos / "b.png").symlink_to(tmp_path / "day1/a.png")
+    for folder in (photos, tmp_path / "link"):
+        assert [item.name for item in find_images([folder])][:3] == ["away/away/a", "b", "day1/a"]
+    assert "up/photos/b" not in {item.name for item in find_images([photos])}
+
+
+def test_a_link_that_was_copied_as_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "day1").mkdir()
+    picture(tmp_path / "day1/a.png")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/day1").write_text("../day1")
+    with pytest.raises(FastudaError, match=r"photos/day1: a link to \.\./day1 that was copied as text"):
+        find_images([tmp_path / "photos"])
 
 
 def test_a_saved_model_comes_back_with_its_weights_and_recipe(

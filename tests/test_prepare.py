@@ -23,6 +23,7 @@ from PIL import Image
 
 from fastuda.classes import CITYSCAPES_19, ClassSet
 from fastuda.data.check import check, write_skip_list
+from fastuda.data.listing import LeftOut
 from fastuda.data.prepare import Packed, encode_image, prepare
 from fastuda.errors import FastudaError
 from fastuda.recipe import Data, Domain
@@ -99,7 +100,7 @@ def test_packed_pixels_are_pillows(run: Prepare, root: Path, pack: str) -> None:
     before = state(root)
     packed = run(pack=pack)
     assert packed.names == NAMES
-    assert (packed.size, packed.format, packed.num_skipped, len(packed)) == ((24, 12), pack, 0, 8)
+    assert (packed.size, packed.format, packed.left_out, len(packed)) == ((24, 12), pack, LeftOut(), 8)
     for i, name in enumerate(NAMES):
         raw = packed.image_bytes(i)
         assert raw.dtype == np.uint8

@@ -23,9 +23,7 @@ def card(
     ] = 8.0,
     out: Annotated[
         Path,
-        typer.Option(
-            help="Folder for results and logs; what is ok there is not measured again.", click_type=options.PATH
-        ),
+        typer.Option(help="Folder for results and logs; what is ok there is not measured again.", parser=options.path),
     ] = (Path("card")),
     skip: Annotated[
         str | None, typer.Option(help="Parts to leave out: cudnn,train,step-compile; `step` is every rung.")

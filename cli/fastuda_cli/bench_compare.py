@@ -12,8 +12,8 @@ from fastuda_cli.console import reported
 
 
 def compare(
-    before: Annotated[Path, typer.Argument(help="A results file.", click_type=options.PATH)],
-    after: Annotated[Path, typer.Argument(help="Another one, of the same measurement.", click_type=options.PATH)],
+    before: Annotated[Path, typer.Argument(help="A results file.", parser=options.path)],
+    after: Annotated[Path, typer.Argument(help="Another one, of the same measurement.", parser=options.path)],
 ) -> None:
     """What changed between two results files, and whether it is more than the spread."""
     with reported():

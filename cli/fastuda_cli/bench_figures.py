@@ -13,7 +13,7 @@ from fastuda_cli.console import reported, say
 
 def figures(
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 if a page is not current.")] = False,
-    root: Annotated[Path, typer.Option(help="The repository.", click_type=options.PATH)] = Path(),
+    root: Annotated[Path, typer.Option(help="The repository.", parser=options.path)] = Path(),
 ) -> None:
     """Write the tables of README.md and its kin from bench/results/."""
     with reported():

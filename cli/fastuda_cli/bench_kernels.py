@@ -21,9 +21,7 @@ def kernels(
     small: Annotated[bool, typer.Option("--small", help="Toy sizes, to try the command.")] = False,
     limits: Rates = None,
     json_file: Out = None,
-    chart: Annotated[
-        Path | None, typer.Option(help="Also draw a bar chart to this PNG.", click_type=options.PATH)
-    ] = None,
+    chart: Annotated[Path | None, typer.Option(help="Also draw a bar chart to this PNG.", parser=options.path)] = None,
     device: options.Device = None,
 ) -> None:
     """Milliseconds and memory of the five operations against plain PyTorch, and the share of the device's limit."""

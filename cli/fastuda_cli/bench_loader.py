@@ -20,7 +20,7 @@ def loader(
     step_file: Annotated[
         Path | None,
         typer.Option(
-            "--step", help="Results of `bench step`: says how many times its need is met.", click_type=options.PATH
+            "--step", help="Results of `bench step`: says how many times its need is met.", parser=options.path
         ),
     ] = None,
     repeats: Repeats = 3,

@@ -27,13 +27,13 @@ def step(
     limits: Rates = None,
     json_file: Out = None,
     chart: Annotated[
-        Path | None, typer.Option(help="Also draw ladder and roofline to this PNG.", click_type=options.PATH)
+        Path | None, typer.Option(help="Also draw ladder and roofline to this PNG.", parser=options.path)
     ] = None,
     profile: Annotated[
         Path | None,
         typer.Option(
             help="Write a trace and the ten most expensive operations of the last rung to this folder.",
-            click_type=options.PATH,
+            parser=options.path,
         ),
     ] = None,
     device: options.Device = None,

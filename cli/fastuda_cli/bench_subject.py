@@ -26,13 +26,13 @@ Iterations = Annotated[
     int | None,
     typer.Option(help="Iterations a repeat; by default 100 on a GPU, fewer on a CPU.", min=1),
 ]
-Out = Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.", click_type=options.PATH)]
+Out = Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.", parser=options.path)]
 Rates = Annotated[
     Path | None,
     typer.Option(
         "--limits",
         help="Results of `bench probe`: take its rates, and measure and check nothing again.",
-        click_type=options.PATH,
+        parser=options.path,
     ),
 ]
 Repeats = Annotated[int, typer.Option(help="Repeats; median and spread are reported.", min=1)]

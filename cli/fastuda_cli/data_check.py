@@ -20,7 +20,7 @@ def check(
     layout: Annotated[str, typer.Argument(help="gta5, synthia, cityscapes or folder.")],
     folder: Annotated[
         Path,
-        typer.Argument(help="The data set's folder; only ever read.", metavar="DIR", click_type=options.PATH),
+        typer.Argument(help="The data set's folder; only ever read.", metavar="DIR", parser=options.path),
     ],
     recipe: Annotated[str, typer.Option(help="Recipe with the classes, globs and ids.")] = "gta2cs",
     split: Annotated[str, typer.Option(help="train or val.", metavar="train|val")] = "train",
@@ -34,10 +34,10 @@ def check(
     ] = None,
     report_file: Annotated[
         Path | None,
-        typer.Option("--report", help="Also write the report: .html with pictures, or .json.", click_type=options.PATH),
+        typer.Option("--report", help="Also write the report: .html with pictures, or .json.", parser=options.path),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the report as JSON.", click_type=options.PATH)
+        Path | None, typer.Option("--json", help="Also write the report as JSON.", parser=options.path)
     ] = None,
     set_: options.Settings = None,
 ) -> None:
@@ -48,6 +48,7 @@ def check(
     with reported():
         from fastuda.check_tables import check_page
         from fastuda.data.audit import audit, comparison, domain_of, next_steps, write_report
+        from fastuda.data.listing import counted
         from fastuda.display import Display
         from fastuda.errors import UsageError
         from fastuda.paths import user_path
@@ -64,8 +65,8 @@ def check(
             other = domain_of(resolved, compare[0], user_path(compare[1]))
             gaps = comparison(resolved, report, other, display.task("Checking the other"))
         console.print(check_page(report, gaps))
-        faults = f"{len(report.problems)} faults" if report.problems else "all sound"
-        say(f"{report.num_samples} samples, {faults}")
+        faults = counted(len(report.problems), "fault") if report.problems else "all sound"
+        say(f"{counted(report.num_samples, 'sample')}, {faults}")
         if str(report.left_out):
             say(f"not used: {report.left_out}")
         steps = next_steps(report, recipe, skip_list)

@@ -12,7 +12,7 @@ from fastuda_cli.console import console, reported, say
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="New folder to draw into.", metavar="DIR", click_type=options.PATH)],
+    folder: Annotated[Path, typer.Argument(help="New folder to draw into.", metavar="DIR", parser=options.path)],
     num_source: Annotated[int, typer.Option(help="Source training images.", min=1)] = 300,
     num_source_val: Annotated[int, typer.Option(help="Held-out source images.", min=1)] = 40,
     num_target: Annotated[int, typer.Option(help="Unlabelled target training images.", min=1)] = 300,

@@ -16,9 +16,9 @@ def show(
     source: options.Source = None,
     target: options.Target = None,
     model: Annotated[
-        Path | None, typer.Option(help="Run or weights that make the pseudo-labels.", click_type=options.PATH)
+        Path | None, typer.Option(help="Run or weights that make the pseudo-labels.", parser=options.path)
     ] = None,
-    out: Annotated[Path, typer.Option(help="The PNG to write.", click_type=options.PATH)] = Path("batch.png"),
+    out: Annotated[Path, typer.Option(help="The PNG to write.", parser=options.path)] = Path("batch.png"),
     iteration: Annotated[int, typer.Option(help="Which iteration's batch.", min=0)] = 0,
     device: options.Device = None,
     set_: options.Settings = None,

@@ -12,10 +12,10 @@ from fastuda_cli.console import console, reported
 
 
 def doctor(
-    gta5: Annotated[Path | None, typer.Option(help="Look at a GTA5 folder too.", click_type=options.PATH)] = None,
-    synthia: Annotated[Path | None, typer.Option(help="Look at a SYNTHIA folder too.", click_type=options.PATH)] = None,
+    gta5: Annotated[Path | None, typer.Option(help="Look at a GTA5 folder too.", parser=options.path)] = None,
+    synthia: Annotated[Path | None, typer.Option(help="Look at a SYNTHIA folder too.", parser=options.path)] = None,
     cityscapes: Annotated[
-        Path | None, typer.Option(help="Look at a Cityscapes folder too.", click_type=options.PATH)
+        Path | None, typer.Option(help="Look at a Cityscapes folder too.", parser=options.path)
     ] = None,
 ) -> None:
     """Look at GPU, driver, torch, DALI, Triton, disk and data sets; exit 1 if something needed is missing."""

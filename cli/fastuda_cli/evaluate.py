@@ -24,7 +24,7 @@ def evaluate(
     which: options.Which = "last",
     save_predictions: Annotated[
         Path | None,
-        typer.Option(help="Write a label PNG an image, at its label's size, here.", click_type=options.PATH),
+        typer.Option(help="Write a label PNG an image, at its label's size, here.", parser=options.path),
     ] = None,
     values: options.Values = "label-ids",
     boundary: Annotated[
@@ -33,14 +33,14 @@ def evaluate(
     ] = False,
     charts: Annotated[
         Path | None,
-        typer.Option(help="Folder of --boundary's pictures; default RUN/evaluation.", click_type=options.PATH),
+        typer.Option(help="Folder of --boundary's pictures; default RUN/evaluation.", parser=options.path),
     ] = None,
     flip: Annotated[bool | None, typer.Option(help="Average with the mirrored image's answer.")] = None,
     scales: Annotated[
         str | None, typer.Option(help="Average the answers at these multiples of the size, such as 0.75,1,1.25.")
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the scores to this file.", click_type=options.PATH)
+        Path | None, typer.Option("--json", help="Also write the scores to this file.", parser=options.path)
     ] = None,
     device: options.Device = None,
 ) -> None:

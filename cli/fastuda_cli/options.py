@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import click
 import typer
 
 
-class UserPath(click.Path):
+def path(text: str) -> Path:
     """A path as a user writes it: `~` means home wherever it stands, as in `--out=~/predictions`."""
+    from fastuda.errors import UsageError
+    from fastuda.paths import user_path
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The value as a Path; a usage error for the home of a user that this machine does not know."""
-        from fastuda.errors import UsageError
-        from fastuda.paths import user_path
+    try:
+        return user_path(text)
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from error
 
-        try:
-            return user_path(os.fsdecode(super().convert(value, param, ctx)))
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
-
-
-PATH = UserPath(path_type=Path)
 
 Recipe = Annotated[str, typer.Argument(help="A recipe's name (`fastuda recipes` lists them) or a TOML file.")]
-Source = Annotated[Path | None, typer.Option(help="The source data set's folder.", click_type=PATH)]
-Target = Annotated[Path | None, typer.Option(help="The target data set's folder.", click_type=PATH)]
+Source = Annotated[Path | None, typer.Option(help="The source data set's folder.", parser=path)]
+Target = Annotated[Path | None, typer.Option(help="The target data set's folder.", parser=path)]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Set any recipe field: --set method.tau=0.9")]
 Device = Annotated[str | None, typer.Option(help="cuda or cpu; a GPU if there is one.", metavar="cuda|cpu")]
 RunOrWeights = Annotated[
-    Path, typer.Argument(help="A run's folder, or a weights file (fastuda's or a released one).", click_type=PATH)
+    Path, typer.Argument(help="A run's folder, or a weights file (fastuda's or a released one).", parser=path)
 ]
 Values = Annotated[
     str,

@@ -14,8 +14,8 @@ from fastuda_cli.console import console, reported, say
 
 def predict(
     run_or_weights: options.RunOrWeights,
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", click_type=options.PATH)],
-    out: Annotated[Path, typer.Option(help="Folder for the predictions.", click_type=options.PATH)],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", parser=options.path)],
+    out: Annotated[Path, typer.Option(help="Folder for the predictions.", parser=options.path)],
     recipe: Annotated[str | None, typer.Option(help="Recipe for weights that do not carry one.")] = None,
     stage: options.Stage = "adapted",
     which: options.Which = "last",

@@ -23,12 +23,12 @@ def study(
         Path | None,
         typer.Option(
             help="The study's folder; default runs/study-BASE. Tables in one folder share runs.",
-            click_type=options.PATH,
+            parser=options.path,
         ),
     ] = None,
     init: Annotated[
         Path | None,
-        typer.Option(help="A trained network that all rows start from: no warm-up.", click_type=options.PATH),
+        typer.Option(help="A trained network that all rows start from: no warm-up.", parser=options.path),
     ] = None,
     device: options.Device = None,
     set_: options.Settings = None,

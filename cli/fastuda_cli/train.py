@@ -20,10 +20,10 @@ def train(
     source: options.Source = None,
     target: options.Target = None,
     run: Annotated[
-        Path | None, typer.Option(help="Folder of the run; default runs/RECIPE-DATE-TIME.", click_type=options.PATH)
+        Path | None, typer.Option(help="Folder of the run; default runs/RECIPE-DATE-TIME.", parser=options.path)
     ] = None,
     init: Annotated[
-        Path | None, typer.Option(help="A trained network to adapt; skips the warm-up.", click_type=options.PATH)
+        Path | None, typer.Option(help="A trained network to adapt; skips the warm-up.", parser=options.path)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --run, or the recipe's latest run.")] = False,
     repeat: Annotated[

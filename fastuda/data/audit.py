@@ -9,6 +9,7 @@ from pathlib import Path
 from fastuda.data.cache import cache_folder, write_atomic
 from fastuda.data.check import CheckReport, Comparison, check, compare, write_skip_list
 from fastuda.data.layouts import Split
+from fastuda.data.listing import counted
 from fastuda.errors import UsageError
 from fastuda.paths import user_path
 from fastuda.recipe import Domain, Recipe
@@ -69,10 +70,12 @@ def write_report(path: Path, report: CheckReport, gaps: Comparison | None = None
 def next_steps(report: CheckReport, recipe: str, skip_list: Path) -> list[str]:
     """What to do after a check, a sentence each."""
     steps = []
+    total = report.num_samples + report.left_out.twice
+    if report.problems and not report.num_sound:
+        steps.append("mend these files and check again: no sample is sound")
+        return steps
     if report.problems:
-        left_out = (
-            f"{len(report.skip)} of {report.num_samples + report.left_out.twice} samples are left out from now on"
-        )
+        left_out = f"training leaves out {len(report.skip)} of {counted(total, 'sample')} from now on"
         steps.append(f"mend these files and check again, or go on: {left_out} (skip list: {skip_list})")
     if report.suspicions:
         steps.append("look at what looks wrong: --report check.html shows the five most suspicious pairs")

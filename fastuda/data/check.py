@@ -55,12 +55,11 @@ class Suspect:
 
 @dataclass(frozen=True)
 class FaultGroup:
-    """All faults of one kind: how many, what the first is, and the first few files."""
+    """All faults of one kind: how many, and the first few."""
 
     kind: FaultKind
     count: int
-    detail: str
-    files: list[str]
+    examples: list[Problem]
 
 
 @dataclass
@@ -73,15 +72,15 @@ class CheckReport:
     labelled: bool
     num_samples: int
     problems: list[Problem] = field(default_factory=list)
-    suspicions: list[Suspicion] = field(default_factory=list)
-    """What is no fault and yet looks like a mistake."""
-    left_out: LeftOut = field(default_factory=LeftOut)
-    """How many files and samples are not used, and why; the faulty ones are `skipped`."""
     pixels: dict[str, int] = field(default_factory=dict)
     """Class name → pixels, every class of the recipe, in train id order; empty when not `labelled`."""
     ignored_pixels: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
     """Image size such as `1914x1052` → number of images."""
+    suspicions: list[Suspicion] = field(default_factory=list)
+    """What is no fault and yet looks like a mistake."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """How many files and samples are not used, and why; the faulty ones are `skipped`."""
     suspects: list[Suspect] = field(default_factory=list)
     """The pairs that look most wrong, the worst first, five at most."""
 
@@ -93,10 +92,7 @@ class CheckReport:
         by_kind: dict[FaultKind, list[Problem]] = {}
         for problem in self.problems:
             by_kind.setdefault(problem.kind, []).append(problem)
-        groups = [
-            FaultGroup(kind, len(found), found[0].detail, [problem.file for problem in found[: self.EXAMPLES]])
-            for kind, found in by_kind.items()
-        ]
+        groups = [FaultGroup(kind, len(found), found[: self.EXAMPLES]) for kind, found in by_kind.items()]
         return sorted(groups, key=lambda group: -group.count)
 
     def short(self, file: str) -> str:
@@ -121,7 +117,9 @@ class CheckReport:
 
     def to_json(self) -> dict[str, Any]:
         """Everything here as JSON-ready values."""
-        faults = {group.kind: {"count": group.count, "examples": group.files} for group in self.faults()}
+        faults = {
+            group.kind: {"count": group.count, "examples": [p.file for p in group.examples]} for group in self.faults()
+        }
         return asdict(self) | {"faults": faults, "skip": self.skip, "num_sound": self.num_sound}
 
 

@@ -92,8 +92,8 @@ def _require_few_pixels(image: Image.Image, path: Path) -> None:
         raise SampleError(
             "too large", path,
             f"{image.width}×{image.height} are {pixels:,} pixels, above the limit of {pixel_limit():,} that "
-            f"guards the machine's memory; if the file is meant to be so large, raise it: {LIMIT_VARIABLE}={pixels}, or cut or "
-            "shrink the image",
+            f"guards the machine's memory; if the file is meant to be so large, raise it: {LIMIT_VARIABLE}={pixels}, "
+            "or cut or shrink the image",
         )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ class LeftOut:
             "beside": ("file", "of other tools beside the data"),
         }
         counts = [(count, *words[name]) for name, count in self.to_json().items() if count]
-        return ", ".join(f"{count} {noun}{'' if count == 1 else 's'} {why}" for count, noun, why in counts)
+        return ", ".join(f"{counted(count, noun)} {why}" for count, noun, why in counts)
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,11 @@ class Listing:
                     f"{shown(lonely)}; more than {100 * allowed:g} % is taken for a mistake: mend the names or the "
                     f"globs, or allow it with --set data.max_unpaired={_ceiling(len(lonely) / total):g}"
                 )
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def gather(found: Iterable[Found]) -> tuple[Files, dict[str, list[Path]]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastuda.classes import IGNORE_INDEX, ClassSet
 from fastuda.data.label_look import LabelLook
+from fastuda.data.listing import counted
 
 SuspicionKind = Literal[
     "no labelled pixel", "one class", "classes missing", "class absent", "all ignored", "255 foreground", "specks",
@@ -107,7 +108,7 @@ def _specks(
         Suspicion(
             "specks",
             f"{classes.names[train_id]} occurs only as single pixels or lines of one pixel ({sum(pixels.values())} "
-            f"pixels in {len(pixels)} labels): values between two classes, which nobody drew?",
+            f"pixels in {counted(len(pixels), 'label')}): values between two classes, which nobody drew?",
             sorted(pixels, key=lambda name: -pixels[name]),
         )
         for train_id, pixels in sorted(where.items())
