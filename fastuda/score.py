@@ -14,6 +14,7 @@ from fastuda.classes import Values
 from fastuda.data.audit import domain_of
 from fastuda.data.cache import write_atomic
 from fastuda.data.evaluation_loader import EvaluationLoader
+from fastuda.data.listing import LeftOut
 from fastuda.datasets import Progress, prepare_evaluation, with_demo_data
 from fastuda.errors import UsageError
 from fastuda.evaluate import evaluate
@@ -41,6 +42,8 @@ class Assessment:
     by_protocol: dict[str, Scores]
     data: str
     """Fingerprint of the evaluation split."""
+    left_out: LeftOut
+    """What of the split was not scored, by reason."""
     boundary: BoundaryScores | None = None
     """At the labels' own size (`full` protocol); None unless asked for, as `confidence`."""
     confidence: ConfidenceScores | None = None
@@ -97,7 +100,7 @@ def score(
         on_image=look if watched else None,
     )
     found = meters.result() if meters is not None else (None, None)
-    return Assessment(by_protocol, packed.fingerprint, *found)
+    return Assessment(by_protocol, packed.fingerprint, packed.left_out, *found)
 
 
 class _Meters:
@@ -130,6 +133,7 @@ def write_scores(path: Path, found: Assessment, trained: Trained) -> None:
         "flip": trained.recipe.eval.flip,
         "scales": list(trained.recipe.eval.scales),
         "data": {"evaluation": found.data},
+        "left_out": {"evaluation": found.left_out.to_json()},
         "device": device_name(trained.device),
         **provenance(),
     }

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 import fastuda.display
-from fastuda.check_tables import check_page, comparison_table
+from fastuda.check_report.page import check_page, comparison_table
 from fastuda.data.check import CheckReport, Comparison, Problem
 from fastuda.data.suspicion import Suspicion
 from fastuda.display import Display

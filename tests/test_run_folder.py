@@ -84,6 +84,16 @@ def test_another_recipe_is_refused_naming_the_field(
     assert len(str(caught.value).splitlines()) == 2
 
 
+def test_more_iterations_than_the_run_has_are_refused_with_the_way_on(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    folder = RunFolder.create(tmp_path / "run", tiny_recipe("train.iterations=5"))
+    folder.model("adapted", "last").touch()
+    with pytest.raises(UsageError, match=r"train\.iterations: the run has 5, you ask for 9\n.*cannot grow") as caught:
+        RunFolder.reopen(tmp_path / "run", tiny_recipe("train.iterations=9"))
+    assert f"--init {folder.model('adapted', 'last')}" in str(caught.value)
+
+
 def test_a_folder_that_is_no_run_is_not_reopened(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
     with pytest.raises(FastudaError, match=r"no run to resume here \(no recipe\.toml\); start it without --resume"):
         RunFolder.reopen(tmp_path, tiny_recipe())

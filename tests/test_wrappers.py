@@ -87,7 +87,8 @@ FOREIGN: dict[str, tuple[object, str]] = {
             "meta": {"epoch": 1},
             "state_dict": zeros(
                 "model.backbone.patch_embed1.proj.weight", "model.decode_head.fuse_layer.bottleneck.conv.weight",
-                "ema_model.backbone.patch_embed1.proj.weight", "ema_model.decode_head.fuse_layer.bottleneck.conv.weight",
+                "ema_model.backbone.patch_embed1.proj.weight",
+                "ema_model.decode_head.fuse_layer.bottleneck.conv.weight",
                 "imnet_model.backbone.patch_embed1.proj.weight",
             ),
         },

@@ -46,7 +46,7 @@ def check(
     Faulty samples go on a skip list in the cache folder, and training leaves them out.
     """
     with reported():
-        from fastuda.check_tables import check_page
+        from fastuda.check_report.page import check_page
         from fastuda.data.audit import audit, comparison, domain_of, next_steps, write_report
         from fastuda.data.listing import counted
         from fastuda.display import Display
@@ -84,8 +84,8 @@ def check(
 def _write_html(
     path: Path, report: CheckReport, gaps: Comparison | None, domain: Domain, classes: ClassSet, steps: list[str]
 ) -> None:
-    from fastuda.check_html import check_html
-    from fastuda.check_sheet import suspects_sheet
+    from fastuda.check_report.html import check_html
+    from fastuda.check_report.sheet import suspects_sheet
     from fastuda.data.cache import write_atomic
 
     write_atomic(path, check_html(report, gaps, suspects_sheet(report, domain, classes), steps).encode())
