@@ -39,7 +39,7 @@ class Record:
     label: str | None
     packed_bytes: list[int]
     pixels: list[int] | None = None
-    """Pixels of the packed label by train id, the ignored last; None without a label, and in packs older than this field."""
+    """Pixels of the packed label by train id, the ignored last; None without a label, and in older packs."""
 
 
 @dataclass
