@@ -123,7 +123,7 @@ def _prepare(
 def _look_at_labels(what: str, packed: Packed, domain: Domain, recipe: Recipe) -> None:
     """Say what makes a training pointless before it begins; FastudaError for labels without a labelled pixel."""
     classes = recipe.classes.build()
-    pixels = packed.label_pixels(len(classes))
+    pixels = packed.label_pixels()
     totals = np.zeros(256, np.int64)
     totals[: len(classes)], totals[IGNORE_INDEX] = pixels.sum(0)[:-1], pixels[:, -1].sum()
     if not totals[: len(classes)].any():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 from pathlib import Path
 
 import numpy as np
@@ -173,18 +172,3 @@ def test_labels_without_one_labelled_pixel_are_refused(tmp_path: Path, quick: li
     said = "source training" if empty == "source" else "evaluation"
     with pytest.raises(FastudaError, match=rf"{empty}: no pixel of the {said} labels has a class of the recipe"):
         prepared(quick, tmp_path / "source", tmp_path / "target")
-
-
-def test_a_pack_of_before_the_counts_is_counted_from_its_labels(
-    tmp_path: Path, quick: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    write(tmp_path / "s", areas(0, 1, 2))
-    prepared(quick, tmp_path / "s", tmp_path / "s")
-    for index in (tmp_path / "cache").glob("*/index.json"):
-        text = re.sub(r', "pixels": [^}]*', "", index.read_text())
-        assert "pixels" not in text
-        index.write_text(text)
-    caplog.clear()
-    with caplog.at_level(logging.WARNING):
-        prepared(quick, tmp_path / "s", tmp_path / "s")
-    assert "source training labels: a class that never occurs: person" in caplog.text

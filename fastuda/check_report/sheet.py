@@ -17,7 +17,7 @@ _WIDTH = 480
 
 
 def suspects_sheet(report: CheckReport, domain: Domain, classes: ClassSet) -> Image.Image | None:
-    """A row a pair: the image, the label in the classes' colours, and both; values that are no class are magenta.
+    """A row a pair: the image, the label in the classes' colours, and both; values that are no class are white.
 
     None when no pair is suspicious, or none can be read any more.
     """
@@ -37,7 +37,7 @@ def suspects_sheet(report: CheckReport, domain: Domain, classes: ClassSet) -> Im
         rows.append(
             [pixels, _coloured(raw, label, table.known, classes, (_WIDTH, height)), overlay(pixels, small, classes)]
         )
-    return grid(["image", "label (grey: ignored, magenta: no class)", "both"], rows, classes) if rows else None
+    return grid(["image", "label (grey: ignored, white: no class)", "both"], rows, classes) if rows else None
 
 
 def _coloured(
@@ -49,5 +49,5 @@ def _coloured(
 ) -> Pixels:
     colours = classes.colour_table()[label]
     colours[label == IGNORE_INDEX] = (96, 96, 96)
-    colours[~known[raw]] = (255, 0, 255)
+    colours[~known[raw]] = (255, 255, 255)
     return np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.NEAREST))

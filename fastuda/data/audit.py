@@ -75,8 +75,12 @@ def next_steps(report: CheckReport, recipe: str, skip_list: Path) -> list[str]:
         steps.append("mend these files and check again: no sample is sound")
         return steps
     if report.problems:
-        left_out = f"training leaves out {len(report.skip)} of {counted(total, 'sample')} from now on"
-        steps.append(f"mend these files and check again, or go on: {left_out} (skip list: {skip_list})")
+        left_out = (
+            f"training leaves out {len(report.skip)} of {counted(total, 'sample')} from now on (skip list: {skip_list})"
+        )
+        steps.append(
+            f"mend these files and check again, or go on: {left_out if report.skip else 'training does without them'}"
+        )
     if report.suspicions:
         steps.append("look at what looks wrong: --report check.html shows the five most suspicious pairs")
     if not report.problems and not report.suspicions:

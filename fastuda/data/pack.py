@@ -19,7 +19,7 @@ from fastuda.data.listing import LeftOut
 from fastuda.errors import FastudaError
 
 PackFormat = Literal["png", "jpeg", "raw"]
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INDEX, JOURNAL, LOCK = "index.json", "journal.jsonl", ".lock"
 IMAGES, LABELS = "images", "labels"
 
@@ -39,7 +39,7 @@ class Record:
     label: str | None
     packed_bytes: list[int]
     pixels: list[int] | None = None
-    """Pixels of the packed label by train id, the ignored last; None without a label, and in older packs."""
+    """Pixels of the packed label by train id, the ignored last; None without a label."""
 
 
 @dataclass
@@ -60,13 +60,11 @@ class Packed:
     def __len__(self) -> int:
         return len(self.names)
 
-    def label_pixels(self, num_classes: int) -> NDArray[np.int64]:
-        """Pixels by sample and train id, [N, num_classes + 1], the ignored last. Raises ValueError without labels."""
-        return np.array([self._pixels(index, num_classes) for index in range(len(self))], np.int64)
-
-    def _pixels(self, index: int, num_classes: int) -> list[int]:
-        known = self.records[index].pixels
-        return count_pixels(self.label_array(index), num_classes) if known is None else known
+    def label_pixels(self) -> NDArray[np.int64]:
+        """Pixels by sample and train id, [N, C + 1], the ignored last. Raises ValueError without labels."""
+        if any(record.pixels is None for record in self.records):
+            raise ValueError(f"{self.folder} was packed without labels")
+        return np.array([record.pixels for record in self.records], np.int64)
 
     def image_bytes(self, index: int) -> NDArray[np.uint8]:
         """The packed image file, 1-D uint8: an encoded PNG or JPEG, or for `raw` its [H, W, 3] pixels."""
