@@ -350,3 +350,34 @@ def test_png_is_lossless_for_any_shape() -> None:
         content, suffix = encode_image(pixels, "png")
         assert suffix == "png"
         assert np.array_equal(decode(np.frombuffer(content, np.uint8)), pixels)
+
+
+def test_two_files_for_one_sample_stop_it_until_check_has_put_them_on_the_skip_list(
+    run: Prepare, root: Path, tmp_path: Path
+) -> None:
+    (root / f"images/{NAMES[0]}.jpg").write_bytes((root / f"images/{NAMES[1]}.png").read_bytes())
+    with pytest.raises(FastudaError, match=rf"images/{NAMES[0]}\.(jpg|png), .*2 files stand for one sample"):
+        run()
+    domain = Domain(layout="gta5", root=root)
+    report = check(domain, CLASSES, "train", labelled=True)
+    assert {problem.kind for problem in report.problems} == {"two files"}
+    assert report.skip == [NAMES[0]]
+    assert report.num_sound == report.num_samples == len(NAMES) - 1
+    write_skip_list(tmp_path / "cache", domain, report)
+    packed = run()
+    assert packed.names == NAMES[1:]
+    assert packed.left_out == LeftOut(twice=1)
+    assert str(packed.left_out) == "1 sample with two files"
+    (root / f"images/{NAMES[0]}.jpg").unlink()
+    assert run().left_out == LeftOut()
+
+
+def test_lonely_files_are_counted_or_an_error_by_their_share(run: Prepare, root: Path, tmp_path: Path) -> None:
+    (root / f"labels/{NAMES[0]}.png").unlink()
+    with pytest.raises(FastudaError, match=r"1 of 8 images have no label of their name.*max_unpaired=0\.13"):
+        run()
+    packed = run(data=Data(cache=tmp_path / "cache", max_unpaired=0.13))
+    assert packed.left_out == LeftOut(without_label=1)
+    assert packed.label_pixels().sum(1).tolist() == [24 * 12] * 7
+    with pytest.raises(ValueError, match="packed without labels"):
+        run(labels="none").label_pixels()

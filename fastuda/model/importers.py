@@ -29,6 +29,7 @@ HEADS = ("head.", "auxiliary_head.")
 _BACKBONE = re.compile(r"(conv1|bn1|layer[1-4])\.")
 _CLASSIFIER = re.compile(r"(layer[56])\.conv2d_list\.(\d+)\.(weight|bias)")
 _OWN_HEAD = re.compile(r"(auxiliary_)?head\.branches\.")
+_RUN_STATE = "average.backbone.conv1.weight"
 _RELEASED_ASPP = (6, 12)
 # DSP's and EHTDI's networks carry these modules beside DeepLab-v2; they take no part in its logits.
 _RELEASED_EXTRAS = ("c1", "proto_classifier", "fuse_weight_1", "para", "fc")
@@ -81,6 +82,11 @@ def interpret(content: Mapping[str, object], metadata: Mapping[str, str], conven
 
     Raises FastudaError, without naming the file, when the keys are of no known kind.
     """
+    if _RUN_STATE in content:
+        raise FastudaError(
+            "it is the saved state of a run, from which `fastuda train --resume` goes on; name the run's folder, or a "
+            "model beside this file, such as adapted-last.safetensors"
+        )
     tensors, dropped = unwrap(content)
     classified = any(_CLASSIFIER.fullmatch(key) for key in tensors)
     if _holds_resnet(tensors, "backbone.") and ("model" in metadata or any(_OWN_HEAD.match(key) for key in tensors)):
