@@ -48,6 +48,7 @@ def test_the_globs_find_the_releases_own_files_and_no_other(tmp_path: Path, path
         assert {pair[0] for pair in pairs} <= set(files[images])
         assert not found.twice
         assert not found.without_image
+        found.require_partners(recipe.data.max_unpaired, tmp_path)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
