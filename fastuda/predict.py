@@ -112,10 +112,16 @@ def label_ending(values: Values) -> str:
 
 
 def write_class_values(out: Path, classes: ClassSet, values: Values) -> None:
-    """classes.json: the kind of values, and each class's value, train id and colour, in train id order."""
-    by_name = classes.values(values)
+    """classes.json: the kind of values, and each class's value, label id, train id and colour, in train id order."""
+    by_name, label_ids = classes.values(values), classes.label_ids()
     rows = [
-        {"name": name, "value": by_name[name], "train_id": train_id, "colour": list(colour)}
+        {
+            "name": name,
+            "value": by_name[name],
+            "label_id": label_ids[name],
+            "train_id": train_id,
+            "colour": list(colour),
+        }
         for train_id, (name, colour) in enumerate(zip(classes.names, classes.palette, strict=True))
     ]
     make_folder(out)

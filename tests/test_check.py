@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from fastuda.classes import CITYSCAPES_19, ClassSet
-from fastuda.data.check import CheckReport, check, compare, read_skip_list, write_skip_list
+from fastuda.data.check import check
 from fastuda.data.listing import LeftOut
 from fastuda.data.prepare import prepare
+from fastuda.data.report import CheckReport, compare
+from fastuda.data.skip_list import read_skip_list, write_skip_list
 from fastuda.errors import FastudaError
 from fastuda.recipe import Data, Domain
 

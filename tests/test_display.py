@@ -14,7 +14,7 @@ from rich.console import Console
 
 import fastuda.display
 from fastuda.check_report.page import check_page, comparison_table
-from fastuda.data.check import CheckReport, Comparison, Problem
+from fastuda.data.report import CheckReport, Comparison, Problem
 from fastuda.data.suspicion import Suspicion
 from fastuda.display import Display
 from fastuda.metrics import scores

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fastuda.classes import CITYSCAPES_19, ClassSet
-from fastuda.data.check import check, write_skip_list
+from fastuda.data.check import check
 from fastuda.data.listing import LeftOut
 from fastuda.data.prepare import Packed, encode_image, prepare
+from fastuda.data.skip_list import write_skip_list
 from fastuda.errors import FastudaError
 from fastuda.recipe import Data, Domain
 

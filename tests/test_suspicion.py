@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fastuda.classes import ClassSet
-from fastuda.data.check import CheckReport, check
+from fastuda.data.check import check
+from fastuda.data.report import CheckReport
 from fastuda.datasets import prepare_all
 from fastuda.errors import FastudaError
 from fastuda.recipe import Domain

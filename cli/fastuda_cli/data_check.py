@@ -12,7 +12,7 @@ from fastuda_cli.console import console, reported, say
 
 if TYPE_CHECKING:
     from fastuda.classes import ClassSet
-    from fastuda.data.check import CheckReport, Comparison
+    from fastuda.data.report import CheckReport, Comparison
     from fastuda.recipe import Domain
 
 

@@ -9,7 +9,7 @@ from html import escape
 
 from PIL import Image
 
-from fastuda.data.check import CheckReport, Comparison
+from fastuda.data.report import CheckReport, Comparison
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222 }

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from fastuda.data.check import CheckReport, Comparison
+from fastuda.data.report import CheckReport, Comparison
 
 _SIZES = 6
 

@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 
 from fastuda.classes import IGNORE_INDEX, ClassSet
-from fastuda.data.check import CheckReport
 from fastuda.data.faults import SampleError
 from fastuda.data.images import read_colour, read_file
 from fastuda.data.labels import RawLabel, id_table, read_label
+from fastuda.data.report import CheckReport
 from fastuda.pictures import Pixels, grid, overlay
 from fastuda.recipe import Domain
 

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastuda.data.cache import cache_folder, write_atomic
-from fastuda.data.check import CheckReport, Comparison, check, compare, write_skip_list
+from fastuda.data.check import check
 from fastuda.data.layouts import Split
 from fastuda.data.listing import counted
+from fastuda.data.report import CheckReport, Comparison, compare
+from fastuda.data.skip_list import write_skip_list
 from fastuda.errors import UsageError
 from fastuda.paths import user_path
 from fastuda.recipe import Domain, Recipe

@@ -2,150 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 
 from fastuda.classes import CITYSCAPES_TRAIN_IDS, IGNORE_INDEX, ClassSet
-from fastuda.data.cache import make_folder, write_atomic
-from fastuda.data.faults import FaultKind, SampleError
+from fastuda.data.faults import FaultKind, SampleError, size_fault
 from fastuda.data.images import read_colour, read_file, turn
 from fastuda.data.label_look import LabelLook, look_at
 from fastuda.data.labels import id_table, read_label, unknown_fault
 from fastuda.data.layouts import TRAIN_IDS_SUFFIX, Split, data_root, find_samples
-from fastuda.data.listing import LeftOut, Sample
+from fastuda.data.listing import Sample
 from fastuda.data.parallel import run_parallel
+from fastuda.data.report import CheckReport, Problem, Suspect
 from fastuda.data.suspicion import Suspicion, class_suspicions, foreground_suspicion, label_suspicions
-from fastuda.errors import FastudaError
 from fastuda.recipe import Domain
 
 _NUM_SUSPECTS = 5
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One fault: the sample it belongs to (None for a file without partner), its kind, file and explanation."""
-
-    sample: str | None
-    kind: FaultKind
-    file: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """A pair to look at, and why."""
-
-    name: str
-    image: str
-    label: str
-    why: list[str]
-
-    def paths(self) -> tuple[Path, Path]:
-        """The image's and the label's."""
-        return Path(self.image), Path(self.label)
-
-
-@dataclass(frozen=True)
-class FaultGroup:
-    """All faults of one kind: how many, and the first few."""
-
-    kind: FaultKind
-    count: int
-    examples: list[Problem]
-
-
-@dataclass
-class CheckReport:
-    """What `check` found in one split of one data set; pixel counts are of sound labels, at their own size."""
-
-    layout: str
-    root: str
-    split: Split
-    labelled: bool
-    num_samples: int
-    problems: list[Problem] = field(default_factory=list)
-    pixels: dict[str, int] = field(default_factory=dict)
-    """Class name → pixels, every class of the recipe, in train id order; empty when not `labelled`."""
-    ignored_pixels: int = 0
-    sizes: dict[str, int] = field(default_factory=dict)
-    """Image size such as `1914x1052` → number of images."""
-    suspicions: list[Suspicion] = field(default_factory=list)
-    """What is no fault and yet looks like a mistake."""
-    left_out: LeftOut = field(default_factory=LeftOut)
-    """How many files and samples are not used, and why; the faulty ones are `skipped`."""
-    suspects: list[Suspect] = field(default_factory=list)
-    """The pairs that look most wrong, the worst first, five at most."""
-
-    EXAMPLES: ClassVar[int] = 10
-    """How many files stand for a kind of fault."""
-
-    def faults(self) -> list[FaultGroup]:
-        """The problems by kind, the most frequent first."""
-        by_kind: dict[FaultKind, list[Problem]] = {}
-        for problem in self.problems:
-            by_kind.setdefault(problem.kind, []).append(problem)
-        groups = [FaultGroup(kind, len(found), found[: self.EXAMPLES]) for kind, found in by_kind.items()]
-        return sorted(groups, key=lambda group: -group.count)
-
-    def short(self, file: str) -> str:
-        """A file's path below the data set's folder."""
-        return file.removeprefix(self.root.rstrip("/") + "/")
-
-    def shares(self) -> dict[str, float]:
-        """Class name → share of the pixels that count, 0 to 1."""
-        total = max(sum(self.pixels.values()), 1)
-        return {name: count / total for name, count in self.pixels.items()}
-
-    @property
-    def skip(self) -> list[str]:
-        """Names of the samples that `prepare` has to leave out, sorted."""
-        return sorted({problem.sample for problem in self.problems if problem.sample is not None})
-
-    @property
-    def num_sound(self) -> int:
-        """Samples without a fault."""
-        faulty = {problem.sample for problem in self.problems if problem.kind != "two files"}
-        return self.num_samples - len(faulty - {None})
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything here as JSON-ready values."""
-        faults = {
-            group.kind: {"count": group.count, "examples": [p.file for p in group.examples]} for group in self.faults()
-        }
-        return asdict(self) | {"faults": faults, "skip": self.skip, "num_sound": self.num_sound}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two data sets' classes side by side; shares are of the pixels that count."""
-
-    only_in_source: list[str]
-    only_in_target: list[str]
-    missing_in_both: list[str]
-    share_ratios: dict[str, float]
-    """Class name → target share ÷ source share, for classes both hold."""
-    note: str | None
-    """Why there is nothing to compare, if so."""
-    shares: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Class name → source share and target share, 0 to 1."""
-
-    def place(self, name: str) -> str:
-        """Where a class that the two do not share is."""
-        if name in self.only_in_source:
-            return "only in the first"
-        return "only in the other" if name in self.only_in_target else "in neither"
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything here as JSON-ready values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -201,74 +78,6 @@ def check(
     return report
 
 
-def compare(source: CheckReport, target: CheckReport) -> Comparison:
-    """Classes that one domain has and the other lacks, and how their shares differ."""
-    unlabelled = [name for name, report in (("source", source), ("target", target)) if not report.labelled]
-    if unlabelled:
-        note = f"the {' and '.join(unlabelled)} was checked without labels, so class shares cannot be compared"
-        return Comparison([], [], [], {}, note)
-    shares = [report.shares() for report in (source, target)]
-    names = [name for name in source.pixels if name in target.pixels]
-    present = [{name for name in names if share[name] > 0} for share in shares]
-    return Comparison(
-        [name for name in names if name in present[0] - present[1]],
-        [name for name in names if name in present[1] - present[0]],
-        [name for name in names if name not in present[0] | present[1]],
-        {name: shares[1][name] / shares[0][name] for name in names if name in present[0] & present[1]},
-        None,
-        {name: (shares[0][name], shares[1][name]) for name in names},
-    )
-
-
-def write_skip_list(cache: Path, domain: Domain, report: CheckReport) -> Path:
-    """Store the names that `prepare` leaves out, in the cache folder; an earlier list is replaced."""
-    path = _skip_path(cache, domain, report.split, report.labelled)
-    make_folder(path.parent)
-    faults: dict[str, list[dict[str, Any]]] = {name: [] for name in report.skip}
-    for problem in report.problems:
-        if problem.sample is not None:
-            fault = {"file": problem.file, "state": _file_state(problem.file), "detail": problem.detail}
-            faults[problem.sample].append(fault)
-    content = {"root": report.root, "layout": report.layout, "split": report.split, "skip": faults}
-    write_atomic(path, json.dumps(content, indent=1).encode())
-    return path
-
-
-def read_skip_list(cache: Path, domain: Domain, split: Split, *, labelled: bool) -> frozenset[str]:
-    """Names to leave out by the last `write_skip_list`; none when the data set was never checked.
-
-    A list holds for the ids it was made with and for labels or none; a sample whose faulty file has
-    changed since is no longer left out.
-    """
-    path = _skip_path(cache, domain, split, labelled)
-    try:
-        skip = json.loads(path.read_text())["skip"]
-        return frozenset(
-            name for name, faults in skip.items() if all(_file_state(f["file"]) == f["state"] for f in faults)
-        )
-    except FileNotFoundError:
-        return frozenset()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FastudaError(f"{path}: not a skip list; delete it and run `fastuda data check` again") from error
-
-
-def _file_state(file: str) -> list[int]:
-    """Bytes and modification time, [0, 0] for a file that cannot be looked at."""
-    try:
-        status = Path(file).stat()
-    except OSError:
-        return [0, 0]
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _skip_path(cache: Path, domain: Domain, split: Split, labelled: bool) -> Path:
-    name = domain.split if split == "train" else domain.val_split
-    globs = (domain.images, domain.labels) if split == "train" else (domain.val_images, domain.val_labels)
-    ids = sorted((domain.ids or {}).items()) if labelled else None
-    key = json.dumps([domain.layout, str(data_root(domain)), split, name, globs, labelled, ids])
-    return cache / "skip" / f"{domain.layout}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
-
-
 def _lonely(kind: FaultKind, path: Path) -> Problem:
     return Problem(None, kind, str(path), f"{kind.removeprefix('no ')} missing, so the file is not used")
 
@@ -308,20 +117,6 @@ def _look(sample: Sample, domain: Domain, classes: ClassSet) -> _Finding:
         except SampleError as error:
             note(error)
     return _Finding(problems, "{}x{}".format(*image_size) if image_size else None, look, turned)
-
-
-def size_fault(
-    label: Path, image_size: tuple[int, int], label_size: tuple[int, int], orientation: int = 1
-) -> SampleError:
-    """The fault of a pair whose sizes (width, height) differ; `orientation` is the image's EXIF tag."""
-    sizes = ["{}x{}".format(*size) for size in (label_size, image_size)]
-    if orientation >= 5 and label_size == image_size[::-1]:
-        return SampleError(
-            "turned", label,
-            f"the label is {sizes[0]}, and its photograph {sizes[1]} once it is turned upright as its EXIF tag says "
-            f"(orientation {orientation}): turn the label too, or take the tag off if the stored pixels are upright",
-        )  # fmt: skip
-    return SampleError("size", label, f"the label is {sizes[0]} and its image {sizes[1]}")
 
 
 def _converted(samples: list[Sample], findings: dict[str, _Finding], domain: Domain) -> list[Problem]:

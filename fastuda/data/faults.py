@@ -25,3 +25,17 @@ class SampleError(FastudaError):
         self.kind: FaultKind = kind
         self.path = path
         self.detail = detail
+
+
+def size_fault(
+    label: Path, image_size: tuple[int, int], label_size: tuple[int, int], orientation: int = 1
+) -> SampleError:
+    """The fault of a pair whose sizes (width, height) differ; `orientation` is the image's EXIF tag."""
+    sizes = ["{}x{}".format(*size) for size in (label_size, image_size)]
+    if orientation >= 5 and label_size == image_size[::-1]:
+        return SampleError(
+            "turned", label,
+            f"the label is {sizes[0]}, and its photograph {sizes[1]} once it is turned upright as its EXIF tag says "
+            f"(orientation {orientation}): turn the label too, or take the tag off if the stored pixels are upright",
+        )  # fmt: skip
+    return SampleError("size", label, f"the label is {sizes[0]} and its image {sizes[1]}")
