@@ -23,7 +23,7 @@ from fastuda.metrics.boundary import BoundaryMeter, BoundaryScores
 from fastuda.metrics.boundary_map import boundary_band
 from fastuda.metrics.confidence import ConfidenceMeter, ConfidenceScores
 from fastuda.paths import user_path
-from fastuda.predict import label_at, write_class_values, write_label
+from fastuda.predict import label_at, label_ending, require_free, write_class_values, write_label
 from fastuda.provenance import provenance
 from fastuda.recipe import Domain, Recipe
 from fastuda.runtime import device_name
@@ -89,6 +89,7 @@ def score(
             meters.add(logits, label)
 
     if save_predictions is not None:
+        require_free(save_predictions, packed.names, (label_ending(values),))
         write_class_values(save_predictions, classes, values)
     watched = save_predictions is not None or boundary
     by_protocol = evaluate(

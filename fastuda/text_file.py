@@ -19,13 +19,9 @@ def read_text(path: Path) -> str:
     return re.sub(r"\r\n?", "\n", data.decode(encoding))
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines that say something, without margins: no blank ones, no comments (`#` at the start or after a space).
-
-    Raises as `read_text` does.
-    """
-    lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in read_text(path).split("\n"))
-    return [line for line in lines if line]
+def without_comment(line: str) -> str:
+    """The line without a comment (from a `#` at its start or after a space) and margins."""
+    return re.sub(r"(^|\s)#.*", "", line).strip()
 
 
 def _unmarked(data: bytes) -> str:

@@ -84,7 +84,7 @@ def test_the_authors_own_start_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_what_is_left_out_of_a_file_is_logged(backbone: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         build_model(recipe(f"model.weights={backbone}"), tmp_path)
-    assert "fc.weight left out" in caplog.text
+    assert "fc.weight, fc.bias left out" in caplog.text
 
 
 def test_init_brings_heads_and_dilations(tmp_path: Path) -> None:

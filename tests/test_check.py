@@ -12,6 +12,7 @@ from PIL import Image
 
 from fastuda.classes import CITYSCAPES_19, ClassSet
 from fastuda.data.check import check
+from fastuda.data.images import LIMIT_VARIABLE
 from fastuda.data.listing import LeftOut
 from fastuda.data.prepare import prepare
 from fastuda.data.report import CheckReport, compare
@@ -193,3 +194,32 @@ def test_compare_lists_classes_of_one_side_and_share_ratios(gta5: Domain, tmp_pa
     assert found.note is None
     unlabelled = check(gta5, CLASSES, "train", labelled=False)
     assert "target was checked without labels" in str(compare(source, unlabelled).note)
+
+
+def test_a_sample_is_used_again_when_either_of_its_files_or_what_refused_it_has_changed(
+    gta5: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gta5.root is not None
+
+    def skipped(domain: Domain, classes: ClassSet = CLASSES) -> frozenset[str]:
+        return read_skip_list(tmp_path, domain, "train", labelled=True, classes=classes)
+
+    image = gta5.root / "images/00002.png"
+    before = image.read_bytes()
+    Image.open(image).resize((30, 16)).save(image)  # the label is named, and the image may be what is mended
+    write_skip_list(tmp_path, gta5, check(gta5, CLASSES, "train", labelled=True))
+    assert skipped(gta5) == {"00002"}
+    image.write_bytes(before)
+    assert skipped(gta5) == frozenset()
+
+    monkeypatch.setenv(LIMIT_VARIABLE, str(SIZE[0] * SIZE[1] - 1))
+    write_skip_list(tmp_path, gta5, check(gta5, CLASSES, "train", labelled=True))
+    assert len(skipped(gta5)) == 6
+    monkeypatch.delenv(LIMIT_VARIABLE)
+    assert skipped(gta5) == frozenset()
+
+    plain = Domain(layout="folder", root=gta5.root, images="images/*.png", labels="labels/*.png")
+    few, many = (ClassSet.of(tuple(f"class {i}" for i in range(count))) for count in (8, 40))
+    write_skip_list(tmp_path, plain, check(plain, few, "train", labelled=True))
+    assert len(skipped(plain, few)) == 6
+    assert skipped(plain, many) == frozenset()

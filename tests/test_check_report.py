@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 from pathlib import Path
 
@@ -114,3 +115,56 @@ def test_a_report_of_another_kind_is_wrong_usage(recipe: Path) -> None:
     code, output = run(recipe, "--report", "check.pdf")
     assert code == 2
     assert "ends in .html or .json" in output
+
+
+def test_the_others_faults_are_named_too_and_left_out(recipe: Path) -> None:
+    (recipe.parent / "t/images/5.jpg").write_bytes(b"")
+    code, output = run(recipe, "--compare", "folder", recipe.parent / "t")
+    assert code == 1
+    assert "images/5.jpg" in output
+    assert f"the other, {recipe.parent / 't'}, has 1 fault" in output
+    assert "8 samples, all sound" in output
+
+
+def test_which_domain_is_meant_is_asked_where_both_could_be(recipe: Path) -> None:
+    text = recipe.read_text().replace(f'root = "{recipe.parent / "t"}"', f'root = "{recipe.parent / "s"}"')
+    recipe.write_text(text.replace("[target]\n", '[target]\nval_images = "images/*.jpg"\n'))
+    code, output = run(recipe)
+    assert code == 2
+    assert "say --domain source|target" in output
+    for domain in ("source", "target"):
+        code, output = run(recipe, "--domain", domain)
+        assert (code, "8 samples, all sound" in output) == (0, True)
+    assert run(recipe, "--domain", "both")[0] == 2
+
+
+def test_a_report_into_a_folder_that_is_not_there_is_refused_before_the_work(recipe: Path) -> None:
+    code, output = run(recipe, "--report", recipe.parent / "no/such/x.html")
+    assert code == 2
+    assert "there is no folder" in output
+    assert "Checking" not in output
+
+
+def test_a_file_name_that_is_no_text_is_checked_packed_and_reported(recipe: Path) -> None:
+    for kind, suffix in (("images", ".jpg"), ("labels", ".png")):
+        folder = recipe.parent / "s" / kind
+        name = os.fsencode(folder) + b"/stra\xdfe" + suffix.encode()
+        with open(name, "wb") as file:
+            file.write((folder / f"0{suffix}").read_bytes())
+    settings = [
+        "--set",
+        "views.source_size=[48,32]",
+        "--set",
+        "views.target_size=[48,32]",
+        "--set",
+        "eval.size=[48,32]",
+    ]
+    settings += ["--set", "target.val_images=images/*.jpg", "--set", "target.val_labels=labels/*.png"]
+    result = CliRunner().invoke(app, ["data", "prepare", str(recipe), *settings], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    with open(os.fsencode(recipe.parent / "s/images") + b"/stra\xdfe.jpg", "wb"):
+        pass
+    for suffix in ("html", "json"):
+        code, output = run(recipe, "--report", recipe.parent / f"check.{suffix}")
+        assert code == 1, output
+        assert "images/stra\\xdfe.jpg" in output

@@ -173,3 +173,15 @@ def test_folder_with_and_without_ids() -> None:
     assert to_train_ids(np.array([[0, 255]], np.uint8), foreground, Path()).tolist() == [[0, 1]]
     with pytest.raises(FastudaError, match="the recipe's `ids`: label id -1"):
         id_table(Domain(layout="folder", images="*", ids={-1: "thing"}), classes, Path())
+
+
+def test_files_of_which_a_reader_would_take_other_values_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.pgm").write_bytes(b"P5\n# drawn by hand\n2 2\n127\n" + bytes([0, 1, 2, 3]))
+    with pytest.raises(SampleError, match="a PGM whose largest value is said to be 127"):
+        read_label(tmp_path / "a.pgm", "folder")
+    (tmp_path / "b.pgm").write_bytes(b"P5 2 2 255\n" + bytes([0, 1, 2, 3]))
+    assert read_label(tmp_path / "b.pgm", "folder").tolist() == [[0, 1], [2, 3]]
+    pages = [Image.fromarray(np.full((2, 2), i, np.uint8)) for i in range(2)]
+    pages[0].save(tmp_path / "c.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(SampleError, match="a label of 2 pages"):
+        read_label(tmp_path / "c.tif", "folder")

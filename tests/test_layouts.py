@@ -281,3 +281,48 @@ def test_a_glob_that_finds_nothing_says_what_would(tmp_path: Path) -> None:
         names(folder(tmp_path, images="rgb/*.jpg"), labelled=False)
     with pytest.raises(FastudaError, match="no file matches `images` = 'a/\\*', 'b/\\*'"):
         names(folder(tmp_path, images=["a/*", "b/*"]), labelled=False)
+
+
+def test_labels_that_lost_their_image_are_no_other_tools_files(tmp_path: Path) -> None:
+    touch(tmp_path, "images/img.png", "labels/img.png", *(f"labels/img_{i}.png" for i in range(1, 10)))
+    found = find_samples(gta5(tmp_path), "train", labelled=True)
+    assert found.left_out() == LeftOut(without_image=9)
+
+
+def test_masks_are_no_photographs_of_the_target(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{i}{ending}.png" for i in range(3) for ending in ("", "_label", "_seg", "_mask")))
+    found = find_samples(folder(tmp_path, images="*.png"), "train", labelled=False)
+    assert [sample.name for sample in found.samples] == ["0", "1", "2"]
+    assert found.left_out() == LeftOut(beside=9)
+
+
+def test_pictures_of_other_kinds_are_counted_in_the_known_layouts(tmp_path: Path) -> None:
+    touch(tmp_path, "images/1.png", "images/2.webp", "images/3.JFIF", "images/1.bmp", "labels/1.png")
+    assert find_samples(gta5(tmp_path), "train", labelled=False).left_out() == LeftOut(other_suffix=2)
+    city = "leftImg8bit/train/ulm"
+    touch(tmp_path, f"{city}/1_leftImg8bit.png", f"{city}/2_leftImg8bit.JPG", f"{city}/3_leftImg8bit.jpeg")
+    assert names(Domain(layout="cityscapes", root=tmp_path), labelled=False) == ["ulm/1", "ulm/2", "ulm/3"]
+
+
+def test_a_name_with_a_hash_is_listed_as_it_is(tmp_path: Path) -> None:
+    touch(tmp_path, "images/img.png", "images/img #2.png", "images/other.png")
+    (tmp_path / "list.txt").write_text("img #2\n#img\n  # all\nother # the last\n")
+    assert names(gta5(tmp_path, listing=tmp_path / "list.txt"), labelled=False) == ["img #2", "other"]
+
+
+def test_one_name_in_two_spellings_of_an_umlaut(tmp_path: Path) -> None:
+    touch(tmp_path, "images/\u00fc.png", "labels/u\u0308.png")
+    assert names(gta5(tmp_path)) == ["\u00fc"]
+
+
+def test_lists_and_roots_that_lead_nowhere(tmp_path: Path) -> None:
+    touch(tmp_path, "images/1.png", "images/1.jpg")
+    (tmp_path / "list.txt").write_text("nope\n")
+    with pytest.raises(FastudaError, match="lists 'nope', and no image has this name"):
+        names(gta5(tmp_path, listing=tmp_path / "list.txt"), labelled=False)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(FastudaError, match="loop: no such folder"):
+        names(gta5(tmp_path / "loop"))
+    (tmp_path / "case/Images").mkdir(parents=True)
+    with pytest.raises(FastudaError, match=r"no such folder \(Images is there: write it as images\)"):
+        names(gta5(tmp_path / "case"))

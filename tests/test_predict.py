@@ -82,7 +82,7 @@ def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_without_images_is_named_with_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(FastudaError, match=rf"{tmp_path.name}: no \.png, \.jpg, \.jpeg images in this folder"):
+    with pytest.raises(FastudaError, match=rf"{tmp_path.name}: no images in this folder"):
         find_images([tmp_path])
 
 
@@ -172,6 +172,33 @@ def test_pictures_below_linked_folders_are_found_and_a_link_back_up_ends(tmp_pat
     for folder in (photos, tmp_path / "link"):
         assert [item.name for item in find_images([folder])][:3] == ["away/away/a", "b", "day1/a"]
     assert "up/photos/b" not in {item.name for item in find_images([photos])}
+
+
+def test_predicting_again_into_the_images_folder_leaves_its_own_files_alone(trained: Trained, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png").rename(tmp_path / "b_overlay.png")  # a photograph of that name
+    for _ in range(2):
+        inputs = find_images([tmp_path])
+        assert [item.name for item in inputs] == ["a", "b_overlay"]
+        predict(trained, inputs, tmp_path, lambda *_: None)
+
+
+@pytest.mark.parametrize("file", ["a_labelIds.png", "a_overlay.png", "classes.json"])
+def test_a_users_own_files_are_never_written_over(trained: Trained, tmp_path: Path, file: str) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    picture(photos / "a.png")
+    (photos / file).write_text("{}")
+    with pytest.raises(FastudaError, match=rf"{file}: would be overwritten, and was not written by fastuda"):
+        predict(trained, [Input(photos / "a.png", "a")], photos, lambda *_: None)
+    assert (photos / file).read_text() == "{}"
+    assert sorted(path.name for path in photos.iterdir()) == sorted(["a.png", file])
+
+
+def test_pictures_of_any_kind_are_found_in_a_folder(tmp_path: Path) -> None:
+    for suffix in ("png", "JPG", "webp", "bmp", "tif"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{suffix}.{suffix}")
+    assert {item.name for item in find_images([tmp_path])} == {"png", "JPG", "webp", "bmp", "tif"}
 
 
 def test_a_link_that_was_copied_as_text_is_named(tmp_path: Path) -> None:

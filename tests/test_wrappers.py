@@ -49,6 +49,14 @@ WRAPPERS: dict[str, Callable[[State, State], object]] = {
     "average of timm": lambda own, other: {"state_dict": other, "state_dict_ema": own},
     "teacher beside": lambda own, other: {"student": other, "teacher": own},
     "teacher by prefix": lambda own, other: {"state_dict": prefixed(other, "student.") | prefixed(own, "teacher.")},
+    "DeepSpeed": lambda own, _: {"module": own, "ds_version": "1"},
+    "averaged module beside": lambda own, other: {"model": other, "ema": {"module": own, "updates": 3}},
+    "torch's AveragedModel": lambda own, _: prefixed(own, "module.") | {"n_averaged": torch.tensor(3)},
+    "lightning with a loss's buffer": lambda own, _: {
+        "state_dict": prefixed(own, "model.") | {"criterion.weight": torch.ones(3)}
+    },
+    "a configuration called model": lambda own, _: {"model": {"depth": 18}, "net": own},
+    "an average in another form": lambda own, _: {"model": own, "ema": {"shadow_params": [torch.ones(1)]}},
     "average by prefix": lambda own, other: prefixed(other, "model.") | prefixed(own, "ema_model."),
 }
 
@@ -63,7 +71,7 @@ def test_the_usual_wrappers_are_looked_through(tmp_path: Path, how: str) -> None
     model = DeepLabV2(3, depth=18, width=0.0625, aspp=(6, 12))
     load_into(model, imported, path=path)
     assert torch.equal(model.state_dict()["backbone.layer3.0.conv1.weight"], own["layer3.0.conv1.weight"])
-    if "beside" in how or "prefix" in how or "timm" in how:
+    if "beside" in how or "prefix" in how or "timm" in how or "another form" in how:
         assert any("averaged weights" in reason for reason in imported.dropped.values())
 
 
@@ -151,3 +159,12 @@ def test_a_foreign_network_is_called_foreign_with_the_keys_found_and_expected(tm
     state = content["state_dict"] if isinstance(content, dict) and "state_dict" in content else content
     assert isinstance(state, dict)
     assert any(key.split(".", 1)[-1] in said for key in state)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    state = released()
+    state["layer3.0.conv1.weight"][0] = float("nan")
+    torch.save(state, tmp_path / "w.pth")
+    model = DeepLabV2(3, depth=18, width=0.0625, aspp=(6, 12))
+    with pytest.raises(FastudaError, match=r"1 tensors hold NaN or infinity \(backbone\.layer3\.0\.conv1\.weight"):
+        load_into(model, read_weights(tmp_path / "w.pth"), path=tmp_path / "w.pth")

@@ -17,7 +17,7 @@ def say_values(classes: ClassSet, kind: Values, out: Path) -> None:
     own = classes.names if kind == "train-ids" or classes.all_own else classes.own_names()
     named = ", ".join(f"{by_name[name]} {name}" for name in own)
     if kind == "train-ids" or classes.all_own:
-        meaning = f"train ids: {named}"
+        meaning = f"{'train ids' if kind == 'train-ids' else 'the classes in their order'}: {named}"
     else:
         meaning = "Cityscapes' labelIds" + (f", and for classes that it does not name {named}" if own else "")
     say(f"label values: {meaning} ({out / 'classes.json'})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from fastuda_cli.console import console, reported, say
 if TYPE_CHECKING:
     from fastuda.classes import ClassSet
     from fastuda.data.report import CheckReport, Comparison
-    from fastuda.recipe import Domain
+    from fastuda.recipe import Domain, Recipe
 
 
 def check(
@@ -24,6 +25,10 @@ def check(
     ],
     recipe: Annotated[str, typer.Option(help="Recipe with the classes, globs and ids.")] = "gta2cs",
     split: Annotated[str, typer.Option(help="train or val.", metavar="train|val")] = "train",
+    side: Annotated[
+        str | None,
+        typer.Option("--domain", help="Which of the recipe's domains is meant.", metavar="source|target"),
+    ] = None,
     labels: Annotated[
         bool | None,
         typer.Option("--labels/--no-labels", help="Look at labels too; default: where training reads them."),
@@ -47,38 +52,55 @@ def check(
     """
     with reported():
         from fastuda.check_report.page import check_page
-        from fastuda.data.audit import audit, comparison, domain_of, next_steps, write_report
+        from fastuda.data.audit import audit, domain_of, labelled_split, next_steps, write_report
         from fastuda.data.listing import counted
+        from fastuda.data.report import compare as compare_classes
         from fastuda.display import Display
         from fastuda.errors import UsageError
         from fastuda.paths import user_path
         from fastuda.recipe_file import load_recipe
 
-        if report_file is not None and report_file.suffix not in (".html", ".json"):
+        if report_file is not None and report_file.suffix.lower() not in (".html", ".json"):
             raise UsageError(f"--report {report_file}: a file that ends in .html or .json")
+        for path in (json_file, report_file):
+            if path is not None and not path.parent.is_dir():
+                raise UsageError(f"{path}: there is no folder {path.parent} to write the report to")
         resolved = load_recipe(recipe, set_ or [])
         display = Display(console)
-        domain = domain_of(resolved, layout, folder)
+        domain = domain_of(
+            resolved, layout, folder, side or ("target" if _only_target(resolved, layout, split) else None)
+        )
         report, skip_list = audit(resolved, domain, split, labels, display.task("Checking"))
-        gaps = None
+        gaps = others = None
         if compare is not None:
-            other = domain_of(resolved, compare[0], user_path(compare[1]))
-            gaps = comparison(resolved, report, other, display.task("Checking the other"))
+            opposite = {"source": "target", "target": "source", None: None}[side]
+            other = domain_of(resolved, compare[0], user_path(compare[1]), opposite if compare[0] == layout else None)
+            others, _ = audit(resolved, other, labelled_split(other), True, display.task("Checking the other"))
+            gaps = compare_classes(report, others)
         console.print(check_page(report, gaps))
         faults = counted(len(report.problems), "fault") if report.problems else "all sound"
         say(f"{counted(report.num_samples, 'sample')}, {faults}")
         if str(report.left_out):
             say(f"not used: {report.left_out}")
         steps = next_steps(report, recipe, skip_list)
+        if others is not None and others.problems:
+            console.print(check_page(replace(others, suspicions=[], sizes={}, pixels={})))
+            faulty = counted(len(others.problems), "fault")
+            steps.insert(0, f"the other, {others.root}, has {faulty}; check it by itself for all of them")
         for step in steps:
             say(f"next: {step}")
         for path in (json_file, report_file):
-            if path is not None and path.suffix == ".html":
+            if path is not None and path.suffix.lower() == ".html":
                 _write_html(path, report, gaps, domain, resolved.classes.build(), steps)
             elif path is not None:
                 write_report(path, report, gaps)
-        if report.problems:
+        if report.problems or (others is not None and others.problems):
             raise typer.Exit(1)
+
+
+def _only_target(recipe: Recipe, layout: str, split: str) -> bool:
+    """Whether only the target can be meant: it alone has an evaluation split to look at."""
+    return split == "val" and recipe.target.layout == layout == recipe.source.layout and not recipe.source.val_images
 
 
 def _write_html(
@@ -88,4 +110,7 @@ def _write_html(
     from fastuda.check_report.sheet import suspects_sheet
     from fastuda.data.cache import write_atomic
 
-    write_atomic(path, check_html(report, gaps, suspects_sheet(report, domain, classes), steps).encode())
+    write_atomic(
+        path,
+        check_html(report, gaps, suspects_sheet(report, domain, classes), steps).encode("utf-8", "backslashreplace"),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from fastuda.data.cache import cache_folder, write_atomic
 from fastuda.data.check import check
 from fastuda.data.layouts import Split
 from fastuda.data.listing import counted
-from fastuda.data.report import CheckReport, Comparison, compare
+from fastuda.data.report import CheckReport, Comparison
 from fastuda.data.skip_list import write_skip_list
 from fastuda.errors import UsageError
 from fastuda.paths import user_path
@@ -20,16 +21,20 @@ Progress = Callable[[int, int], None]
 _KNOWN = ("gta5", "synthia", "cityscapes")
 
 
-def domain_of(recipe: Recipe, layout: str, root: Path) -> Domain:
+def domain_of(recipe: Recipe, layout: str, root: Path, side: str | None = None) -> Domain:
     """The recipe's domain of that layout, at `root`; a known layout that the recipe lacks has no settings to lack.
 
-    Raises UsageError for an unknown layout, or `folder` where the recipe has none or two of them.
+    `side` ("source", "target") says which is meant where both could be. Raises UsageError for an unknown layout, or
+    `folder` where the recipe has none or two of them.
     """
-    mine = [domain for domain in (recipe.source, recipe.target) if domain.layout == layout]
+    if side not in (None, "source", "target"):
+        raise UsageError(f"--domain {side}: source or target")
+    domains = {"source": recipe.source, "target": recipe.target}
+    mine = [domain for name, domain in domains.items() if domain.layout == layout and side in (None, name)]
     if layout == "folder" and len(mine) == 2:
-        mine = [
-            domain for domain in mine if domain.root is not None and domain.root.resolve() == user_path(root).resolve()
-        ]
+        mine = [domain for domain in mine if domain.root is not None and _same(domain.root, root)]
+    if len(mine) == 2 and mine[0].model_copy(update={"root": mine[1].root}) != mine[1]:
+        raise UsageError(f"layout {layout}: the recipe's source or its target? say --domain source|target")
     if mine:
         return mine[0].model_copy(update={"root": user_path(root).absolute()})
     if layout in _KNOWN:
@@ -37,9 +42,13 @@ def domain_of(recipe: Recipe, layout: str, root: Path) -> Domain:
     if layout == "folder":
         raise UsageError(
             "layout folder: name the recipe with its globs and ids (--recipe FILE); where source and target are both "
-            "`folder`, say which is meant with --set source.root=DIR or --set target.root=DIR"
+            "`folder`, say which is meant with --domain source or --domain target"
         )
     raise UsageError(f"layout {layout}: gta5, synthia, cityscapes or folder")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return os.path.realpath(user_path(one)) == os.path.realpath(user_path(other))
 
 
 def audit(
@@ -57,16 +66,15 @@ def audit(
     return report, write_skip_list(cache_folder(recipe.data), domain, report)
 
 
-def comparison(recipe: Recipe, report: CheckReport, other: Domain, progress: Progress) -> Comparison:
-    """The classes of a checked data set beside those of another's labelled split."""
-    split: Split = "train" if other.layout in ("gta5", "synthia") or other.labels is not None else "val"
-    return compare(report, check(other, recipe.classes.build(), split, labelled=True, progress=progress))
+def labelled_split(domain: Domain) -> Split:
+    """The split of which labels are read."""
+    return "train" if domain.layout in ("gta5", "synthia") or domain.labels is not None else "val"
 
 
 def write_report(path: Path, report: CheckReport, gaps: Comparison | None = None) -> None:
     """The report as JSON, with the comparison if there is one, written whole or not at all."""
     content = report.to_json() | ({"comparison": gaps.to_json()} if gaps is not None else {})
-    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n")
 
 
 def next_steps(report: CheckReport, recipe: str, skip_list: Path) -> list[str]:

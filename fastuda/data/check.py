@@ -83,9 +83,12 @@ def _lonely(kind: FaultKind, path: Path) -> Problem:
 
 
 def _double(name: str, path: Path, paths: list[Path]) -> Problem:
-    others = ", ".join(other.name for other in paths if other != path)
-    detail = f"stands for the same sample as {others}, and only one can be meant; move the other away"
-    return Problem(name, "two files", str(path), detail)
+    others = ", ".join(str(other) for other in paths if other != path)
+    detail = (
+        f"stands for the same sample ({name}) as {others}, and only one can be meant; move the other away, or, if both "
+        "are samples, let a wildcard of the glob tell them apart"
+    )
+    return Problem(name, "two files", str(path), detail, tuple(map(str, paths)))
 
 
 def _look(sample: Sample, domain: Domain, classes: ClassSet) -> _Finding:
@@ -94,8 +97,10 @@ def _look(sample: Sample, domain: Domain, classes: ClassSet) -> _Finding:
     look: LabelLook | None = None
     turned = 1
 
+    files = tuple(str(path) for path in (sample.image, sample.label) if path is not None)
+
     def note(error: SampleError) -> None:
-        problems.append(Problem(sample.name, error.kind, str(error.path), error.detail))
+        problems.append(Problem(sample.name, error.kind, str(error.path), error.detail, files))
 
     try:
         data = read_file(sample.image)

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from fastuda.paths import entries, folders_below
+from fastuda.paths import entries, folders_below, user_path
 
-PICTURE_SUFFIXES = ("png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp", "gif", "jp2", "ppm", "pgm")
+PICTURE_SUFFIXES = (
+    "png", "jpg", "jpeg", "jpe", "jfif", "bmp", "tif", "tiff", "webp", "gif", "jp2", "ppm", "pgm", "tga", "avif",
+    "heic", "heif",
+)  # fmt: skip
 """What a glob that leaves the suffix open takes for a picture."""
 
 _WILDCARD = re.compile(r"\*\*/?|\*|\?|\[!?\]?[^]]*\]")
@@ -59,7 +62,8 @@ def parse(patterns: str | Sequence[str], *, any_suffix: bool = False) -> list[Gl
     With `any_suffix` the same under every picture's suffix.
     """
     several = [patterns] if isinstance(patterns, str) else patterns
-    return [glob for pattern in several for glob in _expanded(pattern, any_suffix)]
+    at_home = [str(user_path(pattern)) if pattern.startswith("~") else pattern for pattern in several]
+    return [glob for pattern in at_home for glob in _expanded(pattern, any_suffix)]
 
 
 def find(root: Path, globs: Iterable[Glob], *, blind: bool = False) -> list[Found]:
@@ -73,7 +77,7 @@ def find(root: Path, globs: Iterable[Glob], *, blind: bool = False) -> list[Foun
 
 def _expanded(pattern: str, any_suffix: bool) -> Iterator[Glob]:
     braces = list(_BRACES.finditer(pattern))
-    for choice in product(*(match[1].split(",") for match in braces)):
+    for choice in product(*([one.strip() for one in match[1].split(",")] for match in braces)):
         text, end, chosen = "", 0, []
         for match, alternative in zip(braces, choice, strict=True):
             text += pattern[end : match.start()]

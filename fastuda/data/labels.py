@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def decode_label(data: bytes, path: Path, layout: str) -> RawLabel:
             f"a label saved as {lossy}: where classes meet, its pixels hold values that nobody drew; save the "
             "original as PNG (converting this file cannot bring the values back)",
         )  # fmt: skip
+    _require_one_plain_page(image, data, path)
     if layout == "synthia":
         return _synthia_red(image, data, path)
     if image.mode in ("L", "1"):
@@ -63,11 +65,28 @@ def decode_label(data: bytes, path: Path, layout: str) -> RawLabel:
         return np.asarray(image)
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)
+    what = "no whole numbers of 8 or 16 bits" if image.mode in ("I", "F", "LA") else "colours"
     raise SampleError(
         "mode", path,
-        f"a label of mode {image.mode} holds colours, and ids are expected (8- or 16-bit grey, or palette); "
-        "convert the colours to ids, or point to the files that hold ids",
+        f"a label of mode {image.mode} holds {what}, and ids are expected (8- or 16-bit grey, or palette); convert "
+        "it to ids, or point to the files that hold ids",
     )  # fmt: skip
+
+
+def _require_one_plain_page(image: Image.Image, data: bytes, path: Path) -> None:
+    """SampleError for files whose values a reader would take from the wrong place, or scale."""
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1:
+        raise SampleError(
+            "mode", path, f"a label of {pages} pages or frames, and one is expected; save that one as PNG"
+        )
+    # Netpbm's largest value, to which readers scale the others.
+    header = re.match(rb"P[25]\s+(?:#[^\n]*\s+)*\d+\s+\d+\s+(\d+)\s", data)
+    if header is not None and int(header[1]) not in (255, 65535):
+        raise SampleError(
+            "mode", path,
+            f"a PGM whose largest value is said to be {int(header[1])}: readers scale its values; save it as PNG",
+        )  # fmt: skip
 
 
 def id_table(domain: Domain, classes: ClassSet, path: Path) -> IdTable:

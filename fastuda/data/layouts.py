@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ Split = Literal["train", "val"]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"
 _LABEL_IDS_SUFFIX = "_gtFine_labelIds.png"
+_CITYSCAPES_IMAGES = tuple(f"_leftImg8bit{suffix}" for suffix in IMAGE_SUFFIXES)
 
 
 def find_samples(domain: Domain, split: Split, *, labelled: bool) -> Listing:
@@ -33,14 +35,16 @@ def find_samples(domain: Domain, split: Split, *, labelled: bool) -> Listing:
     match domain.layout:
         case "gta5":
             images = _in_folder(root / "images", IMAGE_SUFFIXES, "gta5")
+            other_suffix = _other_pictures(root / "images", images)
             labels = _in_folder(root / "labels", (".png",), "gta5") if labelled else []
         case "synthia":
             root = root / "RAND_CITYSCAPES" if (root / "RAND_CITYSCAPES").is_dir() else root
             images = _in_folder(root / "RGB", IMAGE_SUFFIXES, "synthia")
+            other_suffix = _other_pictures(root / "RGB", images)
             labels = _in_folder(root / "GT" / "LABELS", (".png",), "synthia") if labelled else []
         case "cityscapes":
             name = domain.split if split == "train" else domain.val_split
-            images = _cityscapes(root, "leftImg8bit", name, ("_leftImg8bit.png", "_leftImg8bit.jpg"))
+            images = _cityscapes(root, "leftImg8bit", name, _CITYSCAPES_IMAGES)
             labels = _cityscapes_labels(root, name) if labelled else []
         case "folder":
             images, labels, other_suffix = _globbed(domain, split, root, labelled)
@@ -72,7 +76,7 @@ def data_root(domain: Domain) -> Path:
         raise FastudaError(
             f"no folder is given for the {domain.layout} data: pass --source DIR or --target DIR, or set `root`"
         )
-    root = user_path(domain.root).resolve()
+    root = Path(os.path.realpath(user_path(domain.root)))  # which takes a link that leads to itself as it is
     if not root.is_dir():
         raise FastudaError(f"{root}: no such folder; expected there: {_EXPECTED[domain.layout]}")
     return root
@@ -89,7 +93,10 @@ _EXPECTED = {
 
 def _in_folder(folder: Path, suffixes: tuple[str, ...], layout: str) -> list[Found]:
     if not folder.is_dir():
-        raise FastudaError(f"{folder}: no such folder; layout {layout} expects {_EXPECTED[layout]}")
+        around = entries(folder.parent) if folder.parent.is_dir() else []
+        near = [path.name for path in around if path.name.lower() == folder.name.lower()]
+        hint = f" ({near[0]} is there: write it as {folder.name})" if near else ""
+        raise FastudaError(f"{folder}: no such folder{hint}; layout {layout} expects {_EXPECTED[layout]}")
     found = [
         Found(path.stem, path)
         for path in entries(folder)
@@ -100,6 +107,12 @@ def _in_folder(folder: Path, suffixes: tuple[str, ...], layout: str) -> list[Fou
             f"{folder}: holds no {' or '.join(suffixes)} file; layout {layout} expects {_EXPECTED[layout]}"
         )
     return found
+
+
+def _other_pictures(folder: Path, images: list[Found]) -> list[Path]:
+    """Pictures of other kinds in a folder of images, whose names no image bears."""
+    names = {one.name for one in images}
+    return [one.path for one in globs.find(folder, globs.parse("*")) if one.name not in names]
 
 
 def _cityscapes(root: Path, kind: str, split: str, endings: tuple[str, ...]) -> list[Found]:
@@ -113,12 +126,12 @@ def _cityscapes(root: Path, kind: str, split: str, endings: tuple[str, ...]) -> 
             f"{bases[0] / split}: no such folder ({found}); layout cityscapes expects {_EXPECTED['cityscapes']}"
         )
     files = [
-        Found(f"{city.name}/{path.name.removesuffix(ending)}", path)
+        Found(f"{city.name}/{path.name[: -len(ending)]}", path)
         for city in entries(folder)
         if city.is_dir()
         for path in entries(city)
         for ending in endings
-        if path.name.endswith(ending) and not path.name.startswith(".")
+        if path.name.lower().endswith(ending.lower()) and not path.name.startswith(".")
     ]
     if not files:
         raise FastudaError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,8 +17,8 @@ Files = dict[str, Path]
 _SHOWN = 3
 # What tools of this field write beside a picture of that name.
 _OTHER_TOOLS = re.compile(
-    r"[_.-](label_?train_?ids?|label_?ids?|train_?ids?|instance_?ids?|gt|mask|colou?r|vis|overlay|thumb|thumbnail|"
-    r"small|preview)$",
+    r"[_.-](label_?train_?ids?|label_?ids?|train_?ids?|instance_?ids?|labels?|gt|masks?|seg|semantic|colou?r|vis|overlay|"
+    r"thumb|thumbnail|preview)$",
     re.IGNORECASE,
 )
 
@@ -115,7 +116,8 @@ def gather(found: Iterable[Found]) -> tuple[Files, dict[str, list[Path]]]:
     """Files by name, and the names that several files bear."""
     by_name: dict[str, list[Path]] = {}
     for one in found:
-        by_name.setdefault(one.name, []).append(one.path)
+        # A Mac writes ü as two characters, others as one.
+        by_name.setdefault(unicodedata.normalize("NFC", one.name), []).append(one.path)
     single = {name: paths[0] for name, paths in by_name.items() if len(paths) == 1}
     return single, {name: paths for name, paths in by_name.items() if len(paths) > 1}
 
@@ -126,7 +128,8 @@ def pair(images: Files, labels: Files, twice: dict[str, list[Path]]) -> Listing:
     lonely_images = [name for name in sorted(images.keys() - labels.keys()) if name not in twice]
     lonely_labels = [name for name in sorted(labels.keys() - images.keys()) if name not in twice]
     copies = {name for name in lonely_images if is_derived(name, claimed)}
-    written = {name for name in lonely_labels if _begins_as_one_of(name, claimed)}
+    paired = claimed.keys() & {**labels, **dict.fromkeys(twice)}
+    written = {name for name in lonely_labels if _begins_as_one_of(name, paired)}
     return Listing(
         [
             Sample(name, images[name], labels[name])
@@ -153,8 +156,11 @@ def shown(paths: list[Path]) -> str:
 
 
 def _begins_as_one_of(name: str, known: Collection[str]) -> bool:
-    """Whether a label of that name is somebody's copy of a known sample's: `1_labelTrainIds` beside `1`."""
-    return any(name[: match.start()] in known for match in re.finditer(r"[_.-]", name))
+    """Whether a label of that name is somebody's copy of a known sample's: `1_labelTrainIds` beside `1`.
+
+    `1_2` is none: it is the label of an image that is lost.
+    """
+    return any(name[: match.start()] in known for match in re.finditer(r"[_.-](?=[^\W\d])", name))
 
 
 def _ceiling(share: float) -> float:

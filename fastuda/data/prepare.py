@@ -90,7 +90,7 @@ def prepare(
     """
     listing = find_samples(domain, split, labelled=labels != "none")
     cache = cache_folder(data)
-    skip = read_skip_list(cache, domain, split, labelled=labels != "none")
+    skip = read_skip_list(cache, domain, split, labelled=labels != "none", classes=classes)
     for name, paths in listing.twice.items():
         if name not in skip:
             raise FastudaError(
@@ -217,7 +217,7 @@ def _pack(sample: Sample, source: list[int], job: _Job) -> Record:
 
 
 def _pack_sound(sample: Sample, source: list[int], job: _Job) -> Record:
-    stem = quote(sample.name, safe=" ")
+    stem = quote(os.fsencode(sample.name), safe=" ")
     if len(stem) > _MAX_STEM:
         stem = hashlib.sha256(stem.encode()).hexdigest()
     data = read_file(sample.image)

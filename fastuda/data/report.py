@@ -20,6 +20,8 @@ class Problem:
     kind: FaultKind
     file: str
     detail: str
+    files: tuple[str, ...] = ()
+    """Every file of the sample: a fault may be mended in either."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class CheckReport:
 
     def short(self, file: str) -> str:
         """A file's path below the data set's folder."""
-        return file.removeprefix(self.root.rstrip("/") + "/")
+        below = file.removeprefix(self.root.rstrip("/") + "/")
+        return below.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
     def shares(self) -> dict[str, float]:
         """Class name → share of the pixels that count, 0 to 1."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from unicodedata import normalize
 
 from fastuda.data.listing import Files
 from fastuda.errors import FastudaError
-from fastuda.text_file import read_lines
+from fastuda.text_file import read_text, without_comment
 
 
 def chosen_names(listing: Path, images: Files, also: Iterable[str] = ()) -> set[str]:
@@ -17,16 +18,23 @@ def chosen_names(listing: Path, images: Files, also: Iterable[str] = ()) -> set[
     means no sample, or more than one, and a list that cannot be read or is empty.
     """
     try:
-        lines = read_lines(listing)
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(listing).split("\n")
+    except OSError as error:
+        raise FastudaError(f"{listing}: cannot read this list of names ({error.strerror})") from error
+    except UnicodeDecodeError as error:
         raise FastudaError(f"{listing}: cannot read this list of names ({error}); save it as UTF-8 text") from error
     known = _aliases(images) | {name: name for name in also}
     chosen: set[str] = set()
-    for line in lines:
-        name = known.get(line.replace("\\", "/"))
+    for whole in lines:
+        # A name may have a # of its own; only what is no name as it stands has its comment taken off.
+        candidates = [normalize("NFC", line.strip().replace("\\", "/")) for line in (whole, without_comment(whole))]
+        if not candidates[1] and candidates[0] not in known:
+            continue
+        name = next((known[line] for line in candidates if line in known), None)
         if name is None:
+            example = next(iter({**images, **dict.fromkeys(known)}), "none at all")
             raise FastudaError(
-                f"{listing}: lists {line!r}, and no image has this name (names look like {next(iter(images))!r})"
+                f"{listing}: lists {candidates[1]!r}, and no image has this name (names look like {example!r})"
             )
         chosen.add(name)
     if not chosen:

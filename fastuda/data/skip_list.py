@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fastuda.classes import ClassSet
 from fastuda.data.cache import make_folder, write_atomic
+from fastuda.data.images import pixel_limit
 from fastuda.data.layouts import Split, data_root
 from fastuda.data.report import CheckReport
 from fastuda.errors import FastudaError
@@ -21,28 +23,49 @@ def write_skip_list(cache: Path, domain: Domain, report: CheckReport) -> Path:
     faults: dict[str, list[dict[str, Any]]] = {name: [] for name in report.skip}
     for problem in report.problems:
         if problem.sample is not None:
-            fault = {"file": problem.file, "state": _file_state(problem.file), "detail": problem.detail}
+            files = problem.files or (problem.file,)
+            states = [_file_state(file) for file in files]
+            fault = {"kind": problem.kind, "files": files, "states": states, "detail": problem.detail}
             faults[problem.sample].append(fault)
-    content = {"root": report.root, "layout": report.layout, "split": report.split, "skip": faults}
+    content = {
+        "classes": list(report.pixels),
+        "limit": pixel_limit(),
+        "root": report.root,
+        "layout": report.layout,
+        "split": report.split,
+        "skip": faults,
+    }
     write_atomic(path, json.dumps(content, indent=1).encode())
     return path
 
 
-def read_skip_list(cache: Path, domain: Domain, split: Split, *, labelled: bool) -> frozenset[str]:
+def read_skip_list(
+    cache: Path, domain: Domain, split: Split, *, labelled: bool, classes: ClassSet | None = None
+) -> frozenset[str]:
     """Names to leave out by the last `write_skip_list`; none when the data set was never checked.
 
-    A list holds for the ids it was made with and for labels or none; a sample whose faulty file has
-    changed since is no longer left out.
+    A list holds for the ids it was made with and for labels or none. A sample of which a file has changed since is
+    no longer left out, nor one with unknown values when `classes` are others now, nor one that was too large when
+    the limit is another.
     """
     path = _skip_path(cache, domain, split, labelled)
     try:
-        skip = json.loads(path.read_text())["skip"]
+        content = json.loads(path.read_text())
+        others = set()
+        if classes is not None and labelled and content["classes"] != list(classes.names):
+            others.add("value")
+        if content["limit"] != pixel_limit():
+            others.add("too large")
         return frozenset(
-            name for name, faults in skip.items() if all(_file_state(f["file"]) == f["state"] for f in faults)
+            name
+            for name, faults in content["skip"].items()
+            if all(
+                f["kind"] not in others and [_file_state(file) for file in f["files"]] == f["states"] for f in faults
+            )
         )
     except FileNotFoundError:
         return frozenset()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FastudaError(f"{path}: not a skip list; delete it and run `fastuda data check` again") from error
 
 
@@ -60,4 +83,4 @@ def _skip_path(cache: Path, domain: Domain, split: Split, labelled: bool) -> Pat
     globs = (domain.images, domain.labels) if split == "train" else (domain.val_images, domain.val_labels)
     ids = sorted((domain.ids or {}).items()) if labelled else None
     key = json.dumps([domain.layout, str(data_root(domain)), split, name, globs, labelled, ids])
-    return cache / "skip" / f"{domain.layout}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+    return cache / "skip" / f"2-{domain.layout}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"

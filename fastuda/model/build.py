@@ -11,7 +11,7 @@ from torch import nn
 from fastuda.errors import FastudaError
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.download import fetch
-from fastuda.model.weights import ImportedWeights, load_into, read_weights
+from fastuda.model.weights import ImportedWeights, LoadReport, load_into, read_weights
 from fastuda.paths import user_path
 from fastuda.recipe import Model, Recipe
 
@@ -43,12 +43,21 @@ def build_model(recipe: Recipe, cache: Path, init: Path | None = None) -> tuple[
     recipe = recipe.model_copy(update={"model": settings})
     model = build_network(recipe)
     report = load_into(model, imported, path=path)
-    log.info("%s: %d tensors loaded (%s)", path.name, report.matched, imported.kind)
-    for key, reason in report.dropped.items():
-        log.info("%s: %s left out: %s", path.name, key, reason)
+    _tell(path, report, imported)
     for difference in report.differences:
         log.info("%s: %s", path.name, difference)
     return model, recipe
+
+
+def _tell(path: Path, report: LoadReport, imported: ImportedWeights) -> None:
+    """Say what of a file was taken, and what was not, a line a reason."""
+    log.info("%s: %d tensors loaded (%s)", path.name, report.matched, imported.kind)
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in report.dropped.items():
+        by_reason.setdefault(reason, []).append(key)
+    for reason, keys in by_reason.items():
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        log.info("%s: %s%s left out: %s", path.name, ", ".join(keys[:3]), more, reason)
 
 
 def build_network(recipe: Recipe) -> DeepLabV2:
@@ -113,6 +122,8 @@ def read_model(path: Path, device: torch.device) -> tuple[DeepLabV2, ImportedWei
         aspp=imported.aspp,
         auxiliary=any(key.startswith("auxiliary_head.") for key in imported.state),
     )
-    load_into(model, imported, path=path)
+    report = load_into(model, imported, path=path)
+    if imported.kind != "fastuda":
+        _tell(path, report, imported)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval(), imported

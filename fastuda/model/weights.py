@@ -135,6 +135,11 @@ def load_into(model: DeepLabV2, imported: ImportedWeights, *, path: Path) -> Loa
             problems.append(f"{key} has no place in the model")
         elif value.shape != wanted[key].shape:
             problems.append(f"{key} is {_size(value)}, not {_size(wanted[key])}")
+    broken = [key for key, value in imported.state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise FastudaError(
+            f"{path}: {len(broken)} tensors hold NaN or infinity ({', '.join(broken[:3])} …); it is damaged"
+        )
     if problems:
         more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise FastudaError(
