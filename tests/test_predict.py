@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from fastuda.checkpoint import save_model
 from fastuda.classes import ClassSet, Values
 from fastuda.errors import FastudaError
+from fastuda.label_files import write_class_values, write_label
 from fastuda.model.deeplab import DeepLabV2
-from fastuda.predict import Input, find_images, predict, write_class_values, write_label
+from fastuda.predict import Input, find_images, predict
 from fastuda.recipe import Recipe
 from fastuda.run_folder import RunFolder
 from fastuda.trained import Trained, load_trained
@@ -181,6 +182,17 @@ def test_predicting_again_into_the_images_folder_leaves_its_own_files_alone(trai
         inputs = find_images([tmp_path])
         assert [item.name for item in inputs] == ["a", "b_overlay"]
         predict(trained, inputs, tmp_path, lambda *_: None)
+
+
+def test_predictions_below_the_images_are_no_images(trained: Trained, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "day").mkdir(parents=True)
+    picture(photos / "a.png")
+    picture(photos / "day/b.png")
+    for _ in range(2):
+        inputs = find_images([photos])
+        assert [item.name for item in inputs] == ["a", "day/b"]
+        predict(trained, inputs, photos / "predictions", lambda *_: None)
 
 
 @pytest.mark.parametrize("file", ["a_labelIds.png", "a_overlay.png", "classes.json"])

@@ -1,0 +1,81 @@
+"""Label files that fastuda writes: one PNG an image, and beside them which value is which class."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fastuda.classes import ClassSet, Values
+from fastuda.data.cache import make_folder, write_atomic
+from fastuda.data.listing import shown
+from fastuda.errors import FastudaError
+
+TABLE = "classes.json"
+
+
+def write_label(out: Path, name: str, label: NDArray[np.uint8], classes: ClassSet, values: Values) -> None:
+    """NAME_labelIds.png or NAME_labelTrainIds.png of train ids [H, W], each class with its own value."""
+    write_png(out / f"{name}{label_ending(values)}", classes.value_table(values)[label])
+
+
+def label_ending(values: Values) -> str:
+    """How the names of label files of that kind end."""
+    return "_labelIds.png" if values == "label-ids" else "_labelTrainIds.png"
+
+
+def write_class_values(out: Path, classes: ClassSet, values: Values) -> None:
+    """classes.json: the kind of values, and each class's value, label id, train id and colour, in train id order."""
+    by_name, label_ids = classes.values(values), classes.label_ids()
+    rows = [
+        {
+            "name": name,
+            "value": by_name[name],
+            "label_id": label_ids[name],
+            "train_id": train_id,
+            "colour": list(colour),
+        }
+        for train_id, (name, colour) in enumerate(zip(classes.names, classes.palette, strict=True))
+    ]
+    make_folder(out)
+    content = json.dumps({"values": values, "files": f"*{label_ending(values)}", "classes": rows}, indent=2)
+    write_atomic(out / TABLE, content.encode() + b"\n")
+
+
+def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Pixels uint8 [H, W] or [H, W, 3] as a PNG, whole or not at all, its folder made if need be."""
+    make_folder(path.parent)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    write_atomic(path, buffer.getvalue())
+
+
+def require_free(out: Path, names: Sequence[str], endings: Sequence[str]) -> None:
+    """FastudaError when writing NAME + ENDING below `out` would replace files that fastuda did not write.
+
+    A folder of earlier predictions is known by its classes.json.
+    """
+    table = out / TABLE
+    if is_own_table(table):
+        return
+    taken = [table] if table.exists() else []
+    taken += [path for name in names for ending in endings if (path := out / f"{name}{ending}").exists()]
+    if taken:
+        raise FastudaError(
+            f"{shown(taken)}: would be overwritten, and was not written by fastuda, as far as {table} tells; choose "
+            "another folder for the predictions"
+        )
+
+
+def is_own_table(path: Path) -> bool:
+    """Whether a file is the table that `write_class_values` writes, and not a user's of that name."""
+    try:
+        content = json.loads(path.read_text())
+        return bool({"values", "files", "classes"} <= content.keys())
+    except (OSError, ValueError, AttributeError):
+        return False
