@@ -16,7 +16,7 @@ CASES = sorted((Path(__file__).resolve().parents[2] / "shared/cases").glob("*/ru
 def test_a_users_situation(script: Path | None) -> None:
     fastuda = Path(sys.executable).parent / "fastuda"
     if script is None or not fastuda.exists():
-        pytest.skip("no cases beside this checkout, or fastuda is not installed")
+        pytest.skip("needs shared/cases beside this checkout, and fastuda installed")
     environment = {**os.environ, "FASTUDA": str(fastuda)}
     done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -211,9 +211,9 @@ def _label_files(domain: Domain, root: Path) -> dict[Path, int]:
 def _other_suffixes(
     root: Path, patterns: str | Sequence[str], images: list[Found], masks: dict[Path, int]
 ) -> list[Path]:
-    names, paths = {one.name for one in images}, {one.path for one in images}
+    names, known = {one.name for one in images}, {one.path for one in images} | masks.keys()
     others = globs.find(root, globs.parse(patterns, any_suffix=True))
-    return [one.path for one in others if one.path not in paths | masks.keys() and one.name not in names]
+    return [one.path for one in others if one.path not in known and one.name not in names]
 
 
 def _only(files: Files, names: set[str]) -> Files:
