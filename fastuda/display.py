@@ -62,10 +62,10 @@ class StageProgress:
         self._total = total
         self._last_line = 0.0
 
-    def advance(self, done: int, losses: dict[str, float], rate: float, last: dict[str, Any] | None) -> None:
-        """Show `done` iterations, mean losses, iterations a second, and the last evaluation's record if any."""
+    def advance(self, done: int, losses: dict[str, float], rate: float, miou: float | None) -> None:
+        """Show `done` iterations, mean losses, iterations a second, and the last evaluation's mIoU if any."""
         terms = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        score = f" · mIoU {last['miou']:.2f}" if last else ""
+        score = "" if miou is None else f" · mIoU {miou:.2f}"
         left = _duration((self._total - done) / rate)
         line = f"{self._title} {done}/{self._total} · {rate:.2f} it/s · {terms}{score} · {left} left"
         if self._as_paper:

@@ -1,18 +1,25 @@
-"""A run's folder: which file is what, and how each is written."""
+"""A run's folder: which file is what, what state it is in, and how each file is written."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from fastuda.data.cache import append, make_folder, write_atomic
-from fastuda.errors import FastudaError, UsageError
+from fastuda.checkpoint.store import CheckpointStore
+from fastuda.disk import PART, append, make_folder, sweep, write_atomic
+from fastuda.errors import FastudaError
+from fastuda.lock import HOLDER, LOCK, held
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import dump_recipe, load_recipe
+from fastuda.recipe_file import dump_recipe
 
-_MAY_CHANGE = {"runtime", "data", "description"}
-_SET_BY_WEIGHTS = {"input", "stride_on", "pool_padding", "aspp", "auxiliary"}
+Standing = Literal["new", "half-made", "run", "foreign"]
+"""new: nothing there, or an empty folder; half-made: begun, and ended before the first checkpoint; run: there is work
+to go on from; foreign: something else."""
 
 
 class RunFolder:
@@ -21,55 +28,81 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.recipe = path / "recipe.toml"
+        self.record = path / "run.json"
         self.log = path / "log.jsonl"
         self.tensorboard = path / "tensorboard"
         self.checkpoints = path / "checkpoints"
         self.pictures = path / "pictures"
         self.results = path / "results.json"
-        self.last_state = self.checkpoints / "last.state.safetensors"
 
     def model(self, stage: str, which: str) -> Path:
         """The evaluated model of a stage: `which` is last or best."""
         return self.checkpoints / f"{stage}-{which}.safetensors"
 
-    @classmethod
-    def check(cls, path: Path, *, resume: bool) -> None:
-        """Raise FastudaError when there is a run where a new one is to be, or none where one is to go on."""
-        if resume and not cls(path).recipe.exists():
-            raise FastudaError(f"{path}: no run to resume here (no recipe.toml); start it without --resume")
-        if not resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise FastudaError(f"{path}: exists already; continue it with --resume, or choose another --run folder")
+    def standing(self) -> Standing:
+        """What is there. Raises FastudaError when it cannot be looked at."""
+        try:
+            if not self.path.exists() and not self.path.is_symlink():
+                return "new"
+            if not self.path.is_dir():
+                return "foreign"
+            entries = {entry.name for entry in self.path.iterdir()} - {LOCK, HOLDER}
+        except OSError as error:
+            raise FastudaError(f"{self.path}: cannot be looked into ({error.strerror})") from error
+        if not entries:
+            return "new"
+        # A source-only model alone is what `--init` was scored with just before the end.
+        if self.results.exists() or CheckpointStore(self.checkpoints).files() or self._adapted():
+            return "run"
+        own = (self.recipe, self.record, self.log, self.tensorboard, self.checkpoints, self.pictures, self.results)
+        ours = {path.name for path in own}
+        foreign = [name for name in entries if name not in ours and not name.endswith(PART)]
+        # A folder such as `pictures` alone may be anybody's: one that a run began holds its recipe, or no file at all.
+        begun = self.recipe.exists() or not any(path.is_file() for path in self.path.rglob("*") if path.name != LOCK)
+        return "half-made" if begun and not foreign else "foreign"
 
-    @classmethod
-    def create(cls, path: Path, recipe: Recipe) -> RunFolder:
-        """A new folder with the resolved recipe in it. Raises FastudaError when there is one already."""
-        cls.check(path, resume=False)
-        folder = cls(path)
-        make_folder(folder.checkpoints)
-        make_folder(folder.pictures)
-        folder.write_recipe(recipe)
-        return folder
-
-    @classmethod
-    def reopen(cls, path: Path, recipe: Recipe) -> tuple[RunFolder, Recipe]:
-        """An earlier run's folder, and its recipe with `runtime` and `data` as now asked for.
-
-        Raises FastudaError when there is no run, UsageError when `recipe` differs from the run's own in
-        anything else but what weights files have set.
-        """
-        cls.check(path, resume=True)
-        folder = cls(path)
-        saved = load_recipe(str(folder.recipe))
-        changed = _differences(_asked_for(saved), _asked_for(recipe))
-        if changed:
-            lengths = [line for line in changed if line.split(":")[0].endswith(".iterations")]
-            advice = f"\n{folder._longer()}" if lengths else ""
-            raise UsageError(
-                f"{path}: --resume with another recipe than the run's own:\n  " + "\n  ".join(changed) + advice
+    def require(self, *, resume: bool) -> Standing:
+        """What is there; FastudaError where a new run would write over work, or one that is to go on is none."""
+        standing = self.standing()
+        if standing == "foreign" and resume:
+            raise FastudaError(f"{self.path}: no run to resume here, but other files; name the run's folder with --run")
+        if standing == "foreign" or (standing == "run" and not resume):
+            raise FastudaError(
+                f"{self.path}: exists already; continue it with --resume, or choose another --run folder"
             )
-        return folder, saved.model_copy(update={"runtime": recipe.runtime, "data": recipe.data})
+        return standing
 
-    def _longer(self) -> str:
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Hold the folder, made if need be, against other processes; without what killed ones left half-written.
+
+        Raises HeldError when another run is at work here. Nothing is left behind of a folder into which nothing was
+        written.
+        """
+        made = not self.path.exists()
+        make_folder(self.path)
+        with held(self.path, "training", wait=False):
+            for folder in (self.path, self.checkpoints, self.pictures):
+                sweep(folder)
+            try:
+                yield
+            finally:
+                empty = made and {entry.name for entry in self.path.iterdir()} <= {LOCK, HOLDER}
+        if empty:
+            with contextlib.suppress(OSError):
+                (self.path / LOCK).unlink(missing_ok=True)
+                self.path.rmdir()
+
+    def begin(self, recipe: Recipe) -> None:
+        """Make the folder a run's: what an earlier one left before its first checkpoint goes, the recipe comes."""
+        for path in (self.recipe, self.record, self.log):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
+        make_folder(self.checkpoints)
+        make_folder(self.pictures)
+        self.write_recipe(recipe)
+
+    def longer(self) -> str:
         """How to train on from what a run has learnt: its schedule was made for its own length."""
         models = [self.model(stage, "last") for stage in ("adapted", "source_only")]
         model = next((model for model in models if model.exists()), models[0])
@@ -80,7 +113,7 @@ class RunFolder:
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Write the resolved recipe."""
-        write_atomic(self.recipe, dump_recipe(recipe).encode())
+        write_atomic(self.recipe, dump_recipe(recipe).encode(), durable=True)
 
     def append_log(self, row: dict[str, Any]) -> None:
         """Add a row to log.jsonl."""
@@ -88,29 +121,10 @@ class RunFolder:
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Write results.json."""
-        write_atomic(self.results, json.dumps(results, indent=2, ensure_ascii=False).encode() + b"\n")
+        write_atomic(self.results, json.dumps(results, indent=2, ensure_ascii=False).encode() + b"\n", durable=True)
 
-
-def _asked_for(recipe: Recipe, *, of_weights: bool = False) -> dict[str, Any]:
-    """The fields that make a run what it is; without those that weights files set unless `of_weights`."""
-    left_out: dict[str, Any] = dict.fromkeys(_MAY_CHANGE, True)
-    return recipe.model_dump(mode="json", exclude=left_out if of_weights else {**left_out, "model": _SET_BY_WEIGHTS})
-
-
-def asked_differences(saved: Recipe, asked: Recipe) -> list[str]:
-    """A line for every field in which two recipes, both as asked for, would give different runs."""
-    return _differences(_asked_for(saved, of_weights=True), _asked_for(asked, of_weights=True))
-
-
-def _differences(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
-    lines: list[str] = []
-    for key in saved.keys() | asked.keys():
-        ours, theirs = saved.get(key), asked.get(key)
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            lines += _differences(ours, theirs, f"{prefix}{key}.")
-        elif ours != theirs:
-            lines.append(f"{prefix}{key}: the run has {ours}, you ask for {theirs}")
-    return sorted(lines)
+    def _adapted(self) -> bool:
+        return any(self.model("adapted", which).exists() for which in ("last", "best"))
 
 
 def latest_run(parent: Path, recipe_name: str) -> Path:

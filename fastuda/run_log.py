@@ -2,46 +2,116 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import shutil
 import time
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from fastuda.checkpoint.notes import STAGES
+from fastuda.disk import write_atomic
 from fastuda.engine.readback import Reading
 from fastuda.metrics import Scores
 from fastuda.run_folder import RunFolder
 
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
 
 class RunLog:
-    """Writes to a run's folder while entered."""
+    """Writes to a run's folder while entered.
 
-    def __init__(self, folder: RunFolder) -> None:
+    `since` is the stage and iteration that a resumed run goes on from: rows of what is about to be done again are taken
+    back, and the events are made anew from the rows that stay, so that the record is that of a run that never stopped.
+    """
+
+    def __init__(self, folder: RunFolder, since: tuple[str, int] | None = None) -> None:
         self._folder = folder
+        self._since = since
         self._writer: Any = None
 
     def __enter__(self) -> RunLog:
-        self._writer = SummaryWriter(str(self._folder.tensorboard))
+        rows = [] if self._since is None else self._rewind(self._since)
+        shutil.rmtree(self._folder.tensorboard, ignore_errors=True)
+        try:
+            self._writer = SummaryWriter(str(self._folder.tensorboard))
+        except OSError as error:
+            self._do_without(error)
+        for row in rows:
+            self._events(row)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()
+        self._event(lambda writer: writer.close())
 
     def training(self, stage: str, reading: Reading) -> None:
         """Mean losses since the last row, iterations a second, share of waiting for data, and learning rate."""
-        scalars = {
-            "iterations_per_second": reading.iterations_per_second,
-            "waiting_for_data": reading.waited,
-            "lr": reading.lr,
-        }
-        row = {"stage": stage, "iteration": reading.iteration, "losses": reading.losses, **scalars}
-        self._folder.append_log({**row, "time": time.time()})
-        for name, value in {**{f"loss/{name}": loss for name, loss in reading.losses.items()}, **scalars}.items():
-            self._writer.add_scalar(f"{stage}/{name}", value, reading.iteration)
+        self._add(
+            {
+                "stage": stage,
+                "iteration": reading.iteration,
+                "losses": reading.losses,
+                "iterations_per_second": reading.iterations_per_second,
+                "waiting_for_data": reading.waited,
+                "lr": reading.lr,
+            }
+        )
 
     def evaluation(self, stage: str, iteration: int, scores: Scores) -> None:
         """One evaluation's scores."""
-        row = {"stage": stage, "iteration": iteration, "scores": scores.to_json()}
-        self._folder.append_log({**row, "time": time.time()})
-        self._writer.add_scalar(f"{stage}/miou", scores.miou, iteration)
-        for name, value in scores.iou.items():
-            self._writer.add_scalar(f"{stage}/iou/{name}", value, iteration)
+        self._add({"stage": stage, "iteration": iteration, "scores": scores.to_json()})
+
+    def _add(self, row: Row) -> None:
+        row = {**row, "time": time.time()}
+        self._folder.append_log(row)
+        self._events(row)
+
+    def _events(self, row: Row) -> None:
+        """TensorBoard's events of one row."""
+        if "scores" in row:
+            scores = row["scores"]
+            values = {"miou": scores["miou"], **{f"iou/{name}": iou for name, iou in scores["iou"].items()}}
+        else:
+            values = {f"loss/{name}": loss for name, loss in row["losses"].items()}
+            values |= {name: row[name] for name in ("iterations_per_second", "waiting_for_data", "lr")}
+        for name, value in values.items():
+            number = float("nan") if value is None else value
+            tag, step, at = f"{row['stage']}/{name}", row["iteration"], row["time"]
+            self._event(lambda writer, t=tag, n=number, s=step, w=at: writer.add_scalar(t, n, s, walltime=w))
+
+    def _event(self, write: Any) -> None:
+        """Write events; a disk that refuses them does not end a run, whose rows say the same."""
+        if self._writer is None:
+            return
+        try:
+            write(self._writer)
+        except OSError as error:
+            self._do_without(error)
+
+    def _do_without(self, error: OSError) -> None:
+        self._writer = None
+        log.warning(
+            "%s: TensorBoard's events cannot be written (%s); log.jsonl has the same numbers",
+            self._folder.tensorboard, error.strerror or error,
+        )  # fmt: skip
+
+    def _rewind(self, since: tuple[str, int]) -> list[Row]:
+        """Take back the rows after `since`, and torn ones; returns those that stay."""
+        try:
+            lines = self._folder.log.read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        last = STAGES.index(since[0]), since[1]
+        rows = []
+        for line in lines:
+            try:
+                row = json.loads(line)
+                if (STAGES.index(row["stage"]), int(row["iteration"])) <= last and ("scores" in row or "losses" in row):
+                    rows.append(row)
+            except (ValueError, KeyError, TypeError):
+                continue
+        write_atomic(self._folder.log, b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+        return rows

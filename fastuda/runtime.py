@@ -1,14 +1,10 @@
-"""The machine under a run: device, precision switches, versions, and a polite stop on Ctrl-C."""
+"""The machine under a run: device, precision switches, versions."""
 
 from __future__ import annotations
 
 import os
 import platform
-import signal
-import sys
 from importlib import metadata
-from types import FrameType
-from typing import Any
 
 import torch
 
@@ -61,33 +57,3 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     cores = len(os.sched_getaffinity(0))
     return f"CPU, {platform.machine()}, {cores} core{'s' if cores > 1 else ''}"
-
-
-class StopRequest:
-    """While entered, Ctrl-C and SIGTERM set `received` instead of ending the process; a second one ends it."""
-
-    def __init__(self) -> None:
-        self.received: str | None = None
-        self._previous: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
-        except ValueError:  # not the main thread: whoever runs this handles signals
-            self._previous.clear()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        if self.received is not None:
-            sys.exit(128 + number)
-        self.received = name
-
-
-class StoppedError(FastudaError):
-    """A run left early on request, its state saved; `--resume` continues it."""

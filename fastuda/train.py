@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ from typing import Any
 import torch
 
 from fastuda.batch_norm import gather_statistics
-from fastuda.checkpoint import SavedState, read_state, restore_state, save_model, save_state
+from fastuda.checkpoint.model_file import ModelFile
+from fastuda.checkpoint.notes import ADAPTED, SOURCE_ONLY, STAGES, Notes, Record, StageName, StageNotes
+from fastuda.checkpoint.state_file import SavedState, restore_state
+from fastuda.checkpoint.store import CheckpointStore
+from fastuda.checkpoint.writer import CheckpointWriter
 from fastuda.comparison import comparison_grid
 from fastuda.data.cache import cache_folder
 from fastuda.data.evaluation_loader import EvaluationLoader
@@ -31,15 +36,19 @@ from fastuda.model.deeplab import DeepLabV2
 from fastuda.paper import same_work
 from fastuda.provenance import provenance
 from fastuda.recipe import Optimizer, Recipe
+from fastuda.resume import Request, continued, require_same_data
 from fastuda.run_folder import RunFolder
 from fastuda.run_log import RunLog
-from fastuda.runtime import StoppedError, StopRequest, choose_device, configure, device_name
+from fastuda.run_record import RunRecord
+from fastuda.runtime import choose_device, configure, device_name
+from fastuda.stop import StopAskedError, StoppedError, StopRequest
+from fastuda.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
 Results = dict[str, Any]
+Progress = Callable[[int, int], None]
 EVALUATION_BATCH = 4
-SOURCE_ONLY, ADAPTED = "source_only", "adapted"
 
 
 @dataclass
@@ -55,17 +64,23 @@ class Run:
     display: Display
     log: RunLog
     stop: StopRequest
-    warmup: bool = True
-    """Whether the run has a warm-up stage; kept in every checkpoint, as is `stages`."""
-    stages: dict[str, Results] = field(default_factory=dict)
-    """Scores and seconds of each stage so far, by name."""
+    watchdog: Watchdog
+    store: CheckpointStore
+    checkpoints: CheckpointWriter
+    notes: Notes
+    unsaved: list[ModelFile] = field(default_factory=list)
+    """Models that were scored and not yet written."""
+
+    def task(self, title: str) -> Progress:
+        """A progress bar whose steps are signs of life, and that ends when a stop is asked for."""
+        return self.watchdog.watching(self.stop.watching(self.display.task(title)))
 
 
 @dataclass(frozen=True)
 class Stage:
     """One of `source_only` and `adapted`."""
 
-    name: str
+    name: StageName
     title: str
     num_iterations: int
     optimizer: Optimizer
@@ -80,50 +95,93 @@ def train(
     device: str | None = None,
     init: Path | None = None,
     resume: bool = False,
+    force: bool = False,
+    named: Recipe | None = None,
+    deadline: float | None = None,
     display: Display,
 ) -> Results:
     """Run a recipe in the folder `path` and return what is then in its results.json.
 
-    `name` is the recipe's, for the record. `init` starts the adaptation from a trained network and
-    skips the warm-up; `resume` continues a stopped run. Without adaptation iterations the run is source-only
-    training, or with `init` a score of that network. Raises FastudaError for anything the user
-    can mend, StoppedError when Ctrl-C or SIGTERM ended the run with its state saved.
+    `name` is the recipe's, for the record, and `named` what it says before any setting. `init` starts the adaptation
+    from a trained network and skips the warm-up; `resume` continues a stopped run, from the beginning if it has none
+    to go on from yet, and `force` continues it though recipe, data, code or libraries are others. Without adaptation
+    iterations the run is source-only training, or with `init` a score of that network. `deadline`, of
+    `time.monotonic`, ends it as a signal does.
+
+    Raises FastudaError for anything the user can mend, HeldError when another process works in the folder, and
+    StoppedError when a signal or the deadline ended the run, everything saved.
     """
     if resume and init is not None:
         raise UsageError("--init starts a run and --resume continues one: give one of them")
     torch_device = choose_device(device)
     configure(recipe.runtime, torch_device)
-    RunFolder.check(path, resume=resume)  # before the work that would be for nothing
-    recipe = with_demo_data(recipe, display.task)
+    folder = RunFolder(path)
+    folder.require(resume=resume)  # before anything is made
+    again = f"continue with --run {path} --resume"
+    watchdog = Watchdog(recipe.runtime.watchdog_minutes, again)
+    with StopRequest(deadline) as stop, folder.entered(), watchdog:
+        request = Request(recipe, name, named, init, resume, force)
+        try:
+            return _train(request, folder, torch_device, display, stop, watchdog)
+        except StopAskedError as asked:
+            raise StoppedError(f"{asked} before the first checkpoint; nothing is lost, {again}") from asked
+
+
+def _train(
+    request: Request,
+    folder: RunFolder,
+    device: torch.device,
+    display: Display,
+    stop: StopRequest,
+    watchdog: Watchdog,
+) -> Results:
+    def task(title: str) -> Progress:
+        return watchdog.watching(stop.watching(display.task(title)))
+
+    found = folder.require(resume=request.resume)  # again, now that nobody else can come between
+    going_on = continued(request, folder) if found == "run" else None
+    if found == "half-made" or (request.resume and going_on is None):
+        log.info("%s: no checkpoint here yet, so the run starts from the beginning", folder.path)
+    recipe = with_demo_data(going_on.recipe if going_on else request.recipe, task)
     for domain in (recipe.source, recipe.target):
         data_root(domain)
-    require_memory(recipe, torch_device)
-    saved = None
-    if resume:
-        folder, recipe = RunFolder.reopen(path, recipe)
-        saved = read_state(folder.last_state)
+    require_memory(recipe, device)
+    if going_on:
         model = build_network(recipe)  # its weights are in the saved state
     else:
-        model, recipe = build_model(recipe, cache_folder(recipe.data), init)
-    data = prepare_all(recipe, display.task)
-    if not resume:
-        folder = RunFolder.create(path, recipe)
-    for line in declined(recipe.runtime, torch_device):
+        model, recipe = build_model(recipe, cache_folder(recipe.data), request.init)
+    data = prepare_all(recipe, task)
+    if going_on:
+        record, saved, notes = require_same_data(going_on, request, recipe, data), going_on.saved, going_on.saved.notes
+        forced = going_on.forced
+    else:
+        folder.begin(recipe)
+        record, saved, forced = RunRecord(identity=request.identity(recipe, data)), None, []
+        notes = Notes(warmup=request.init is None and recipe.warmup.iterations > 0)
+    if forced:
+        folder.write_recipe(recipe)
+    for line in declined(recipe.runtime, device):
         log.warning(line)
-    fast = FastPath.of(recipe.runtime, torch_device)
-    model = fast.place(model, torch_device)
+    fast = FastPath.of(recipe.runtime, device)
+    model = fast.place(model, device)
+    since = (saved.stage, saved.iteration) if saved else None
+    record.begin(device_name(device), since, forced)
+    record.write(folder.record)
 
-    passes = Passes.of(recipe, torch_device)
-    with StopRequest() as stop, RunLog(folder) as run_log:
-        run = Run(recipe, folder, data, torch_device, passes, fast, display, run_log, stop)
-        run.warmup = init is None and recipe.warmup.iterations > 0
-        if saved is not None:
-            run.stages, run.warmup = saved.notes["stages"], saved.notes["warmup"]
-        elif init is not None:
+    passes = Passes.of(recipe, device)
+    store = CheckpointStore(folder.checkpoints, recipe.train.checkpoints_kept)
+    with RunLog(folder, since) as run_log, CheckpointWriter(store) as checkpoints:
+        run = Run(
+            recipe, folder, data, device, passes, fast, display, run_log, stop, watchdog, store, checkpoints, notes
+        )  # fmt: skip
+        if saved is None and request.init is not None:
             _score(run, SOURCE_ONLY, "--init", model.eval(), 0)
-        for stage in _stages(recipe, run.warmup):
+        for stage in _stages(recipe, notes.warmup):
             model = _run_stage(run, stage, model, saved)
-        return _finish(run, name)
+        checkpoints.wait()
+        for file in run.unsaved:  # `--init` without a stage: a score of that network
+            file.write(model.state_dict())
+        return _finish(run, request.name, record)
 
 
 def _stages(recipe: Recipe, warmup: bool) -> list[Stage]:
@@ -137,6 +195,8 @@ def _stages(recipe: Recipe, warmup: bool) -> list[Stage]:
 
 def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | None) -> DeepLabV2:
     """Train one stage from `model`, or from where `saved` stopped; returns it with its averaged weights."""
+    if saved is not None and STAGES.index(stage.name) < STAGES.index(saved.stage):
+        return model  # this stage was complete; the saved state is of the one after it
     state = TrainingState.begin(
         model,
         stage.optimizer,
@@ -146,88 +206,115 @@ def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | Non
         flat=run.fast.flat_update,
         precision=run.fast.amp,
     )
-    resumed = saved is not None and saved.stage == stage.name
-    if saved is not None and resumed:
-        restore_state(saved, state, run.folder.last_state)
-    elif saved is not None and stage.name in run.stages:
-        return model  # this stage was complete; the saved state is of the one after it
+    readback = Readback(state)
+    if saved is not None and saved.stage == stage.name:
+        restore_state(saved, state)
+        readback.reopen(saved.window, saved.window_sums())
     start = int(state.iteration)
-    run.stages.setdefault(stage.name, {"seconds": 0.0})
+    notes = run.notes.stages.setdefault(stage.name, StageNotes())
     if start == 0:
-        _save(run, stage, state)  # so that --resume works from the first moment
+        _save(run, stage, state, 0, readback)  # so that --resume works from the first moment
+    elif _evaluates(run, stage, start) and (notes.last is None or notes.last.iteration != start):
+        _pause(run, stage, state, start, readback, evaluates=True)  # the stop came before, or during, its evaluation
     loop = Loop(state, run.data, run.recipe, run.passes, run.fast, adapts=stage.reads_target)
 
     state.student.train()
-    readback = Readback(state)
+    every = run.recipe.train.checkpoint_every
     as_paper = stage.reads_target and same_work(run.recipe)
     with run.display.stage(stage.title, start, stage.num_iterations, as_paper=as_paper) as progress:
         for iteration in range(start, stage.num_iterations):
             readback.add(loop())
+            run.watchdog.alive()
             done = iteration + 1
-            evaluated = done == stage.num_iterations or done % _evaluation_interval(run) == 0
-            pauses = evaluated or run.stop.received is not None
-            if pauses or done % run.recipe.train.log_every == 0:
+            evaluates = _evaluates(run, stage, done)
+            if evaluates or done % run.recipe.train.log_every == 0:
                 readback.close(done, loop.take_waited())
+            pauses = evaluates or run.stop.received is not None or (every is not None and done % every == 0)
             for reading in readback.all() if pauses else readback.ready():
                 _report(run, stage, reading, progress)
-            if evaluated:
-                _evaluate_stage(run, stage, state, done)
-                readback.restart()
-            if run.stop.received:
-                _save(run, stage, state)
-                raise StoppedError(
-                    f"{run.stop.received}: stopped at iteration {done} of the {stage.title}, everything saved; "
-                    f"continue with --run {run.folder.path} --resume"
-                )
+            if pauses:
+                _pause(run, stage, state, done, readback, evaluates=evaluates)
+            run.checkpoints.check()
     state.student.load_state_dict(state.evaluation_model().state_dict())
     return state.student
+
+
+def _pause(run: Run, stage: Stage, state: TrainingState, done: int, readback: Readback, *, evaluates: bool) -> None:
+    """Evaluate if it is time, and save; raises StoppedError when a stop was asked for, even in the evaluation."""
+    if evaluates:
+        try:
+            _evaluate_stage(run, stage, state, done)
+        except StopAskedError:
+            log.info("the evaluation was broken off; it comes first when the run goes on")
+        readback.restart()
+    if run.stop.received is None:
+        _save(run, stage, state, done, readback)
+        return
+    _refuse_nonfinite(run, stage, int(state.first_nonfinite))
+    _save(run, stage, state, done, readback)
+    run.checkpoints.wait()
+    raise StoppedError(
+        f"{run.stop.received}: stopped at iteration {done} of the {stage.title}, everything saved; "
+        f"continue with --run {run.folder.path} --resume"
+    )
 
 
 def _report(run: Run, stage: Stage, reading: Reading, progress: StageProgress) -> None:
     """Show and keep what a window of iterations was like; refuse one whose loss was not finite."""
     _refuse_nonfinite(run, stage, reading.first_nonfinite)
-    notes = run.stages[stage.name]
-    notes["seconds"] += reading.seconds
-    rate = reading.iterations_per_second
+    notes = run.notes.stages[stage.name]
+    notes.seconds += reading.seconds
     run.log.training(stage.name, reading)
-    progress.advance(reading.iteration, reading.losses, rate, notes.get("last"))
+    miou = None if notes.last is None else notes.last.miou
+    progress.advance(reading.iteration, reading.losses, reading.iterations_per_second, miou)
 
 
-def _evaluation_interval(run: Run) -> int:
-    """`train.evaluate_every`, or one pass over the target images (protocol row 21)."""
-    return run.recipe.train.evaluate_every or max(1, len(run.data.target) // run.recipe.train.batch_size)
+def _evaluates(run: Run, stage: Stage, done: int) -> bool:
+    """Every `train.evaluate_every` iterations, or one pass over the target images, and at the end (protocol row 21)."""
+    every = run.recipe.train.evaluate_every or max(1, len(run.data.target) // run.recipe.train.batch_size)
+    return done == stage.num_iterations or done % every == 0
 
 
 def _evaluate_stage(run: Run, stage: Stage, state: TrainingState, iteration: int) -> None:
-    """Score the averaged model and save the state."""
+    """Score the averaged model."""
     model = state.evaluation_model()
     if stage.reads_target and run.recipe.eval.batch_norm == "target":
         gather_statistics(model, run.data.target, run.recipe, run.passes, run.device)
     _score(run, stage.name, stage.title, model, iteration)
-    _save(run, stage, state)
 
 
-def _score(run: Run, stage: str, title: str, model: DeepLabV2, iteration: int) -> None:
-    """Score a model in eval mode, keep it as the stage's last and, if it is, as its best."""
+def _score(run: Run, stage: StageName, title: str, model: DeepLabV2, iteration: int) -> None:
+    """Score a model in eval mode; it is the stage's last and, if it is, its best, to be written with the next save."""
     loader = EvaluationLoader(run.data.evaluation, EVALUATION_BATCH, run.recipe.runtime.loader_threads, run.device)
-    by_protocol = evaluate(model, loader, run.recipe, run.passes, progress=run.display.task("Evaluating"))
+    by_protocol = evaluate(model, loader, run.recipe, run.passes, progress=run.task("Evaluating"))
     own = by_protocol[run.recipe.eval.protocol]
-    record = {"iteration": iteration, **own.to_json()}
-    record["by_protocol"] = {protocol: scores.to_json()["miou"] for protocol, scores in by_protocol.items()}
+    mious = {protocol: scores.to_json()["miou"] for protocol, scores in by_protocol.items()}
+    record = Record.model_validate({"iteration": iteration, **own.to_json(), "by_protocol": mious})
 
-    notes = run.stages.setdefault(stage, {"seconds": 0.0})
-    notes["last"] = record
-    save_model(run.folder.model(stage, "last"), model, run.recipe, record)
-    if "best" not in notes or (own.miou > notes["best"]["miou"]):
+    notes = run.notes.stages.setdefault(stage, StageNotes())
+    notes.last = record
+    files = {"last": record}
+    if notes.best is None or record.miou > notes.best.miou:
         # The paper's "early stopping": chosen on the very images that it is scored on.
-        notes["best"] = {**record, "chosen_on": "evaluation set"}
-        save_model(run.folder.model(stage, "best"), model, run.recipe, notes["best"])
+        notes.best = files["best"] = record.model_copy(update={"chosen_on": "evaluation set"})
+    run.unsaved = [
+        ModelFile.of(run.folder.model(stage, which), model, run.recipe, scores.model_dump())
+        for which, scores in files.items()
+    ]
     run.log.evaluation(stage, iteration, own)
     run.display.scored(title, iteration, own)
 
 
-def _save(run: Run, stage: Stage, state: TrainingState) -> None:
-    save_state(run.folder.last_state, state, stage.name, {"stages": run.stages, "warmup": run.warmup})
+def _save(run: Run, stage: Stage, state: TrainingState, iteration: int, readback: Readback) -> None:
+    """Begin to write a checkpoint, and the models that were scored since the last one."""
+    notes = run.notes.model_copy(deep=True)
+    notes.checkpoints += 1
+    notes.stages[stage.name].seconds += readback.open_seconds()
+    stalled = run.checkpoints.write(
+        state, stage.name, iteration, notes, window=readback.open_window(), models=run.unsaved
+    )
+    run.unsaved = []
+    run.notes.checkpoints, run.notes.stalled = notes.checkpoints, run.notes.stalled + stalled
 
 
 def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
@@ -236,18 +323,19 @@ def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
     names = TrainingLoader.names_at(run.data.source, "source", run.recipe, first)
     if stage.reads_target:
         names += TrainingLoader.names_at(run.data.target, "target", run.recipe, first)
-    kept = run.stages[stage.name].get("last", {"iteration": 0})
+    run.checkpoints.wait()
+    kept = run.store.newest_sound()
     table = "train" if stage.reads_target else "warmup"
     raise FastudaError(
         f"the loss was not finite at iteration {first + 1} of the {stage.title} (samples: {', '.join(names)}); "
-        f"the last good checkpoint, of iteration {kept['iteration']}, is kept. "
+        f"the last good checkpoint, {kept.path.name} of iteration {kept.iteration}, is kept and was verified. "
         f"Lower the learning rate (--set {table}.optimizer.lr_backbone=…) or check these samples"
     )
 
 
-def _finish(run: Run, name: str) -> Results:
+def _finish(run: Run, name: str, record: RunRecord) -> Results:
     """Pictures and results.json."""
-    models = [
+    models: list[tuple[str, Path]] = [
         (stage, run.folder.model(stage, "last"))
         for stage in (SOURCE_ONLY, ADAPTED)
         if run.folder.model(stage, "last").exists()
@@ -263,10 +351,15 @@ def _finish(run: Run, name: str) -> Results:
         **provenance(),
         "data": run.data.fingerprints(),
         "left_out": run.data.left_out(),
-        "seconds": {stage: round(notes["seconds"], 3) for stage, notes in run.stages.items()},
+        "seconds": {stage: round(notes.seconds, 3) for stage, notes in run.notes.stages.items()},
+        "checkpoints": {"written": run.notes.checkpoints, "seconds_stalled": round(run.notes.stalled, 3)},
+        "resumed": len(record.history) - 1,
+        "forced": record.forced(),
     }
-    for stage, notes in run.stages.items():
-        headline = {key: notes["last"][key] for key in ("miou", "iou", "protocol")}
-        results[stage] = {**headline, "last": notes["last"], "best": notes["best"]}
+    for stage, notes in run.notes.stages.items():
+        assert notes.last is not None
+        assert notes.best is not None
+        last, best = notes.last.model_dump(), notes.best.model_dump()
+        results[stage] = {**{key: last[key] for key in ("miou", "iou", "protocol")}, "last": last, "best": best}
     run.folder.write_results(results)
     return results

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from fastuda.checkpoint import read_state, restore_state, save_model, save_state
+from fastuda.checkpoint.notes import Notes, Record, StageNotes
 from fastuda.data.batch import DomainBatch
 from fastuda.errors import FastudaError
 from fastuda.method.network import Passes
@@ -17,6 +18,13 @@ from fastuda.method.state import TrainingState
 from fastuda.method.step import warmup_step
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.recipe import Recipe
+
+_SCORES = {"miou": 12.5, "iou": {"road": 12.5, "train": None}, "protocol": "full", "by_protocol": {"full": 12.5}}
+NOTES = Notes(
+    warmup=True,
+    stages={"adapted": StageNotes(seconds=3.25, last=Record.model_validate({"iteration": 3, "absent": [], **_SCORES}))},
+    failed={"source": ["a/b"]},
+)
 
 Begin = Callable[..., TrainingState]
 
@@ -68,16 +76,16 @@ def assert_same(one: TrainingState, other: TrainingState) -> None:
 
 def test_what_is_restored_is_what_was_saved(trained: TrainingState, begin: Begin, tmp_path: Path) -> None:
     path = tmp_path / "last.state.safetensors"
-    save_state(path, trained, "adapted", {"best": {"miou": 12.5}, "seconds": 3})
+    save_state(path, trained, "adapted", NOTES)
     saved = read_state(path)
-    assert (saved.stage, saved.iteration, saved.notes) == ("adapted", 3, {"best": {"miou": 12.5}, "seconds": 3})
+    assert (saved.stage, saved.iteration, saved.notes) == ("adapted", 3, NOTES)
     fresh = begin(seed=1)
     restore_state(saved, fresh, path)
     assert_same(trained, fresh)
 
 
 def test_the_average_is_saved_beside_the_student(trained: TrainingState, tmp_path: Path) -> None:
-    save_state(tmp_path / "s", trained, "adapted", {})
+    save_state(tmp_path / "s", trained, "adapted", Notes(warmup=True))
     tensors = read_state(tmp_path / "s").tensors
     key = "backbone.layer4.0.conv1.weight"
     assert torch.equal(tensors[f"student.{key}"], trained.student.state_dict()[key])
@@ -88,7 +96,7 @@ def test_the_average_is_saved_beside_the_student(trained: TrainingState, tmp_pat
 def test_a_restored_stage_goes_on_in_the_same_bits(
     trained: TrainingState, begin: Begin, step: Callable[[TrainingState], None], tmp_path: Path
 ) -> None:
-    save_state(tmp_path / "s", trained, "source_only", {})
+    save_state(tmp_path / "s", trained, "source_only", Notes(warmup=True))
     fresh = begin(seed=1)
     restore_state(read_state(tmp_path / "s"), fresh, tmp_path / "s")
     for _ in range(2):
@@ -100,7 +108,7 @@ def test_a_restored_stage_goes_on_in_the_same_bits(
 def test_restoring_leaves_the_file_and_the_read_tensors_alone(
     trained: TrainingState, begin: Begin, step: Callable[[TrainingState], None], tmp_path: Path
 ) -> None:
-    save_state(tmp_path / "s", trained, "source_only", {})
+    save_state(tmp_path / "s", trained, "source_only", Notes(warmup=True))
     saved = read_state(tmp_path / "s")
     before = {key: value.clone() for key, value in saved.tensors.items()}
     fresh = begin()
@@ -110,7 +118,7 @@ def test_restoring_leaves_the_file_and_the_read_tensors_alone(
 
 
 def test_a_stage_that_has_not_begun_has_momenta_of_zero(begin: Begin, tmp_path: Path) -> None:
-    save_state(tmp_path / "s", begin(), "source_only", {})
+    save_state(tmp_path / "s", begin(), "source_only", Notes(warmup=True))
     saved = read_state(tmp_path / "s")
     assert saved.iteration == 0
     fresh = begin(seed=1)
@@ -127,7 +135,7 @@ def test_a_scalers_scale_and_streak_go_on(begin: Begin, tmp_path: Path) -> None:
         one.scaler = torch.amp.GradScaler("cpu", enabled=True)
         one.scaler.scale(torch.zeros(()))
     state.scaler.load_state_dict({**state.scaler.state_dict(), "scale": 512.0, "_growth_tracker": 7})
-    save_state(tmp_path / "s", state, "adapted", {})
+    save_state(tmp_path / "s", state, "adapted", Notes(warmup=True))
     restore_state(read_state(tmp_path / "s"), fresh, tmp_path / "s")
     assert fresh.scaler.state_dict() == state.scaler.state_dict()
     restore_state(read_state(tmp_path / "s"), begin(), tmp_path / "s")
@@ -136,22 +144,22 @@ def test_a_scalers_scale_and_streak_go_on(begin: Begin, tmp_path: Path) -> None:
 def test_saving_again_replaces_the_file(
     trained: TrainingState, step: Callable[[TrainingState], None], tmp_path: Path
 ) -> None:
-    save_state(tmp_path / "s", trained, "adapted", {})
+    save_state(tmp_path / "s", trained, "adapted", Notes(warmup=True))
     step(trained)
-    save_state(tmp_path / "s", trained, "adapted", {})
+    save_state(tmp_path / "s", trained, "adapted", Notes(warmup=True))
     assert read_state(tmp_path / "s").iteration == 4
     assert [p.name for p in tmp_path.iterdir()] == ["s"]
 
 
 def test_a_missing_checkpoint_says_how_to_start(tmp_path: Path) -> None:
-    with pytest.raises(FastudaError, match=r"none: no checkpoint to resume from; delete the run's folder"):
+    with pytest.raises(FastudaError, match="none: no checkpoint to resume from"):
         read_state(tmp_path / "none")
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "garbage", "folder"])
 def test_a_damaged_checkpoint_is_named(damage: str, trained: TrainingState, tmp_path: Path) -> None:
     path = tmp_path / "last.state.safetensors"
-    save_state(path, trained, "adapted", {})
+    save_state(path, trained, "adapted", Notes(warmup=True))
     content = path.read_bytes()
     path.unlink()
     if damage == "folder":
@@ -179,6 +187,6 @@ def test_a_later_format_is_not_guessed_at(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_network_is_named_with_what_differs(
     trained: TrainingState, begin: Begin, tmp_path: Path
 ) -> None:
-    save_state(tmp_path / "s", trained, "adapted", {})
+    save_state(tmp_path / "s", trained, "adapted", Notes(warmup=True))
     with pytest.raises(FastudaError, match=r"(?s)s: this checkpoint is of another network: .*head\.branches"):
         restore_state(read_state(tmp_path / "s"), begin(num_classes=16), tmp_path / "s")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fastuda.checkpoint.store import CheckpointStore
 from fastuda.runtime import versions
 
 TINY = [
@@ -28,7 +29,7 @@ def train(folder: Path, cache: Path, *settings: str) -> dict[str, torch.Tensor]:
     command = [sys.executable, "-m", "fastuda_cli.main", "train", "demo", "--run", str(folder), "--device", "cpu"]
     environment = {**os.environ, "FASTUDA_CACHE": str(cache), "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
     subprocess.run([*command, *chosen], check=True, env=environment, capture_output=True)
-    return load_file(folder / "checkpoints" / "last.state.safetensors")
+    return load_file(CheckpointStore(folder / "checkpoints").files()[0].path)
 
 
 @pytest.fixture(scope="module")

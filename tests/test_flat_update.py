@@ -12,6 +12,7 @@ from steps import AS_IT_IS, batches, begin, differ, tensors, tiny
 from torch import Tensor
 
 from fastuda.checkpoint import read_state, restore_state, save_state
+from fastuda.checkpoint.notes import Notes
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
@@ -199,7 +200,7 @@ def test_a_saved_state_goes_on_bit_for_bit(precision: torch.dtype | None, tmp_pa
     plain, resumed = plain_and_flat(recipe, precision)
     train(whole, recipe, passes, 1)
     train(first, recipe, passes, 1)
-    save_state(tmp_path / "state", first, "adapted", {})
+    save_state(tmp_path / "state", first, "adapted", Notes(warmup=True))
     saved = read_state(tmp_path / "state")
     for state in (resumed, plain):
         restore_state(saved, state, tmp_path / "state")

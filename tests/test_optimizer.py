@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fastuda.checkpoint import read_state, restore_state, save_state
+from fastuda.checkpoint.notes import Notes
 from fastuda.method.state import TrainingState
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.recipe import Optimizer
@@ -132,7 +133,7 @@ def test_a_stopped_stage_goes_on_in_the_same_bits(flat: bool, tmp_path: Path) ->
         step(whole, k)
     for k in range(2):
         step(first, k)
-    save_state(tmp_path / "s", first, "adapted", {})
+    save_state(tmp_path / "s", first, "adapted", Notes(warmup=True))
     restore_state(read_state(tmp_path / "s"), second, tmp_path / "s")
     for k in range(2, 4):
         step(second, k)

@@ -1,14 +1,19 @@
-"""A run's folder is made once, reopened only for the recipe it was made for, and found again by name."""
+"""A run's folder: what is there, what may be begun in it, who is in it, and how it is found again by name."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fastuda.errors import FastudaError, UsageError
+from fastuda.checkpoint.store import CheckpointStore
+from fastuda.errors import FastudaError
+from fastuda.lock import HeldError
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe
 from fastuda.run_folder import RunFolder, latest_run
@@ -16,91 +21,134 @@ from fastuda.run_folder import RunFolder, latest_run
 
 def test_a_new_folder_holds_the_resolved_recipe(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
     recipe = tiny_recipe("seed=9")
-    folder = RunFolder.create(tmp_path / "runs" / "new", recipe)
+    folder = RunFolder(tmp_path / "runs" / "new")
+    with folder.entered():
+        folder.begin(recipe)
     assert load_recipe(str(folder.recipe)) == recipe
     assert folder.checkpoints.is_dir()
     assert folder.pictures.is_dir()
 
 
-def test_an_empty_folder_may_be_used(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
-    assert RunFolder.create(tmp_path, tiny_recipe()).recipe.exists()
+def test_a_folder_into_which_nothing_was_written_is_not_left_behind(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), RunFolder(tmp_path / "runs" / "new").entered():
+        raise RuntimeError
+    assert not (tmp_path / "runs" / "new").exists()
+    (tmp_path / "mine").mkdir()
+    with RunFolder(tmp_path / "mine").entered():
+        pass
+    assert (tmp_path / "mine").exists()
 
 
-@pytest.mark.parametrize("kind", ["folder", "file"])
-def test_what_is_there_already_is_refused_and_left_alone(
+def made(kind: str, folder: RunFolder) -> None:
+    """What kills and disks leave, and what they do not."""
+    if kind == "empty":
+        folder.path.mkdir()
+    elif kind == "lock":
+        folder.path.mkdir()
+        (folder.path / ".lock").touch()
+    elif kind in ("recipe", "log", "parts", "scored"):
+        folder.checkpoints.mkdir(parents=True)
+        folder.recipe.write_text("x")
+        if kind == "log":
+            folder.log.write_text("{}")
+            folder.tensorboard.mkdir()
+            (folder.tensorboard / "events").touch()
+        if kind == "parts":
+            (folder.checkpoints / ".x.12-34.part").touch()
+            (folder.path / ".recipe.toml.12-34.part").touch()
+        if kind == "scored":
+            folder.model("source_only", "last").touch()
+    elif kind == "folders":
+        folder.checkpoints.mkdir(parents=True)
+    elif kind == "state":
+        folder.checkpoints.mkdir(parents=True)
+        CheckpointStore(folder.checkpoints).path("source_only", 0).touch()
+    elif kind == "results":
+        folder.path.mkdir()
+        folder.results.write_text("{}")
+    elif kind == "model":
+        folder.checkpoints.mkdir(parents=True)
+        folder.model("adapted", "best").touch()
+    elif kind == "thesis":
+        folder.path.mkdir()
+        (folder.path / "thesis.txt").write_text("precious")
+    elif kind == "pictures":
+        folder.pictures.mkdir(parents=True)
+        (folder.pictures / "holiday.jpg").touch()
+    elif kind == "file":
+        folder.path.write_text("mine")
+    elif kind == "link":
+        folder.path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("kind", ["none", "empty", "lock"])
+def test_nothing_there_is_a_new_run(kind: str, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    made(kind, folder)
+    assert folder.require(resume=False) == folder.require(resume=True) == "new"
+
+
+@pytest.mark.parametrize("kind", ["recipe", "log", "parts", "scored", "folders"])
+def test_what_a_kill_before_the_first_checkpoint_left_is_simply_used(
     kind: str, tmp_path: Path, tiny_recipe: Callable[..., Recipe]
 ) -> None:
-    path = tmp_path / "run"
-    if kind == "folder":
-        path.mkdir()
-        (path / "mine.txt").write_text("mine")
-    else:
-        path.write_text("mine")
+    folder = RunFolder(tmp_path / "run")
+    made(kind, folder)
+    assert folder.require(resume=False) == folder.require(resume=True) == "half-made"
+    with folder.entered():
+        folder.begin(tiny_recipe())
+    assert not folder.log.exists()
+    assert not list(folder.path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("kind", ["state", "results", "model"])
+def test_work_is_gone_on_with_or_left_alone(kind: str, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    made(kind, folder)
+    assert folder.require(resume=True) == "run"
     with pytest.raises(FastudaError, match=r"run: exists already; continue it with --resume, or choose another --run"):
-        RunFolder.create(path, tiny_recipe())
-    assert [p.read_text() for p in (path.iterdir() if kind == "folder" else [path])] == ["mine"]
+        folder.require(resume=False)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        (),
-        ("runtime.amp=none", "runtime.loader_threads=2", "runtime.deterministic=true"),
-        ("data.cache=/other disk", "data.pack=raw"),
-        ("description=another",),
-    ],
-)
-def test_a_run_is_reopened_on_another_machine_or_disk(
-    changes: tuple[str, ...], tmp_path: Path, tiny_recipe: Callable[..., Recipe]
-) -> None:
-    RunFolder.create(tmp_path / "run", tiny_recipe())
-    asked = tiny_recipe(*changes)
-    folder, recipe = RunFolder.reopen(tmp_path / "run", asked)
-    assert folder.path == tmp_path / "run"
-    assert (recipe.runtime, recipe.data) == (asked.runtime, asked.data)
+@pytest.mark.parametrize("kind", ["thesis", "pictures", "file", "link"])
+def test_what_is_no_run_is_left_alone(kind: str, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    made(kind, folder)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(FastudaError, match="run: exists already"):
+        folder.require(resume=False)
+    with pytest.raises(FastudaError, match="run: no run to resume here, but other files"):
+        folder.require(resume=True)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("method.tau=0.5", "method.tau: the run has 0.95, you ask for 0.5"),
-        ("htcm.from=mixed", "htcm.from: the run has target, you ask for mixed"),
-        ("train.optimizer.lr_head=1e-3", "train.optimizer.lr_head: the run has 0.0025, you ask for 0.001"),
-        ("source.root=/elsewhere", "source.root: the run has None, you ask for /elsewhere"),
-        ("eval.subsets.two=[road]", "eval.subsets.two"),
-        ("views.crop_size=[32, 32]", "views.crop_size: the run has [512, 512], you ask for [32, 32]"),
-        ("seed=1", "seed: the run has 0, you ask for 1"),
-    ],
-)
-def test_another_recipe_is_refused_naming_the_field(
-    change: str, message: str, tmp_path: Path, tiny_recipe: Callable[..., Recipe]
-) -> None:
-    RunFolder.create(tmp_path / "run", tiny_recipe())
-    change = change.replace("[road]", '["road"]')
-    with pytest.raises(UsageError) as caught:
-        RunFolder.reopen(tmp_path / "run", tiny_recipe(change))
-    assert "run: --resume with another recipe than the run's own" in str(caught.value)
-    assert message in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 2
-
-
-def test_more_iterations_than_the_run_has_are_refused_with_the_way_on(
-    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
-) -> None:
-    folder = RunFolder.create(tmp_path / "run", tiny_recipe("train.iterations=5"))
-    folder.model("adapted", "last").touch()
-    with pytest.raises(UsageError, match=r"train\.iterations: the run has 5, you ask for 9\n.*cannot grow") as caught:
-        RunFolder.reopen(tmp_path / "run", tiny_recipe("train.iterations=9"))
-    assert f"--init {folder.model('adapted', 'last')}" in str(caught.value)
-
-
-def test_a_folder_that_is_no_run_is_not_reopened(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
-    with pytest.raises(FastudaError, match=r"no run to resume here \(no recipe\.toml\); start it without --resume"):
-        RunFolder.reopen(tmp_path, tiny_recipe())
+def test_the_second_in_a_folder_hears_who_is_there(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from fastuda.run_folder import RunFolder
+with RunFolder(Path({str(tmp_path / "run")!r})).entered():
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "in\n"
+        with (
+            pytest.raises(
+                HeldError, match=rf"run: another process is training here \(process {first.pid} on .*since 2"
+            ),
+            RunFolder(tmp_path / "run").entered(),
+        ):
+            pass
+        os.kill(first.pid, 9)
+    with RunFolder(tmp_path / "run").entered():
+        pass
 
 
 def test_log_rows_are_added_and_results_replaced(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
-    folder = RunFolder.create(tmp_path / "run", tiny_recipe())
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(tiny_recipe())
     for i in range(2):
         folder.append_log({"iteration": i})
         folder.write_results({"title": "GTA5 → Cityscapes", "number": i})

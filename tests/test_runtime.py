@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +11,7 @@ import torch
 
 from fastuda.errors import FastudaError
 from fastuda.recipe import Runtime
-from fastuda.runtime import StopRequest, choose_device, configure, device_name, versions
+from fastuda.runtime import choose_device, configure, device_name, versions
 
 
 @pytest.fixture
@@ -98,45 +96,3 @@ def test_versions_name_what_a_result_depends_on() -> None:
 
 def test_the_cpu_is_named_with_its_cores() -> None:
     assert re.fullmatch(rf"CPU, \w+, {len(os.sched_getaffinity(0))} cores?", device_name(torch.device("cpu")))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_noted_and_nothing_ends(number: signal.Signals) -> None:
-    with StopRequest() as stop:
-        assert stop.received is None
-        os.kill(os.getpid(), number)
-        assert stop.received == number.name
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_ends_the_process_with_the_shells_code(number: signal.Signals) -> None:
-    with StopRequest():
-        os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(SystemExit) as ended:
-            os.kill(os.getpid(), number)
-    assert ended.value.code == 128 + number
-
-
-def test_handlers_are_put_back() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with StopRequest():
-        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    with pytest.raises(RuntimeError, match="inside"), StopRequest():
-        raise RuntimeError("inside")
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-def test_outside_the_main_thread_signals_are_left_to_others() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    received: list[str | None] = []
-
-    def work() -> None:
-        with StopRequest() as stop:
-            received.append(stop.received)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert received == [None]
-    assert signal.getsignal(signal.SIGINT) is before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
@@ -21,8 +20,9 @@ from safetensors.torch import load_file
 import fastuda.engine.iteration as iteration_module
 from fastuda.display import Display
 from fastuda.errors import FastudaError, UsageError
+from fastuda.lock import HeldError, held
 from fastuda.recipe_file import load_recipe
-from fastuda.runtime import StoppedError
+from fastuda.stop import StoppedError
 from fastuda.study.conduct import conduct, failures
 from fastuda.study.plan import Plan, plan_repeats, plan_study
 from fastuda.study.table import Row, Table, load_table
@@ -183,9 +183,8 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
 
 def test_two_studies_do_not_share_a_folder_at_once(study: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
-    with (tmp_path / "study" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(FastudaError, match="another study runs in this folder"):
+    with held(tmp_path / "study", "running a study", wait=False):
+        with pytest.raises(HeldError, match=r"study: another process is running a study here \(process \d+"):
             study()
 
 

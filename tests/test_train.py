@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import logging
 import os
 import signal
 import socket
@@ -18,13 +20,14 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
+import fastuda.disk as disk_module
 import fastuda.engine.iteration as iteration_module
-import fastuda.model.weights as weights_module
+from fastuda.checkpoint.store import CheckpointStore
 from fastuda.display import Display
 from fastuda.errors import FastudaError, UsageError
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe
-from fastuda.runtime import StoppedError
+from fastuda.stop import StoppedError
 from fastuda.train import train
 
 TINY = [
@@ -79,7 +82,8 @@ def test_a_run_leaves_recipe_log_events_checkpoints_pictures_and_results(finishe
     assert json.loads((path / "results.json").read_text()) == results
     assert list((path / "tensorboard").iterdir())
     models = {f"{stage}-{which}.safetensors" for stage in ("source_only", "adapted") for which in ("last", "best")}
-    assert {p.name for p in (path / "checkpoints").iterdir()} == {*models, "last.state.safetensors"}
+    states = {f"adapted-000000{iteration}.state.safetensors" for iteration in (3, 6)}
+    assert {p.name for p in (path / "checkpoints").iterdir()} == models | states
     with Image.open(path / "pictures" / "comparison.png") as picture:
         assert picture.width > 4 * 400
     assert not [p for p in path.rglob("*") if p.name.endswith(".part")]
@@ -142,7 +146,7 @@ def test_the_run_needs_no_network(tmp_path: Path, tiny: Callable[..., Recipe], m
 
 
 def _state(path: Path) -> dict[str, torch.Tensor]:
-    return load_file(path / "checkpoints" / "last.state.safetensors")
+    return load_file(CheckpointStore(path / "checkpoints").files()[0].path)
 
 
 @pytest.mark.parametrize(("stage", "at"), [("warm-up", 1), ("warm-up", 3), ("adaptation", 2), ("adaptation", 5)])
@@ -210,9 +214,12 @@ def test_resuming_with_another_recipe_names_the_field(finished: Any, tiny: Calla
         run(tiny("method.tau=0.5"), finished[0], resume=True)
 
 
-def test_resuming_where_nothing_ran_says_so(tmp_path: Path, tiny: Callable[..., Recipe]) -> None:
-    with pytest.raises(FastudaError, match="no run to resume here"):
-        run(tiny(), tmp_path / "none", resume=True)
+def test_resuming_where_nothing_ran_yet_starts_there(
+    tmp_path: Path, tiny: Callable[..., Recipe], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "fastuda"):
+        run(tiny("train.iterations=1", "warmup.iterations=0"), tmp_path / "none", resume=True)
+    assert "none: no checkpoint here yet, so the run starts from the beginning" in caplog.text
 
 
 def test_init_skips_the_warm_up_and_starts_from_that_network(
@@ -279,7 +286,7 @@ def test_a_non_finite_loss_names_iteration_and_samples_and_keeps_the_last_good_c
     assert "not finite at iteration 5 of the adaptation" in message
     for name in (*calls[4][0], *calls[4][1]):
         assert name in message
-    assert "the last good checkpoint, of iteration 3, is kept" in message
+    assert "the last good checkpoint, adapted-0000003.state.safetensors of iteration 3, is kept and was ver" in message
     kept = load_file(tmp_path / "run" / "checkpoints" / "adapted-last.safetensors")
     assert all(torch.isfinite(value).all() for value in kept.values() if value.is_floating_point())
 
@@ -287,11 +294,12 @@ def test_a_non_finite_loss_names_iteration_and_samples_and_keeps_the_last_good_c
 def test_a_full_disk_while_saving_leaves_no_half_checkpoint(
     tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def full(number: int) -> None:
+        if ".state." in os.readlink(f"/proc/self/fd/{number}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(weights_module.os, "fsync", full)
-    with pytest.raises(FastudaError, match=r"last\.state\.safetensors: cannot be written: No space left"):
+    monkeypatch.setattr(disk_module.os, "fsync", full)
+    with pytest.raises(FastudaError, match=r"source_only-0000000\.state\.safetensors: no space left on the disk"):
         run(tiny(), tmp_path / "run")
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
     assert not (tmp_path / "run" / "results.json").exists()

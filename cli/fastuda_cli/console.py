@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fastuda.errors import FastudaError, UsageError
+from fastuda.stop import EXIT_STOPPED, StoppedError
 
 console = Console()
 _errors = Console(stderr=True)
@@ -23,7 +24,10 @@ def say(text: str) -> None:
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Turn what the user can mend into a message and an exit code: 2 for wrong usage, 1 for the rest."""
+    """Turn what the user can mend into a message and an exit code: 2 for wrong usage, 1 for the rest.
+
+    A run that was stopped on request, everything saved, is no error: EXIT_STOPPED, for schedulers to requeue it.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("fastuda").setLevel(logging.INFO)
     try:
@@ -31,6 +35,9 @@ def reported() -> Iterator[None]:
     except UsageError as error:
         _errors.print(f"[bold red]usage:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
+    except StoppedError as stopped:
+        _errors.print(f"[bold yellow]stopped:[/bold yellow] {escape(str(stopped))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(EXIT_STOPPED) from stopped
     except FastudaError as error:
         _errors.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error

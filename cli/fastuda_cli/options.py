@@ -28,6 +28,16 @@ Device = Annotated[str | None, typer.Option(help="cuda or cpu; a GPU if there is
 RunOrWeights = Annotated[
     Path, typer.Argument(help="A run's folder, or a weights file (fastuda's or a released one).", parser=path)
 ]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="With --resume: go on although recipe, data, code or libraries are others; recorded."),
+]
+MaxTime = Annotated[
+    str | None,
+    typer.Option(
+        help="Stop after this time as on a signal, all saved, exit code 75: 8h, 90m, 08:00:00.", metavar="TIME"
+    ),
+]
 Values = Annotated[
     str,
     typer.Option(
@@ -45,6 +55,15 @@ def settings(set_: list[str] | None, source: Path | None, target: Path | None) -
     # JSON quotes a path as TOML would, whatever characters it has.
     extra = [f"{domain}.root={json.dumps(str(path.absolute()))}" for domain, path in roots.items() if path is not None]
     return [*(set_ or []), *extra]
+
+
+def deadline(max_time: str | None) -> float | None:
+    """The time of `time.monotonic` at which `--max-time` is over, counted from now; UsageError for no time."""
+    import time
+
+    from fastuda.stop import duration
+
+    return None if max_time is None else time.monotonic() + duration(max_time)
 
 
 def values(text: str) -> Literal["label-ids", "train-ids"]:

@@ -30,6 +30,8 @@ def study(
         Path | None,
         typer.Option(help="A trained network that all rows start from: no warm-up.", parser=options.path),
     ] = None,
+    force: options.Force = False,
+    max_time: options.MaxTime = None,
     device: options.Device = None,
     set_: options.Settings = None,
 ) -> None:
@@ -55,9 +57,10 @@ def study(
         chosen = options.settings(set_, source, target)
         plan = plan_study(rows, base, options.seeds(seeds), chosen, folder, init=init)
         name = Path(table).stem
-        show_spread(
-            conduct(plan, folder, name, device=device, display=Display(console)), folder, name, "the same command"
-        )
+        deadline = options.deadline(max_time)
+        display = Display(console)
+        content = conduct(plan, folder, name, device=device, display=display, force=force, deadline=deadline)
+        show_spread(content, folder, name, "the same command")
 
 
 def _list() -> None:

@@ -25,7 +25,11 @@ def train(
     init: Annotated[
         Path | None, typer.Option(help="A trained network to adapt; skips the warm-up.", parser=options.path)
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with --run, or the recipe's latest run.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with --run, or the recipe's latest run; from the start if need be.")
+    ] = False,
+    force: options.Force = False,
+    max_time: options.MaxTime = None,
     repeat: Annotated[
         int | None, typer.Option(help="Run this many seeds, from the recipe's on, and report the spread.", min=2)
     ] = None,
@@ -39,11 +43,15 @@ def train(
     """
     with reported():
         from fastuda.display import Display
+        from fastuda.errors import UsageError
         from fastuda.recipe_file import load_recipe, recipe_name
         from fastuda.run_folder import RunFolder, latest_run
         from fastuda.tables import score_table
         from fastuda.train import train as run_training
 
+        deadline = options.deadline(max_time)
+        if force and not resume:
+            raise UsageError("--force goes on with a run although it is another one: give it with --resume")
         chosen = options.settings(set_, source, target)
         if iterations is not None:
             chosen.append(f"train.iterations={iterations}")
@@ -52,24 +60,33 @@ def train(
             started = datetime.now().strftime("%Y%m%d-%H%M%S")
             run = latest_run(Path("runs"), name) if resume else Path("runs") / f"{name}-{started}"
         # A run goes on by its own recipe, so that nothing has to be said twice.
-        saved = RunFolder(run).recipe
-        resolved = load_recipe(str(saved) if resume and saved.exists() else recipe, chosen)
+        goes_on = resume and RunFolder(run).standing() == "run"
+        resolved = load_recipe(str(RunFolder(run).recipe) if goes_on else recipe, chosen)
         if repeat is not None:
-            _repeat(resolved, run, name, repeat, device, init, resume)
+            _repeat(resolved, run, name, repeat, device, init, resume, force, deadline)
             return
         results = run_training(
-            resolved, run, name=name, device=device, init=init, resume=resume, display=Display(console)
-        )
+            resolved, run, name=name, named=load_recipe(recipe), device=device, init=init, resume=resume, force=force,
+            deadline=deadline, display=Display(console),
+        )  # fmt: skip
         console.print(score_table(results))
         say(f"results: {run / 'results.json'}\npictures: {run / 'pictures' / 'comparison.png'}")
 
 
 def _repeat(
-    recipe: Recipe, folder: Path, name: str, count: int, device: str | None, init: Path | None, resume: bool
+    recipe: Recipe,
+    folder: Path,
+    name: str,
+    count: int,
+    device: str | None,
+    init: Path | None,
+    resume: bool,
+    force: bool,
+    deadline: float | None,
 ) -> None:
     from fastuda.display import Display
     from fastuda.errors import FastudaError
-    from fastuda.runtime import StoppedError
+    from fastuda.stop import StoppedError
     from fastuda.study.conduct import conduct
     from fastuda.study.plan import plan_repeats
     from fastuda_cli.spread import show_spread
@@ -79,7 +96,9 @@ def _repeat(
     plan = plan_repeats(recipe, name, count, folder, init=init)
     again = f"--run {folder} --resume added to the command"
     try:
-        content = conduct(plan, folder, "repeat", device=device, display=Display(console))
+        content = conduct(
+            plan, folder, "repeat", device=device, display=Display(console), force=force, deadline=deadline
+        )
     except StoppedError as error:
         raise StoppedError(f"{folder}: stopped, everything saved; {again} goes on") from error
     show_spread(content, folder, "repeat", again)

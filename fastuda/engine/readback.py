@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,7 @@ class Readback:
         self._sums: dict[str, Tensor] = {}
         self._count = self._num_timed = 0
         self._began = self._mark()
+        self._began_here = time.perf_counter()
 
     def add(self, losses: Losses) -> None:
         """Count one iteration's scalar losses."""
@@ -63,8 +64,21 @@ class Readback:
         if self._first:
             self._first, self._before_first = False, self._began
             self._began = self._mark()
+            self._began_here = time.perf_counter()
         else:
             self._num_timed += 1
+
+    def open_window(self) -> tuple[int, dict[str, Tensor]]:
+        """Iterations since the last `close`, and their losses summed: what a checkpoint between two rows keeps."""
+        return self._count, self._sums
+
+    def open_seconds(self) -> float:
+        """The host's time since the open window began; what a checkpoint adds to the seconds of the closed ones."""
+        return time.perf_counter() - self._began_here
+
+    def reopen(self, count: int, sums: Mapping[str, Tensor]) -> None:
+        """Go on with the window that was open in a checkpoint; its iterations count for the means, not for the pace."""
+        self._count, self._sums = count, {name: value.clone() for name, value in sums.items()}
 
     def close(self, iteration: int, waited: float = 0.0) -> None:
         """End the window after `iteration` iterations of the stage, `waited` seconds for data; begin the next one."""
@@ -76,7 +90,7 @@ class Readback:
             host.copy_(values, non_blocking=True)
             values = host
         # Of a window that holds the first iteration alone there is no other time than that one's.
-        began, num_timed = (self._began, self._num_timed) if self._num_timed else (self._before_first, self._count)
+        began, num_timed = (self._began, self._num_timed) if self._num_timed else (self._before_first, 1)
         window = _Window(list(self._sums), iteration, num_timed, waited, values, began, self._mark())
         self._under_way.append(window)
         self.restart()

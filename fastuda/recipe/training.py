@@ -79,6 +79,11 @@ class Train(Section):
     """Iterations between evaluations; without it, one pass over the target images (protocol row 21)."""
     log_every: Positive = 50
     """Iterations between rows of `log.jsonl`."""
+    checkpoint_every: Positive | None = None
+    """Iterations between checkpoints, besides those at every evaluation; a killed run repeats what came after the
+    last."""
+    checkpoints_kept: Annotated[int, Field(ge=1, le=1000)] = 2
+    """How many states `--resume` may go on from are kept: the newest, and its elders in case it is damaged."""
     optimizer: Optimizer = Optimizer()
     """The adaptation's optimiser."""
 
@@ -128,5 +133,7 @@ class Runtime(Section):
     """Capture the whole iteration in one CUDA graph and replay it."""
     loader_threads: Positive = 4
     """DALI's CPU threads a pipeline."""
+    watchdog_minutes: Annotated[float, Field(ge=0, le=10_000)] = 30.0
+    """Without progress for so long a run prints what every thread does and ends, to be gone on with; 0 never does."""
     deterministic: bool = False
     """Use kernels that do not differ from run to run, where there are such (on CPU: all)."""

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from fastuda.data.cache import make_folder
+from fastuda.disk import make_folder
 from fastuda.display import Display
-from fastuda.errors import FastudaError
+from fastuda.lock import held
 from fastuda.study.chart import study_chart
 from fastuda.study.plan import Plan
 from fastuda.study.report import Report, report, write_report
 from fastuda.study.run import Outcome, run_study
 
 
-def conduct(plan: Plan, folder: Path, name: str, *, device: str | None, display: Display) -> Report:
+def conduct(
+    plan: Plan,
+    folder: Path,
+    name: str,
+    *,
+    device: str | None,
+    display: Display,
+    force: bool = False,
+    deadline: float | None = None,
+) -> Report:
     """Run what has not run yet and write NAME.json and NAME.png into `folder`, anew after each cell.
 
-    Returns the report of all cells; failed ones stand in its rows' `failures`. Raises as `run_study` does.
+    Returns the report of all cells; failed ones stand in its rows' `failures`. Raises as `run_study` does, and
+    HeldError when another study runs in the folder.
     """
 
     def keep(outcomes: list[Outcome]) -> None:
@@ -28,19 +35,9 @@ def conduct(plan: Plan, folder: Path, name: str, *, device: str | None, display:
         if any(row["last"] is not None for row in content["rows"]):
             study_chart(folder / f"{name}.png", content)
 
-    with _alone(make_folder(folder)):
-        return report(plan, run_study(plan, device=device, display=display, finished=keep), folder)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder while entered; FastudaError when another process holds it."""
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FastudaError(f"{folder}: another study runs in this folder; wait, or choose another --run") from error
-        yield
+    with held(make_folder(folder), "running a study", wait=False):
+        outcomes = run_study(plan, device=device, display=display, finished=keep, force=force, deadline=deadline)
+        return report(plan, outcomes, folder)
 
 
 def failures(content: Report) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,14 @@ from pathlib import Path
 import torch
 
 from fastuda.compiled import forget
-from fastuda.data.cache import make_folder, write_atomic
 from fastuda.data.layouts import data_root
+from fastuda.disk import make_folder, write_atomic
 from fastuda.display import Display
 from fastuda.errors import FastudaError, UsageError
+from fastuda.identity import differences, fields_of
 from fastuda.recipe_file import dump_recipe, load_recipe
-from fastuda.run_folder import RunFolder, asked_differences
-from fastuda.runtime import StoppedError
+from fastuda.run_folder import RunFolder
+from fastuda.stop import StoppedError
 from fastuda.study.plan import Cell, Plan
 from fastuda.train import Results, train
 
@@ -36,13 +36,20 @@ class Outcome:
 
 
 def run_study(
-    plan: Plan, *, device: str | None, display: Display, finished: Callable[[list[Outcome]], None]
+    plan: Plan,
+    *,
+    device: str | None,
+    display: Display,
+    finished: Callable[[list[Outcome]], None],
+    force: bool = False,
+    deadline: float | None = None,
 ) -> list[Outcome]:
     """Run every cell that has no results yet, in order; `finished` sees all outcomes so far after each cell.
 
     A cell that fails (a loss that is not finite, say) does not end the study; cells that start from it fail
-    with it, and a later call tries them again. Raises StoppedError on Ctrl-C or SIGTERM, everything saved,
-    UsageError when a folder holds a run of another recipe, FastudaError for a data folder that is not there.
+    with it, and a later call tries them again. `force` and `deadline` are `train`'s. Raises StoppedError when a signal
+    or the deadline ended a run, everything saved, UsageError when a folder holds a run of another recipe, FastudaError
+    for a data folder that is not there.
     """
     for cell in plan.cells:
         if cell.recipe.demo is None:
@@ -55,7 +62,7 @@ def run_study(
         try:
             if cell.warmup is not None and cell.warmup.folder in failed:
                 raise FastudaError(f"its warm-up failed: {cell.warmup.folder}")
-            outcomes.append(Outcome(cell, _run(cell, device, display)))
+            outcomes.append(Outcome(cell, _run(cell, device, display, force, deadline)))
         except StoppedError as error:
             raise StoppedError(f"{cell.folder}: stopped, everything saved; the same command goes on") from error
         except UsageError:
@@ -72,18 +79,18 @@ def run_study(
     return outcomes
 
 
-def _run(cell: Cell, device: str | None, display: Display) -> Results:
+def _run(cell: Cell, device: str | None, display: Display, force: bool, deadline: float | None) -> Results:
     folder = RunFolder(cell.folder)
     _refuse_another(cell)
     if folder.results.exists():
         results: Results = json.loads(folder.results.read_text())
         display.note(f"finished before: {cell.folder}")
         return results
-    resume = folder.last_state.exists()
-    if not resume and cell.folder.exists() and _has_no_work(folder):
-        shutil.rmtree(cell.folder)  # killed before its first checkpoint
-    init = None if resume else cell.init
-    return train(cell.recipe, cell.folder, name=cell.name, device=device, init=init, resume=resume, display=display)
+    resume = folder.standing() == "run"
+    return train(
+        cell.recipe, cell.folder, name=cell.name, device=device, init=None if resume else cell.init, resume=resume,
+        force=force, deadline=deadline, display=display,
+    )  # fmt: skip
 
 
 def _refuse_another(cell: Cell) -> None:
@@ -96,14 +103,9 @@ def _refuse_another(cell: Cell) -> None:
         make_folder(asked.parent)
         write_atomic(asked, dump_recipe(cell.recipe).encode())
         return
-    changed = asked_differences(load_recipe(str(asked)), cell.recipe)
+    changed = differences(fields_of(load_recipe(str(asked))), fields_of(cell.recipe))
     if changed:
         raise UsageError(
             f"{cell.folder}: this folder holds a run of another recipe; choose another --run folder, or undo:\n  "
             + "\n  ".join(changed)
         )
-
-
-def _has_no_work(folder: RunFolder) -> bool:
-    """Whether a folder without a checkpoint is one that a run has just begun, or an empty one."""
-    return folder.recipe.exists() or not any(path.is_file() for path in folder.path.rglob("*"))

@@ -1,0 +1,57 @@
+"""What a run remembers beside its tensors: scores and seconds so far, and where its data was not as it should be."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+StageName = Literal["source_only", "adapted"]
+SOURCE_ONLY: StageName = "source_only"
+ADAPTED: StageName = "adapted"
+STAGES: tuple[StageName, ...] = (SOURCE_ONLY, ADAPTED)
+"""In the order in which a run goes through them."""
+
+Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_assignment=True)
+
+
+class Record(_Checked):
+    """One evaluation's scores; what else they hold is for the record alone."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    iteration: Count
+    miou: Annotated[float, Field(ge=0, le=100)]
+    iou: dict[str, float | None]
+    protocol: str
+    by_protocol: dict[str, float | None]
+
+
+class StageNotes(_Checked):
+    """One stage so far."""
+
+    seconds: Seconds = 0.0
+    """Device time of its iterations."""
+    last: Record | None = None
+    """The newest evaluation."""
+    best: Record | None = None
+    """The evaluation of the highest mIoU; chosen on the very images that it is scored on."""
+
+
+class Notes(_Checked):
+    """A run so far."""
+
+    warmup: bool
+    """Whether the run has a warm-up stage."""
+    stages: dict[StageName, StageNotes] = Field(default_factory=dict)
+    failed: dict[Literal["source", "target"], list[str]] = Field(default_factory=dict)
+    """Samples of each domain that could not be read and are replaced by others (`data.on_error`)."""
+    checkpoints: Count = 0
+    """How many were written."""
+    stalled: Seconds = 0.0
+    """Seconds that training stood still for them."""

@@ -1,0 +1,115 @@
+"""A stage's whole state in one safetensors file: what it holds, how it is read back, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fastuda.checkpoint.notes import Notes, StageName
+from fastuda.checkpoint.snapshot import SCALER_FIELDS, WINDOW, Snapshot, take_snapshot
+from fastuda.errors import FastudaError
+from fastuda.method.state import TrainingState
+from fastuda.model.digest import verify
+from fastuda.model.weights import save_weights
+
+FORMAT = "fastuda-state-2"
+
+
+class _Header(BaseModel):
+    """The text that lies beside the tensors."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    format: Literal["fastuda-state-2"]
+    stage: StageName
+    iteration: Annotated[int, Field(ge=0)]
+    window: Annotated[int, Field(ge=0)]
+    notes: Json[Notes]
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A training checkpoint as read from disk."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    stage: StageName
+    iteration: int
+    notes: Notes
+    window: int
+    """Iterations since the log's last row, whose summed losses are among the tensors."""
+
+    def window_sums(self) -> dict[str, Tensor]:
+        """The losses since the log's last row, summed, by name."""
+        return {key.removeprefix(WINDOW): value for key, value in self.tensors.items() if key.startswith(WINDOW)}
+
+
+def save_state(path: Path, state: TrainingState, stage: StageName, notes: Notes) -> None:
+    """Write a stage's state now and here; atomic. Raises FastudaError."""
+    write_state(path, take_snapshot(state, stage, int(state.iteration), notes))
+
+
+def write_state(path: Path, snapshot: Snapshot) -> None:
+    """Write what was copied off the device, sealed with its SHA-256; atomic. Raises FastudaError."""
+    save_weights(path, snapshot.tensors, {"format": FORMAT, **snapshot.header})
+
+
+def read_state(path: Path) -> SavedState:
+    """Read a file of `save_state`; raises FastudaError when it is missing, damaged or something else."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise FastudaError(f"{path}: no checkpoint to resume from") from None
+    except (SafetensorError, OSError) as error:
+        raise FastudaError(f"{path}: this checkpoint cannot be read ({error}); it is damaged") from error
+    if metadata.get("format") != FORMAT:
+        raise FastudaError(f"{path}: not a fastuda training checkpoint (format {metadata.get('format')!r})")
+    if "sha256" not in metadata:
+        raise FastudaError(f"{path}: this checkpoint is damaged: its SHA-256 is missing")
+    verify(tensors, metadata, path)
+    try:
+        header = _Header.model_validate(metadata)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "its header"
+        raise FastudaError(f"{path}: not a checkpoint that a run wrote: {where}: {problem['msg']}") from error
+    return SavedState(path, tensors, header.stage, header.iteration, header.notes, header.window)
+
+
+def restore_state(saved: SavedState, state: TrainingState, path: Path | None = None) -> None:
+    """Put a saved stage into a freshly begun one, in place; raises FastudaError when the networks differ."""
+    path = path or saved.path
+    for prefix, model in (("student.", state.student), ("average.", state.averaged)):
+        own = {key.removeprefix(prefix): value for key, value in saved.tensors.items() if key.startswith(prefix)}
+        try:
+            model.load_state_dict(own)
+        except RuntimeError as error:
+            raise FastudaError(f"{path}: this checkpoint is of another network: {error}") from error
+    with torch.no_grad():
+        for name, parameter in state.student.named_parameters():
+            buffer = state.optimizer.state.get(parameter, {}).get("momentum_buffer")
+            momentum = saved.tensors.get(f"momentum.{name}")
+            if buffer is None:
+                continue
+            if momentum is None or momentum.shape != buffer.shape:
+                found = "missing" if momentum is None else f"of shape {list(momentum.shape)}"
+                raise FastudaError(
+                    f"{path}: this checkpoint is of another optimiser: momentum.{name} is {found}, not "
+                    f"{list(buffer.shape)}"
+                )
+            buffer.copy_(momentum)
+        state.iteration.fill_(saved.iteration)
+    state.follow_weights()
+    if state.scaler.is_enabled() and "scaler.scale" in saved.tensors:
+        known = {name: float(saved.tensors[f"scaler.{name}"]) for name in SCALER_FIELDS}
+        state.scaler.load_state_dict(
+            {**state.scaler.state_dict(), **known, "_growth_tracker": int(known["_growth_tracker"])}
+        )

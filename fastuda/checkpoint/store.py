@@ -1,0 +1,110 @@
+"""A run's checkpoints on disk: the last few of them, the newest sound one found, the disk looked at first."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastuda.checkpoint.notes import STAGES, StageName
+from fastuda.checkpoint.snapshot import Snapshot
+from fastuda.checkpoint.state_file import SavedState, read_state, write_state
+from fastuda.disk import readable, sweep
+from fastuda.errors import FastudaError
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"(source_only|adapted)-(\d{7,})\.state\.safetensors")
+_HEADROOM = 1 << 20
+"""Bytes for headers, logs and whatever else is written meanwhile."""
+
+
+@dataclass(frozen=True, order=True)
+class StateFile:
+    """A checkpoint's place in its run, told from its name; later ones are greater."""
+
+    stage: int
+    iteration: int
+    path: Path
+
+
+class CheckpointStore:
+    """The folder with a run's states, each in a file that is named by stage and iteration."""
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self._keep = keep
+
+    def files(self) -> list[StateFile]:
+        """All states, the newest first; damaged ones too."""
+        found = []
+        for path in self.folder.glob("*.state.safetensors"):
+            if match := _NAME.fullmatch(path.name):
+                stages: tuple[str, ...] = STAGES
+                found.append(StateFile(stages.index(match[1]), int(match[2]), path))
+        return sorted(found, reverse=True)
+
+    def path(self, stage: StageName, iteration: int) -> Path:
+        """Where a state goes."""
+        return self.folder / f"{stage}-{iteration:07d}.state.safetensors"
+
+    def newest_sound(self, *, set_aside: bool = False) -> SavedState:
+        """The newest state whose content is what was written; says which newer ones are damaged.
+
+        `set_aside` renames those, so that they are not counted among the last few. Raises FastudaError when there is no
+        state, or none that is sound.
+        """
+        damaged: list[tuple[Path, str]] = []
+        for file in self.files():
+            try:
+                saved = read_state(file.path)
+                if (saved.stage, saved.iteration) != (STAGES[file.stage], file.iteration):
+                    raise FastudaError(f"{file.path}: holds iteration {saved.iteration} of {saved.stage}")
+            except FastudaError as error:
+                damaged.append((file.path, str(error)))
+                continue
+            for path, line in damaged:
+                log.warning("%s; the one before it is used: %s", line, file.path.name)
+                if set_aside:
+                    with contextlib.suppress(OSError):
+                        path.replace(path.with_name(f"{path.name}.damaged"))
+            return saved
+        if damaged:
+            raise FastudaError(
+                "\n".join(line for _, line in damaged)
+                + "\nno sound checkpoint is left of this run; start it anew in another --run folder, "
+                f"from its network if one is sound: --init {self.folder / 'adapted-last.safetensors'}"
+            )
+        raise FastudaError(f"{self.folder}: no checkpoint to resume from; start the run without --resume")
+
+    def require_room(self, num_bytes: int) -> None:
+        """FastudaError unless the disk has room for a checkpoint of that size."""
+        try:
+            free = shutil.disk_usage(self.folder).free
+        except OSError as error:
+            raise FastudaError(f"{self.folder}: the checkpoints' folder is gone ({error.strerror})") from error
+        if free < num_bytes + _HEADROOM:
+            kept = self.files()
+            there = f"; the run goes on from {kept[0].path.name} with --resume" if kept else ""
+            raise FastudaError(
+                f"{self.folder}: a checkpoint needs {readable(num_bytes + _HEADROOM)}, and {readable(free)} are free "
+                f"on the disk: make room{there}"
+            )
+
+    def write(self, snapshot: Snapshot) -> Path:
+        """Write a state, whole and durable, and then delete all but the last few. Raises FastudaError."""
+        path = self.path(snapshot.stage, snapshot.iteration)
+        write_state(path, snapshot)
+        for file in self.files()[self._keep :]:
+            if file.path != path:
+                with contextlib.suppress(OSError):
+                    file.path.unlink()
+        return path
+
+    def sweep(self) -> None:
+        """Delete what killed writers left."""
+        if swept := sweep(self.folder):
+            log.info("%s: %d half-written files of a killed run deleted", self.folder, swept)

@@ -1,0 +1,112 @@
+"""Writing to disks that fill up, fail, or lose power: a file is whole and on the disk, or as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from fastuda.errors import FastudaError
+
+PART = ".part"
+"""How the names of files that are being written end; they begin with a dot."""
+CACHE_HINT = "choose another folder with --set data.cache=DIR or the environment variable FASTUDA_CACHE"
+
+
+def make_folder(path: Path) -> Path:
+    """Create `path` and its parents; FastudaError naming it and how to choose another if that fails."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_failure(path, error) from error
+    return path
+
+
+def require_free(path: Path, bytes_needed: int, what: str) -> None:
+    """FastudaError unless the disk that `path` is (to be) on has `bytes_needed` free for `what`."""
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < bytes_needed:
+        raise FastudaError(
+            f"{path}: {what} needs about {readable(bytes_needed)}, and {readable(free)} are free; "
+            f"make room, or {CACHE_HINT}"
+        )
+
+
+def write_atomic(path: Path, content: bytes | Iterable[bytes], *, durable: bool = False) -> None:
+    """Write `content` so that `path` is either whole or as it was; FastudaError when the disk refuses.
+
+    `durable` also holds against a power cut: the content is on the disk before the name is, and the name before this
+    returns. Without it a file may be short after a power cut, which is why packs record sizes and checksums.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{PART}")
+    chunks = [content] if isinstance(content, bytes) else content
+    try:
+        with temporary.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+        if durable:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise write_failure(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder as durable as the files' contents; raises OSError."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no such thing
+            raise
+    finally:
+        os.close(folder)
+
+
+def append(path: Path, line: bytes) -> None:
+    """Add a line to a journal; FastudaError when the disk refuses. A kill can leave a torn last line."""
+    try:
+        with path.open("ab") as file:
+            file.write(line)
+    except OSError as error:
+        raise write_failure(path, error) from error
+
+
+def sweep(folder: Path) -> int:
+    """Delete what killed writers left in a folder that nobody else writes to now; how many files that were."""
+    orphans = list(folder.glob(f".*{PART}"))
+    for orphan in orphans:
+        with contextlib.suppress(OSError):
+            orphan.unlink()
+    return len(orphans)
+
+
+def write_failure(path: Path, error: OSError) -> FastudaError:
+    """The error to raise when writing `path` failed: what happened, and how to use another folder."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FastudaError(
+            f"{path}: no space left on the disk; make room and run again, or, for the cache, {CACHE_HINT}"
+        )
+    return FastudaError(f"{path}: cannot be written ({error.strerror or error}); for the cache, {CACHE_HINT}")
+
+
+def readable(num_bytes: float) -> str:
+    """A size for people, in binary units."""
+    for unit in ("B", "KiB", "MiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.0f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f} GiB"

@@ -1,0 +1,84 @@
+"""One process a folder: who holds it, for how long others wait, and what they are told meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fastuda.disk import write_failure
+from fastuda.errors import FastudaError
+
+LOCK, HOLDER = ".lock", ".holder.json"
+"""Files in a folder that is, or was, held; the first may stay, the second says by whom."""
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+log = logging.getLogger(__name__)
+
+
+class HeldError(FastudaError):
+    """Another process holds the folder."""
+
+
+@contextmanager
+def held(folder: Path, what: str, *, wait: bool, reading: bool = False) -> Iterator[None]:
+    """Hold an existing `folder` against other processes while entered; the lock ends with the process, however it ends.
+
+    With `wait` it is waited for, after a line that says for whom; without, HeldError names the holder: what it does,
+    its process, host, beginning and command. `reading` goes on without a lock where the folder cannot be written to.
+    FastudaError for a folder where no lock can be made.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                raise HeldError(f"{folder}: {_holder(folder)}; wait for it, or stop it first") from None
+            log.info("%s: waiting, since %s", folder, _holder(folder))
+            lock.acquire()
+    except OSError as error:
+        if reading and error.errno in _READ_ONLY:
+            yield
+            return
+        raise write_failure(folder / LOCK, error) from error
+    try:
+        _introduce(folder, what)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / HOLDER).unlink()
+        lock.release()
+
+
+def _introduce(folder: Path, what: str) -> None:
+    """Say who holds the folder. A disk without room for it is no reason to stop."""
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    about = {
+        "what": what,
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": command.encode("utf-8", "backslashreplace").decode(),
+    }
+    with contextlib.suppress(OSError):
+        (folder / HOLDER).write_text(json.dumps(about) + "\n")
+
+
+def _holder(folder: Path) -> str:
+    try:
+        about = json.loads((folder / HOLDER).read_text())
+        who = f"process {about['pid']} on {about['host']}, since {about['since']}: {about['command']}"
+        return f"another process is {about['what']} here ({who})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process works in this folder"

@@ -1,0 +1,95 @@
+"""Going on with a run: from which checkpoint, and whether what is asked for now is still the same run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastuda.checkpoint.state_file import SavedState
+from fastuda.checkpoint.store import CheckpointStore
+from fastuda.datasets import Datasets
+from fastuda.errors import FastudaError, UsageError
+from fastuda.identity import Identity
+from fastuda.recipe import Recipe
+from fastuda.recipe_file import load_recipe
+from fastuda.run_folder import RunFolder
+from fastuda.run_record import RunRecord
+
+log = logging.getLogger(__name__)
+
+_FORCE = "--force goes on all the same, and run.json and results.json say so"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked to be."""
+
+    recipe: Recipe
+    name: str
+    """The recipe's name."""
+    named: Recipe | None
+    """What the recipe of that name says before any setting; None for one that was never a file."""
+    init: Path | None
+    resume: bool
+    force: bool
+
+    def identity(self, recipe: Recipe, data: Datasets) -> Identity:
+        """What the run is made of; `recipe` is the request's with what weights have set and where drawn data lies."""
+        return Identity.of(self.name, self.named, self.recipe, recipe, data)
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A run that is gone on with."""
+
+    recipe: Recipe
+    saved: SavedState
+    record: RunRecord | None
+    """None where it could not be read and `--force` passed over that."""
+    forced: list[str]
+    """The differences that `--force` has passed over so far."""
+
+
+def continued(request: Request, folder: RunFolder) -> Continued:
+    """The newest sound checkpoint of a run, and the recipe to go on with.
+
+    Raises UsageError, with every difference, when another recipe, code or library is asked for than the run's own and
+    nobody said `force`; FastudaError when no sound checkpoint is left.
+    """
+    saved = CheckpointStore(folder.checkpoints).newest_sound(set_aside=True)
+    try:
+        record = RunRecord.read(folder.record)
+    except FastudaError as error:
+        if not request.force:
+            raise FastudaError(f"{error}; {_FORCE}") from error
+        return Continued(request.recipe, saved, None, [str(error)])
+    lines = record.identity.asked_differences(request.name, request.named, request.recipe)
+    if lines and not request.force:
+        lengths = [line for line in lines if line.split(":")[0].endswith(".iterations")]
+        advice = f"\n{folder.longer()}" if lengths else ""
+        raise UsageError(
+            f"{folder.path}: --resume with another recipe, code or library than the run's own:\n  "
+            + "\n  ".join(lines)
+            + f"{advice}\n{_FORCE}"
+        )
+    recipe = record.identity.resumed(request.recipe, load_recipe(str(folder.recipe)))
+    return Continued(recipe, saved, record, lines)
+
+
+def require_same_data(going_on: Continued, request: Request, recipe: Recipe, data: Datasets) -> RunRecord:
+    """The run's record, to go on with; FastudaError when its data has become another and nobody said `force`."""
+    identity = request.identity(recipe, data)
+    if going_on.record is None:
+        return RunRecord(identity=identity)
+    lines = going_on.record.identity.data_differences(data)
+    if lines and not request.force:
+        raise FastudaError(
+            "--resume with other data than the run's own:\n  " + "\n  ".join(lines) + f"\nbring it back, or: {_FORCE}"
+        )
+    going_on.forced.extend(lines)
+    for line in going_on.forced:
+        log.warning("--force: %s", line)
+    if going_on.forced:
+        going_on.record.identity = identity
+    return going_on.record

@@ -1,0 +1,189 @@
+"""A run's checkpoints on disk: the last few, the newest sound one, nothing damaged taken for whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fastuda.checkpoint.store as store_module
+from fastuda.checkpoint.model_file import ModelFile
+from fastuda.checkpoint.notes import Notes
+from fastuda.checkpoint.snapshot import take_snapshot
+from fastuda.checkpoint.state_file import read_state
+from fastuda.checkpoint.store import CheckpointStore
+from fastuda.checkpoint.writer import CheckpointWriter
+from fastuda.errors import FastudaError
+from fastuda.method.state import TrainingState
+from fastuda.model.build import build_network
+from fastuda.model.weights import read_weights
+from fastuda.recipe import Recipe
+
+NOTES = Notes(warmup=True)
+
+
+@pytest.fixture
+def state(tiny_recipe: Callable[..., Recipe]) -> TrainingState:
+    recipe = tiny_recipe()
+    return TrainingState.begin(build_network(recipe), recipe.train.optimizer, 10, 0.9)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path)
+
+
+def saved(store: CheckpointStore, state: TrainingState, *iterations: int, stage: Any = "adapted") -> list[Path]:
+    return [store.write(take_snapshot(state, stage, iteration, NOTES)) for iteration in iterations]
+
+
+def test_the_last_two_are_kept(store: CheckpointStore, state: TrainingState) -> None:
+    saved(store, state, 0, 5, stage="source_only")
+    saved(store, state, 0, 100, 1_000_000_000)
+    assert [file.path.name for file in store.files()] == [
+        "adapted-1000000000.state.safetensors",
+        "adapted-0000100.state.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_or_as_many_as_are_asked_for(kept: int, tmp_path: Path, state: TrainingState) -> None:
+    saved(CheckpointStore(tmp_path, kept), state, 0, 1, 2, 3)
+    assert len(CheckpointStore(tmp_path).files()) == kept
+
+
+def test_the_newest_is_the_one_of_the_later_stage(store: CheckpointStore, state: TrainingState) -> None:
+    saved(store, state, 9, stage="source_only")
+    saved(store, state, 3)
+    assert (store.newest_sound().stage, store.newest_sound().iteration) == ("adapted", 3)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_flip_and_cut_is_found_and_the_elder_used(
+    seed: int, store: CheckpointStore, state: TrainingState, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, newest = saved(store, state, 3, 6)
+    content, rng = bytearray(newest.read_bytes()), np.random.default_rng(seed)
+    place = int(rng.integers(4000 if seed % 3 == 0 else len(content)))  # the header is small beside the data
+    if seed % 2:
+        content[place] ^= 1 << int(rng.integers(8))
+    else:
+        content = content[:place]
+    newest.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        assert store.newest_sound(set_aside=True).iteration == 3
+    assert f"{newest}: " in caplog.text
+    assert "the one before it is used: adapted-0000003.state.safetensors" in caplog.text
+    assert [file.iteration for file in store.files()] == [3]
+
+
+@pytest.mark.parametrize("damage", ["zeros", "empty", "swapped", "renamed", "folder", "fifo"])
+def test_other_damage_is_found_too(damage: str, store: CheckpointStore, state: TrainingState) -> None:
+    elder, newest = saved(store, state, 3, 6)
+    content = bytearray(newest.read_bytes())
+    newest.unlink()
+    if damage == "zeros":
+        content[-8192:-4096] = bytes(4096)
+        newest.write_bytes(content)
+    elif damage == "empty":
+        newest.touch()
+    elif damage == "swapped":
+        shutil.copy(elder, newest)
+    elif damage == "renamed":
+        newest.with_name("adapted-0000009.state.safetensors").write_bytes(content)
+    elif damage == "folder":
+        newest.mkdir()
+    else:
+        os.mkfifo(newest)
+    assert store.newest_sound().iteration == 3
+
+
+def test_without_a_sound_one_every_damage_is_named(store: CheckpointStore, state: TrainingState) -> None:
+    for path in saved(store, state, 3, 6):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FastudaError, match=r"(?s)0000006.*damaged.*0000003.*damaged.*no sound checkpoint is left"):
+        store.newest_sound()
+
+
+def test_a_folder_without_any_says_so(store: CheckpointStore) -> None:
+    with pytest.raises(FastudaError, match="no checkpoint to resume from"):
+        store.newest_sound()
+
+
+def test_the_disk_is_looked_at_first(
+    store: CheckpointStore, state: TrainingState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(store, state, 3)
+    before = list(store.folder.iterdir())
+    usage = shutil.disk_usage(store.folder)._replace(free=1000)
+    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(
+        FastudaError, match=r"a checkpoint needs \d+ MiB, and 1000 B are free.*make room; the run goes on"
+    ):
+        CheckpointWriter(store).write(state, "adapted", 6, NOTES)
+    assert list(store.folder.iterdir()) == before
+
+
+def test_orphans_of_killed_writers_are_swept(store: CheckpointStore, state: TrainingState) -> None:
+    (kept,) = saved(store, state, 3)
+    (store.folder / ".adapted-0000006.state.safetensors.12-34.part").write_bytes(b"half")
+    store.sweep()
+    assert list(store.folder.iterdir()) == [kept]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    store: CheckpointStore, state: TrainingState, tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    weight = state.student.backbone.conv1.weight
+    before = weight.detach().clone()
+    average = {key: value.clone() for key, value in state.averaged.state_dict().items()}
+    model = ModelFile.of(tmp_path / "adapted-last.safetensors", state.averaged, tiny_recipe(), {})
+    with CheckpointWriter(store) as writer:
+        writer.write(state, "adapted", 3, NOTES, models=[model])
+        with torch.no_grad():
+            weight.zero_()
+            next(iter(state.averaged.parameters())).zero_()
+    key = "backbone.conv1.weight"
+    assert torch.equal(read_state(store.files()[0].path).tensors[f"student.{key}"], before)
+    written = read_weights(tmp_path / "adapted-last.safetensors").state
+    assert all(torch.equal(written[key], value) for key, value in average.items())
+
+
+def test_memory_is_used_again_and_holds_the_new_state(store: CheckpointStore, state: TrainingState) -> None:
+    with CheckpointWriter(store) as writer:
+        for iteration in range(3):
+            with torch.no_grad():
+                state.student.backbone.conv1.weight.fill_(iteration)
+            writer.write(state, "adapted", iteration, NOTES)
+    assert (store.newest_sound().tensors["student.backbone.conv1.weight"] == 2).all()
+
+
+def test_what_goes_wrong_in_the_background_comes_to_the_front(
+    store: CheckpointStore, state: TrainingState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise FastudaError("no space left")
+
+    monkeypatch.setattr(store_module, "write_state", full)
+    writer = CheckpointWriter(store)
+    writer.write(state, "adapted", 3, NOTES)
+    with pytest.raises(FastudaError, match="no space left"):
+        writer.wait()
+    writer.check()
+    with pytest.raises(FastudaError, match="no space left"), CheckpointWriter(store) as other:
+        other.write(state, "adapted", 3, NOTES)
+
+
+def test_a_state_after_a_loss_that_was_not_finite_is_not_kept(store: CheckpointStore, state: TrainingState) -> None:
+    saved(store, state, 3)
+    state.first_nonfinite.fill_(4)
+    with CheckpointWriter(store) as writer:
+        writer.write(state, "adapted", 6, NOTES)
+    assert [file.iteration for file in store.files()] == [3]

@@ -1,0 +1,49 @@
+"""A run that hangs is ended with everything that its threads did; one that lives is left alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from fastuda.watchdog import EXIT_STUCK, Watchdog
+
+HANGING = """
+import threading, time
+from fastuda.watchdog import Watchdog
+def the_worker(): time.sleep(60)
+threading.Thread(target=the_worker, daemon=True).start()
+def the_main_loop(): time.sleep(60)
+with Watchdog(0.02, "continue with --run here --resume"):
+    the_main_loop()
+"""
+LIVING = """
+import time
+from fastuda.watchdog import Watchdog
+with Watchdog(0.02, "") as dog:
+    progress = dog.watching(lambda done, total: None)
+    for i in range(8):
+        time.sleep(0.3)
+        progress(i, 8) if i % 2 else dog.alive()
+time.sleep(2)
+"""
+
+
+def test_a_hanging_run_is_ended_with_all_stacks_and_advice() -> None:
+    began = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=50)
+    assert ended.returncode == EXIT_STUCK
+    assert time.monotonic() - began < 40
+    for part in ("the_worker", "the_main_loop", "no progress for 0.02 minutes; continue with --run here --resume"):
+        assert part in ended.stderr
+
+
+def test_a_living_run_is_left_alone_and_nothing_watches_afterwards() -> None:
+    ended = subprocess.run([sys.executable, "-c", LIVING], capture_output=True, text=True, timeout=50)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_zero_never_ends_anything() -> None:
+    with Watchdog(0, "") as dog:
+        dog.alive()
+        assert dog._thread is None
