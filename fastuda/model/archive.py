@@ -59,13 +59,14 @@ def read_archive(path: Path) -> tuple[Mapping[object, object], dict[str, str]]:
             )
         if size == 0:
             raise FastudaError(f"{path}: no readable weights: the file is empty; copy or download it again")
-        # A safetensors file is a length of eight bytes, then JSON.
-        if path.suffix == ".safetensors" or start[8:] == b"{":
-            return _read_safetensors(path, start)
         zipped = start.startswith(b"PK\x03\x04")
+        # A safetensors file is a length of eight bytes, then JSON; one of torch.save may bear its suffix.
+        pickled = zipped or start.startswith(b"\x80")
+        if start[8:] == b"{" or (path.suffix == ".safetensors" and not pickled):
+            return _read_safetensors(path, file, start)
         if zipped:
             _check_zip(path, file, size)
-    return _read_pickled(path, start, zipped, size), {}
+        return _read_pickled(path, file, start, zipped, size), {}
 
 
 @contextmanager
@@ -90,6 +91,11 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
             raise FastudaError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def _same(file: BinaryIO) -> str:
+    """A path to the very file that was looked at. It has no suffix, from which torch.load would take its format."""
+    return f"/proc/self/fd/{file.fileno()}"
+
+
 def _unreadable(path: Path, error: Exception, reason: str | None = None) -> FastudaError:
     reason = reason or (str(error).strip() or type(error).__name__).splitlines()[0]
     return FastudaError(
@@ -98,27 +104,24 @@ def _unreadable(path: Path, error: Exception, reason: str | None = None) -> Fast
     )
 
 
-def _read_safetensors(path: Path, start: bytes) -> tuple[Mapping[object, object], dict[str, str]]:
-    if len(start) >= 8 and not start.startswith(b"PK") and (length := struct.unpack("<Q", start[:8])[0]) > 0:
-        _check_header(path, length)
+def _read_safetensors(path: Path, file: BinaryIO, start: bytes) -> tuple[Mapping[object, object], dict[str, str]]:
+    if len(start) >= 8:
+        length = struct.unpack("<Q", start[:8])[0]
+        if _MOST_HEADER_BYTES < length <= os.fstat(file.fileno()).st_size:
+            raise FastudaError(f"{path}: no readable weights: its header has {length} bytes, as no network's has")
     try:
-        with safe_open(path, "pt") as file:
-            names = list(file.keys())
+        with safe_open(_same(file), "pt") as archive:
+            names = list(archive.keys())
             if len(names) > _MOST_TENSORS:
                 raise FastudaError(f"{path}: it holds {len(names)} tensors, more than any network of fastuda's")
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in names}
+            metadata = archive.metadata() or {}
+            tensors = {name: archive.get_tensor(name) for name in names}
     except FastudaError:
         raise
     except Exception as error:  # damage can raise anything in the library and in torch
         raise _unreadable(path, error) from error
     verify(tensors, metadata, path)
     return dict(tensors), metadata
-
-
-def _check_header(path: Path, length: int) -> None:
-    if _MOST_HEADER_BYTES < length <= path.stat().st_size:
-        raise FastudaError(f"{path}: no readable weights: its header has {length} bytes, as no network's has")
 
 
 def _check_zip(path: Path, file: BinaryIO, size: int) -> None:
@@ -186,7 +189,7 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> Non
         raise FastudaError(f"{path}: its list of tensors has {pickled.file_size} bytes, as no network's has")
 
 
-def _read_pickled(path: Path, start: bytes, zipped: bool, size: int) -> Mapping[object, object]:
+def _read_pickled(path: Path, file: BinaryIO, start: bytes, zipped: bool, size: int) -> Mapping[object, object]:
     try:
         with (
             warnings.catch_warnings(),
@@ -196,7 +199,7 @@ def _read_pickled(path: Path, start: bytes, zipped: bool, size: int) -> Mapping[
             # torch.load remarks on pickle protocols; whether it could read the file is all that matters.
             warnings.simplefilter("ignore")
             # Mapped, what is not used is not read.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            content = torch.load(_same(file), map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         # PyTorch's own text advises how to run the code after all.
         refused = re.search(r"GLOBAL (\S+)", str(error))
