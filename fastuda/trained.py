@@ -108,7 +108,7 @@ def _model_file(path: Path, stage: str, which: str) -> Path:
         raise FastudaError(f"{path}: no such run folder or weights file") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise FastudaError(f"{shown(str(path), 300)}: cannot be read: {reason}") from error
+        raise FastudaError(f"{shown(str(path), 1000)}: cannot be read: {reason}") from error
     if not is_folder:
         return path
     file = RunFolder(path).model(stage, which)

@@ -79,16 +79,18 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         raise FastudaError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # a NUL in the name
         raise FastudaError(f"{shown(str(path))}: cannot be read: {error}") from error
-    with open(number, "rb") as file:
+    try:
         found = os.fstat(number)
         if stat.S_ISDIR(found.st_mode):
             raise FastudaError(f"{path}: it is a folder, not a weights file; name the file in it")
         if not stat.S_ISREG(found.st_mode):
             raise FastudaError(f"{path}: it is a pipe or device, not a weights file")
-        try:
+        with open(number, "rb", closefd=False) as file:
             yield file, found.st_size
-        except OSError as error:
-            raise FastudaError(f"{path}: cannot be read: {error.strerror}") from error
+    except OSError as error:
+        raise FastudaError(f"{path}: cannot be read: {error.strerror}") from error
+    finally:
+        os.close(number)
 
 
 def _same(file: BinaryIO) -> str:
@@ -179,7 +181,7 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> Non
             f"{path}: its entry {shown(packed.filename)} is compressed, as torch.save never does, and unpacks to "
             f"{packed.file_size} bytes; nothing was unpacked. Ask for the file as torch.save wrote it"
         )
-    total = sum(entry.file_size for entry in entries)
+    total = sum(max(entry.file_size, entry.compress_size) for entry in entries)
     if total > size or len(set(names)) < len(names):
         raise FastudaError(
             f"{path}: its entries overlap ({total} bytes in a file of {size}); torch.save wrote no such file"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fastuda.errors import FastudaError
 from fastuda.model.archive import MOST_BYTES, opened
+from fastuda.model.names import is_plain
 
 KNOWN_WEIGHTS = {
     "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
@@ -40,7 +41,7 @@ def fetch(name_or_url: str, cache: Path, sha256: str | None = None) -> Path:
         file_name = Path(urllib.parse.unquote(parts.path)).name
     except ValueError as error:
         raise FastudaError(f"weights {name_or_url}: not a URL: {error}") from error
-    if parts.scheme not in ("http", "https", "file") or file_name in ("", ".."):
+    if parts.scheme not in ("http", "https", "file") or not is_plain(file_name) or file_name in ("", ".."):
         raise FastudaError(
             f"weights {name_or_url}: neither an http(s) or file URL nor one of {', '.join(KNOWN_WEIGHTS)}"
         )

@@ -218,8 +218,8 @@ def _shape(base: Base) -> bytes:
     key = base.weight()
     value = base.tensors[key]
     changed: dict[str, Tensor] = {
-        "scalar": value.flatten()[0].clone(), "flat": value.flatten(), "one more": value[None],
-        "empty": value[:0], "zero and huge": torch.zeros(0, 2**40, dtype=value.dtype),
+        "scalar": value.flatten()[0], "flat": value.flatten() if value.ndim > 1 else value[0],
+        "one more": value[None], "empty": value[:0], "zero and huge": torch.zeros(0, 2**40, dtype=value.dtype),
         "half": value[: max(1, len(value) // 2)], "twice": torch.cat([value, value]), "rank 9": value[(None,) * 5],
     }  # fmt: skip
     name = base.dice.choice(list(changed))
@@ -418,7 +418,7 @@ KINDS = tuple(_KINDS)
 
 
 def mutated(seed: int, base: Path, out: Path) -> str:
-    """Write one mutation of `base`, a model file of fastuda's, to `out`; the same seed writes the same.
+    """Write one mutation of `base`, a model file of fastuda's, to `out`; the same seed makes the same mutation.
 
     Gives the kind and what was done, as `kind: words`. Every kind occurs within `len(KINDS)` seeds in a row.
     """
