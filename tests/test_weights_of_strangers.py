@@ -123,7 +123,7 @@ def test_a_mutated_file_is_refused_on_one_line_or_read_as_it_was(
 
 @pytest.mark.filterwarnings("ignore:.*quantize:UserWarning")
 def test_the_same_seed_makes_the_same_mutation(base: Path, tmp_path: Path) -> None:
-    for seed, kind in list(enumerate(KINDS))[::2]:
+    for seed, kind in list(enumerate(KINDS))[::4]:
         said = {mutated(seed, base, tmp_path / name) for name in ("a", "b")}
         assert len(said) == 1
         assert said.pop().startswith(f"{kind}: ")
