@@ -298,7 +298,8 @@ def test_tensors_that_are_no_plain_numbers_are_refused(what: str, zipped: bool, 
     change, words = LAYOUTS[what]
     plain["layer2.0.conv1.weight"] = change(plain["layer2.0.conv1.weight"])
     (tmp_path / "w.pth").write_bytes(torch_bytes(plain, zipped=zipped))
-    refused(tmp_path / "w.pth", words)
+    # torch rebuilds a nested tensor of a legacy file before it has read its sizes, and may or may not fail on them.
+    refused(tmp_path / "w.pth", words if zipped or what != "nested" else "")
 
 
 def test_parameters_slices_and_other_memory_formats_are_read(state: State, tmp_path: Path) -> None:
