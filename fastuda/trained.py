@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from fastuda.errors import FastudaError, UsageError
 from fastuda.method.network import Passes
 from fastuda.model.build import read_model
 from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.names import shown
 from fastuda.recipe import Evaluation, Recipe
 from fastuda.recipe_file import load_recipe, recipe_of
 from fastuda.run_folder import RunFolder
@@ -58,7 +61,7 @@ def load_trained(
     if recipe is not None:
         found = load_recipe(recipe)
     elif "recipe" in imported.metadata:
-        found = recipe_of(tomllib.loads(imported.metadata["recipe"]), str(file))
+        found = _own_recipe(imported.metadata["recipe"], file)
     elif model.num_classes in _RELEASED_RECIPES:
         found = load_recipe(_RELEASED_RECIPES[model.num_classes])
     else:
@@ -74,15 +77,40 @@ def load_trained(
     return Trained(model, found, Passes.of(found, torch_device), torch_device, file)
 
 
+def _own_recipe(text: str, file: Path) -> Recipe:
+    """The recipe in a file's header; raises FastudaError, on one line, when it is none."""
+    try:
+        found = recipe_of(tomllib.loads(text), str(file))
+        found.classes.build()
+    except FastudaError as error:
+        _, _, reason = str(error).partition(f"recipe {file}:")
+        reason = "; ".join(line.strip() for line in (reason or str(error)).strip().splitlines())
+    except RecursionError:
+        reason = "tables in tables without end"
+    except Exception as error:  # a stranger's text, through TOML and every check of a recipe
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        return found
+    raise FastudaError(
+        f"{file}: the recipe in its header (metadata `recipe`) cannot be used: {shown(reason, 300)}; "
+        "name the recipe with --recipe"
+    )
+
+
 def _model_file(path: Path, stage: str, which: str) -> Path:
     if stage not in ("adapted", "source_only"):
         raise UsageError(f"--stage {stage}: adapted or source_only")
     if which not in ("last", "best"):
         raise UsageError(f"--which {which}: last or best")
-    if path.is_file():
+    try:
+        is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError:
+        raise FastudaError(f"{path}: no such run folder or weights file") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FastudaError(f"{shown(str(path), 1000)}: cannot be read: {reason}") from error
+    if not is_folder:
         return path
-    if not path.exists():
-        raise FastudaError(f"{path}: no such run folder or weights file")
     file = RunFolder(path).model(stage, which)
     if not file.exists():
         known = sorted(p.name for p in RunFolder(path).checkpoints.glob("*-*.safetensors"))

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from fastuda.model.digest import sealed
 from fastuda.recipe_file import load_recipe
 from fastuda_cli.main import app
 
@@ -90,7 +91,7 @@ def _read_every_class_back(folder: Path) -> None:
         metadata = file.metadata()
     for train_id, (name, value) in enumerate(values.items()):
         state["head.branches.0.bias"] = torch.where(torch.arange(len(values)) == train_id, 1e4, 0.0)
-        save_file(state, folder / "one.safetensors", metadata)
+        save_file(state, folder / "one.safetensors", sealed(state, metadata))
         command = ["predict", "one.safetensors", "photos/", "--out", f"out-{train_id}"]
         result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
         assert result.exit_code == 0, result.output

@@ -20,6 +20,7 @@ from fastuda.classes import ClassSet, Values
 from fastuda.errors import FastudaError
 from fastuda.label_files import write_class_values, write_label
 from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.digest import sealed
 from fastuda.predict import Input, find_images, predict
 from fastuda.recipe import Recipe
 from fastuda.run_folder import RunFolder
@@ -292,7 +293,7 @@ def strangers_weights(path: Path, num_classes: int, tiny_recipe: Callable[..., R
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = {key: value for key, value in file.metadata().items() if key != "recipe"}
-    save_file(tensors, path, metadata)
+    save_file(tensors, path, sealed(tensors, metadata))
     return path
 
 

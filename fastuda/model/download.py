@@ -13,6 +13,8 @@ import urllib.request
 from pathlib import Path
 
 from fastuda.errors import FastudaError
+from fastuda.model.archive import MOST_BYTES, opened
+from fastuda.model.names import is_plain
 
 KNOWN_WEIGHTS = {
     "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
@@ -34,9 +36,12 @@ def fetch(name_or_url: str, cache: Path, sha256: str | None = None) -> Path:
     differs (nothing is left behind) or the download fails; the message says where to put the file.
     """
     url = KNOWN_WEIGHTS.get(name_or_url, name_or_url)
-    parts = urllib.parse.urlsplit(url)
-    file_name = Path(urllib.parse.unquote(parts.path)).name
-    if parts.scheme not in ("http", "https", "file") or not file_name:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        file_name = Path(urllib.parse.unquote(parts.path)).name
+    except ValueError as error:
+        raise FastudaError(f"weights {name_or_url}: not a URL: {error}") from error
+    if parts.scheme not in ("http", "https", "file") or not is_plain(file_name) or file_name in ("", ".."):
         raise FastudaError(
             f"weights {name_or_url}: neither an http(s) or file URL nor one of {', '.join(KNOWN_WEIGHTS)}"
         )
@@ -52,7 +57,7 @@ def fetch(name_or_url: str, cache: Path, sha256: str | None = None) -> Path:
         _download(url, partial)
         _check(partial, digits, f"{url} does not hold the expected file; nothing was kept")
         os.replace(partial, target)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a port or length that is no number
         raise FastudaError(
             f"cannot download {url}: {error}\n"
             f"  Without a network, put the file {file_name} into {cache.absolute()} and run again.\n"
@@ -70,8 +75,16 @@ def _digits_in(file_name: str) -> str:
 
 
 def _download(url: str, partial: Path) -> None:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme == "file":
+        with opened(Path(urllib.request.url2pathname(parts.path))):
+            pass  # a pipe or a device would never end
+    arrived = 0
     with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response, partial.open("xb") as file:
         while chunk := response.read(_CHUNK_BYTES):
+            arrived += len(chunk)
+            if arrived > MOST_BYTES:
+                raise OSError(f"it has more than {MOST_BYTES / 1e9:.0f} GB, as no weights have")
             file.write(chunk)
         announced = response.headers.get("Content-Length")
     # A chunked read ends quietly when the connection drops, and not every file name holds a hash.

@@ -6,7 +6,6 @@ released by the AdaptSegNet, DSP and EHTDI lineage, and fastuda's own files.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,9 @@ from torch import Tensor
 
 from fastuda.errors import FastudaError
 from fastuda.model.foreign import foreign
+from fastuda.model.header import read_header
 from fastuda.model.resnet import BLOCKS, Depth, StrideOn
+from fastuda.model.soundness import check_kinds, check_shapes, check_values, classes_of, planes_of
 from fastuda.model.wrappers import unwrap
 
 InputConvention = Literal["rgb-imagenet", "bgr-caffe"]
@@ -27,7 +28,7 @@ Kind = Literal["torchvision", "deeplab-init", "released", "fastuda"]
 HEADS = ("head.", "auxiliary_head.")
 
 _BACKBONE = re.compile(r"(conv1|bn1|layer[1-4])\.")
-_CLASSIFIER = re.compile(r"(layer[56])\.conv2d_list\.(\d+)\.(weight|bias)")
+_CLASSIFIER = re.compile(r"(layer[56])\.conv2d_list\.([0-9]{1,4})\.(weight|bias)")
 _OWN_HEAD = re.compile(r"(auxiliary_)?head\.branches\.")
 _RUN_STATE = "average.backbone.conv1.weight"
 _RELEASED_ASPP = (6, 12)
@@ -77,10 +78,11 @@ class _Layout:
     aspp: tuple[int, ...] | None = None
 
 
-def interpret(content: Mapping[str, object], metadata: Mapping[str, str], convention: Convention) -> ImportedWeights:
+def interpret(content: Mapping[object, object], metadata: Mapping[str, str], convention: Convention) -> ImportedWeights:
     """Recognise the unpickled or mapped `content` of a weights file; see `read_weights`.
 
-    Raises FastudaError, without naming the file, when the keys are of no known kind.
+    Raises FastudaError, without naming the file, when the keys are of no known kind, or when kinds, shapes or values
+    of the tensors are none of such a network's: what it gives back can be loaded.
     """
     if _RUN_STATE in content:
         raise FastudaError(
@@ -99,8 +101,23 @@ def interpret(content: Mapping[str, object], metadata: Mapping[str, str], conven
         raise FastudaError(foreign(tensors))
     if layout.kind in ("released", "deeplab-init") and convention == "torchvision":
         raise FastudaError(f"its keys are those of a {layout.kind} file, which is caffe: leave model.convention out")
-    classifier = layout.state.get("head.branches.0.weight")
+    check_kinds(layout.state)
     depth, width = _depth_and_width(layout.state)
+    num_classes = _num_classes(layout.state)
+    check_shapes(
+        layout.state,
+        depth=depth,
+        width=width,
+        num_classes=num_classes,
+        branches=_branches(layout),
+        auxiliary=any(key.startswith("auxiliary_head.") for key in layout.state),
+    )
+    check_values(layout.state)
+    if layout.kind == "torchvision" and convention == "auto" and _expects_bytes(layout.state):
+        raise FastudaError(
+            "its keys are torchvision's, but its first layer was trained on values of 0-255, as Caffe's are: "
+            "say --set model.convention=caffe (or =torchvision to overrule this)"
+        )
     return ImportedWeights(
         state=layout.state,
         kind=layout.kind,
@@ -109,11 +126,28 @@ def interpret(content: Mapping[str, object], metadata: Mapping[str, str], conven
         pool_padding=layout.pool_padding,
         depth=depth,
         width=width,
-        num_classes=None if classifier is None else classifier.shape[0],
+        num_classes=num_classes,
         aspp=layout.aspp,
         dropped=dropped,
         metadata=dict(metadata),
     )
+
+
+def _num_classes(state: Mapping[str, Tensor]) -> int | None:
+    """Classes of the first branch there is; None for a backbone alone."""
+    key = next((key for prefix in HEADS for key in state if key.startswith(prefix) and key.endswith(".weight")), None)
+    return None if key is None else classes_of(key, state[key])
+
+
+def _branches(layout: _Layout) -> int:
+    """Branches of each head, as many as there are dilations; raises FastudaError when its tensors say otherwise."""
+    count = len(layout.aspp or (1,))
+    found = {match[1] for key in layout.state if (match := re.match(r"(?:auxiliary_)?head\.branches\.([0-9]+)\.", key))}
+    if layout.kind == "fastuda" and found and len(found) != count:
+        raise FastudaError(
+            f"its header names {count} dilations (metadata `model`: aspp), and its classifier has {len(found)} branches"
+        )
+    return count
 
 
 _BESIDE = ("fc", "layer5", "layer6", *_RELEASED_EXTRAS)
@@ -133,39 +167,24 @@ def _holds_resnet(tensors: Mapping[str, Tensor], prefix: str) -> bool:
 
 
 def _fastuda(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> _Layout:
-    try:
-        model = json.loads(metadata["model"])
-        return _Layout(
-            "fastuda", tensors, model["input"], model["stride_on"], model["pool_padding"], tuple(model["aspp"])
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise FastudaError(
-            "its keys are fastuda's, but its header does not say which network they belong to "
-            f"(metadata `model`: {error!r}); export it again"
-        ) from error
+    network = read_header(metadata)
+    return _Layout("fastuda", tensors, network.input, network.stride_on, network.pool_padding, network.aspp)
 
 
 def _torchvision(tensors: dict[str, Tensor], dropped: dict[str, str], convention: Convention) -> _Layout:
-    if convention == "auto" and _expects_bytes(tensors):
-        raise FastudaError(
-            "its keys are torchvision's, but its first layer was trained on values of 0-255, as Caffe's are: "
-            "say --set model.convention=caffe (or =torchvision to overrule this)"
-        )
     state = _backbone(tensors, dropped, {"fc": "the ImageNet classifier"})
     if convention == "caffe":
         return _Layout("torchvision", state, "bgr-caffe", "1x1", 0)
     return _Layout("torchvision", state, "rgb-imagenet", "3x3", 1)
 
 
-def _expects_bytes(tensors: Mapping[str, Tensor]) -> bool:
+def _expects_bytes(state: Mapping[str, Tensor]) -> bool:
     """Whether the stem's BatchNorm has seen more variance than any input of unit variance can give.
 
     wᵀΣw ≤ |w|² · trace Σ, and the trace of a 7×7×3 patch of unit variance is 147; inputs of
     0-255 give some four thousand times as much.
     """
-    weight, variance = tensors["conv1.weight"], tensors.get("bn1.running_var")
-    if variance is None:
-        return False
+    weight, variance = state["backbone.conv1.weight"], state["backbone.bn1.running_var"]
     gain = variance.double() / weight.double().square().flatten(1).sum(1).clamp_min(torch.finfo(torch.float64).tiny)
     return bool(gain.median() > 2 * _STEM_INPUTS)
 
@@ -210,13 +229,13 @@ def _backbone(tensors: Mapping[str, Tensor], dropped: dict[str, str], unwanted: 
 def _depth_and_width(state: Mapping[str, Tensor]) -> tuple[Depth, float]:
     counts = []
     for layer in range(1, 5):
-        found = (re.match(rf"backbone\.layer{layer}\.(\d+)\.", key) for key in state)
+        found = (re.match(rf"backbone\.layer{layer}\.([0-9]{{1,4}})\.", key) for key in state)
         counts.append(1 + max((int(match.group(1)) for match in found if match), default=-1))
     bottleneck = "backbone.layer1.0.conv3.weight" in state
     first = state.get("backbone.layer1.0.conv1.weight")
     for depth, blocks in BLOCKS.items():
         if first is not None and tuple(counts) == blocks and bottleneck == (depth != 18):
-            return depth, first.shape[0] / 64
+            return depth, planes_of(first) / 64
     kind = "bottlenecks" if bottleneck else "basic blocks"
     raise FastudaError(
         f"it holds a ResNet with {', '.join(map(str, counts))} {kind} in layer1 to layer4; "

@@ -5,25 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pickle
-import re
 import secrets
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from fastuda.errors import FastudaError
+from fastuda.model.archive import read_archive
 from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.digest import sealed
 from fastuda.model.importers import HEADS, Convention, ImportedWeights, InputConvention, Kind, interpret
 from fastuda.model.resnet import first_planes
+from fastuda.model.soundness import listed, misfits
 
 __all__ = [
     "Convention",
@@ -37,17 +33,6 @@ __all__ = [
     "save_weights",
 ]
 
-# Released checkpoints keep their best mIoU as a NumPy number: plain data, under the old module name too.
-_numpy_scalar: Any = np.float64(0).__reduce__()[0]
-_NUMPY_SCALARS: list[Any] = [
-    _numpy_scalar,
-    (_numpy_scalar, "numpy.core.multiarray.scalar"),
-    np.dtype,
-    np.dtypes.Float64DType,
-    np.dtypes.Float32DType,
-    np.dtypes.Int64DType,
-]
-
 
 def read_weights(path: Path, convention: Convention = "auto") -> ImportedWeights:
     """Read a `.safetensors` or `torch.save` file and recognise whose weights it holds.
@@ -58,49 +43,14 @@ def read_weights(path: Path, convention: Convention = "auto") -> ImportedWeights
     keys alone, which Caffe's ResNets bear too: "caffe" stands for BGR 0-255 input, stride on the first 1×1
     and a max-pool without padding.
 
-    Raises FastudaError when the file is missing, damaged, holds code (which is never run) or
-    is of no known kind.
+    Raises FastudaError when the file is missing, damaged, holds code (which is never run), is of no known kind, or
+    when a key, a shape or a value is none of the network it describes.
     """
-    content, metadata = _read_file(path)
+    content, metadata = read_archive(path)
     try:
         return interpret(content, metadata, convention)
     except FastudaError as error:
         raise FastudaError(f"{path}: {error}") from error
-
-
-def _read_file(path: Path) -> tuple[Mapping[str, object], dict[str, str]]:
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise FastudaError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        # A safetensors file is a length of eight bytes, then JSON.
-        if path.suffix == ".safetensors" or start[8:] == b"{":
-            with safe_open(path, "pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_NUMPY_SCALARS):
-            # torch.load remarks on pickle protocols; whether it could read the file is all that matters.
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle or archive can raise anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if isinstance(error, pickle.UnpicklingError):
-            # PyTorch's own text advises how to run the code after all.
-            refused = re.search(r"GLOBAL (\S+)", str(error))
-            reason = refused.group(1) if refused else "an unknown instruction"
-            if start.startswith((b"PK", b"\x80")):
-                raise FastudaError(
-                    f"{path}: it holds code or Python objects ({reason}), and none of it was run; only tensors, "
-                    "numbers and text are read. Ask for the plain state dict or a .safetensors file"
-                ) from error
-        raise FastudaError(
-            f"{path}: no readable weights ({reason[:200]}); the file is damaged, cut short "
-            "or something else than a .safetensors or torch.save file"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise FastudaError(f"{path}: it holds a {type(content).__name__}, not a state dict")
-    return content, {}
 
 
 @dataclass(frozen=True)
@@ -125,34 +75,15 @@ def load_into(model: DeepLabV2, imported: ImportedWeights, *, path: Path) -> Loa
     when a trained network (not just a backbone) strides or pools in another place than the model.
     """
     _check_network(model, imported, path)
-    wanted = model.state_dict()
+    wanted = {key: value.shape for key, value in model.state_dict().items()}
     fresh = () if imported.has_heads else tuple(key for key in wanted if key.startswith(HEADS))
-    # A count that no computation of ours uses, and that old files lack.
-    optional = {key for key in wanted if key.endswith(".num_batches_tracked")}
-    problems = [f"{key} is missing" for key in wanted if key not in {*imported.state, *optional, *fresh}]
-    for key, value in imported.state.items():
-        if key not in wanted:
-            problems.append(f"{key} has no place in the model")
-        elif value.shape != wanted[key].shape:
-            problems.append(f"{key} is {_size(value)}, not {_size(wanted[key])}")
-    broken = [key for key, value in imported.state.items() if value.is_floating_point() and not value.isfinite().all()]
-    if broken:
-        raise FastudaError(
-            f"{path}: {len(broken)} tensors hold NaN or infinity ({', '.join(broken[:3])} …); it is damaged"
-        )
+    problems = misfits(imported.state, {key: shape for key, shape in wanted.items() if key not in fresh})
     if problems:
-        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise FastudaError(
-            f"{path}: {len(problems)} keys do not fit the model{_advice(model, imported)}\n  "
-            + "\n  ".join(problems[:10])
-            + more
+            f"{path}: {len(problems)} keys do not fit the model{_advice(model, imported)}: {listed(problems)}"
         )
     model.load_state_dict(imported.state, strict=False)
     return LoadReport(len(imported.state), imported.dropped, fresh, tuple(_differences(model, imported)))
-
-
-def _size(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape)) or "a number"
 
 
 def _check_network(model: DeepLabV2, imported: ImportedWeights, path: Path) -> None:
@@ -207,7 +138,9 @@ def describe(model: DeepLabV2, input: InputConvention) -> dict[str, str]:
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors and text metadata as safetensors: the whole file appears at once, or FastudaError is raised.
+    """Write tensors, text metadata and their checksum (`digest.sealed`) as safetensors.
+
+    The whole file appears at once, or FastudaError is raised.
 
     `state` may lie on any device in any memory format. Include `describe(model, input)` in
     `metadata` for a file that `read_weights` is to read.
@@ -216,7 +149,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with partial.open("xb") as file:
-            file.write(save(tensors, dict(metadata)))
+            file.write(save(tensors, sealed(tensors, metadata)))
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
