@@ -17,7 +17,9 @@ from fastuda.data.listing import counted
 from fastuda.data.pack import Packed
 from fastuda.data.prepare import LabelSize, prepare
 from fastuda.data.suspicion import Suspicion, class_suspicions, foreground_suspicion
+from fastuda.disk import make_folder
 from fastuda.errors import FastudaError
+from fastuda.lock import held
 from fastuda.recipe import Domain, Recipe
 
 log = logging.getLogger(__name__)
@@ -58,16 +60,17 @@ def with_demo_data(recipe: Recipe, progress: Progress) -> Recipe:
     demo = recipe.demo
     counts = f"{demo.num_source}-{demo.num_source_val}-{demo.num_target}-{demo.num_val}"
     root = cache_folder(recipe.data) / "demo" / f"{demo.size[0]}x{demo.size[1]}-{counts}-seed{demo.seed}"
-    draw_demo(
-        root,
-        num_source=demo.num_source,
-        num_source_val=demo.num_source_val,
-        num_target=demo.num_target,
-        num_val=demo.num_val,
-        size=demo.size,
-        seed=demo.seed,
-        progress=progress("Drawing two domains"),
-    )
+    with held(make_folder(root.parent), "drawing a demo", wait=True, reading=True):
+        draw_demo(
+            root,
+            num_source=demo.num_source,
+            num_source_val=demo.num_source_val,
+            num_target=demo.num_target,
+            num_val=demo.num_val,
+            size=demo.size,
+            seed=demo.seed,
+            progress=progress("Drawing two domains"),
+        )
     source, target = recipe.source, recipe.target
     return recipe.model_copy(
         update={

@@ -58,7 +58,9 @@ class RunFolder:
         ours = {path.name for path in own}
         foreign = [name for name in entries if name not in ours and not name.endswith(PART)]
         # A folder such as `pictures` alone may be anybody's: one that a run began holds its recipe, or no file at all.
-        begun = self.recipe.exists() or not any(path.is_file() for path in self.path.rglob("*") if path.name != LOCK)
+        begun = self.recipe.exists() or not any(
+            path.is_file() for path in self.path.rglob("*") if path.name not in (LOCK, HOLDER)
+        )
         return "half-made" if begun and not foreign else "foreign"
 
     def require(self, *, resume: bool) -> Standing:
@@ -81,17 +83,16 @@ class RunFolder:
         """
         made = not self.path.exists()
         make_folder(self.path)
-        with held(self.path, "training", wait=False):
-            for folder in (self.path, self.checkpoints, self.pictures):
-                sweep(folder)
-            try:
+        try:
+            with held(self.path, "training", wait=False):
+                for folder in (self.path, self.checkpoints, self.pictures):
+                    sweep(folder)
                 yield
-            finally:
-                empty = made and {entry.name for entry in self.path.iterdir()} <= {LOCK, HOLDER}
-        if empty:
-            with contextlib.suppress(OSError):
-                (self.path / LOCK).unlink(missing_ok=True)
-                self.path.rmdir()
+        finally:
+            if made and {entry.name for entry in self.path.iterdir()} <= {LOCK}:
+                with contextlib.suppress(OSError):
+                    (self.path / LOCK).unlink(missing_ok=True)
+                    self.path.rmdir()
 
     def begin(self, recipe: Recipe) -> None:
         """Make the folder a run's: what an earlier one left before its first checkpoint goes, the recipe comes."""

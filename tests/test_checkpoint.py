@@ -166,7 +166,7 @@ def test_a_damaged_checkpoint_is_named(damage: str, trained: TrainingState, tmp_
         path.mkdir()
     else:
         path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "garbage": b"\x80\x02}" * 40}[damage])
-    with pytest.raises(FastudaError, match=r"last\.state\.safetensors: this checkpoint cannot be read .* damaged"):
+    with pytest.raises(FastudaError, match=r"last\.state\.safetensors: this checkpoint cannot be read, it is damaged"):
         read_state(path)
 
 

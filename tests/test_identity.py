@@ -122,7 +122,7 @@ def test_the_codes_version_is_of_its_source() -> None:
         ("xyz", "source data: the run has 3 samples, here are 3: 3 gone (a, b, c); 3 new (x, y, z)"),
         (
             "abc",
-            "source data: the run has 3 samples, here are 3: the same samples, packed in another way or another or",
+            "source data: the run has 3 samples, here are 3: the same samples, packed in another way or anoth",
         ),
     ],
 )

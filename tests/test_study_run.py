@@ -183,9 +183,9 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
 
 def test_two_studies_do_not_share_a_folder_at_once(study: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
-    with held(tmp_path / "study", "running a study", wait=False):
-        with pytest.raises(HeldError, match=r"study: another process is running a study here \(process \d+"):
-            study()
+    message = r"study: another process is running a study here \(process \d+"
+    with held(tmp_path / "study", "running a study", wait=False), pytest.raises(HeldError, match=message):
+        study()
 
 
 def test_missing_data_is_said_once_before_anything_runs(tmp_path: Path) -> None:

@@ -8,14 +8,13 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fastuda.checkpoint.notes import Notes, StageName
 from fastuda.checkpoint.snapshot import SCALER_FIELDS, WINDOW, Snapshot, take_snapshot
 from fastuda.errors import FastudaError
 from fastuda.method.state import TrainingState
-from fastuda.model.digest import verify
+from fastuda.model.archive import read_archive
 from fastuda.model.weights import save_weights
 
 FORMAT = "fastuda-state-2"
@@ -62,19 +61,18 @@ def write_state(path: Path, snapshot: Snapshot) -> None:
 
 def read_state(path: Path) -> SavedState:
     """Read a file of `save_state`; raises FastudaError when it is missing, damaged or something else."""
+    if not path.exists() and not path.is_symlink():
+        raise FastudaError(f"{path}: no checkpoint to resume from")
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise FastudaError(f"{path}: no checkpoint to resume from") from None
-    except (SafetensorError, OSError) as error:
-        raise FastudaError(f"{path}: this checkpoint cannot be read ({error}); it is damaged") from error
+        content, metadata = read_archive(path)
+    except FastudaError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise FastudaError(f"{path}: this checkpoint cannot be read, it is damaged: {reason}") from error
     if metadata.get("format") != FORMAT:
         raise FastudaError(f"{path}: not a fastuda training checkpoint (format {metadata.get('format')!r})")
     if "sha256" not in metadata:
         raise FastudaError(f"{path}: this checkpoint is damaged: its SHA-256 is missing")
-    verify(tensors, metadata, path)
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     try:
         header = _Header.model_validate(metadata)
     except ValidationError as error:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,7 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
+from fastuda.disk import write_atomic
 from fastuda.errors import FastudaError
 from fastuda.model.archive import read_archive
 from fastuda.model.deeplab import DeepLabV2
@@ -140,21 +138,10 @@ def describe(model: DeepLabV2, input: InputConvention) -> dict[str, str]:
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors, text metadata and their checksum (`digest.sealed`) as safetensors.
 
-    The whole file appears at once, or FastudaError is raised.
+    The file is whole and durable, or as it was and FastudaError is raised.
 
     `state` may lie on any device in any memory format. Include `describe(model, input)` in
     `metadata` for a file that `read_weights` is to read.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with partial.open("xb") as file:
-            file.write(save(tensors, sealed(tensors, metadata)))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise FastudaError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    write_atomic(path, save(tensors, sealed(tensors, metadata)), durable=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +30,7 @@ MARKER = "demo.json"
 # Raised whenever the same seed draws other pictures than before.
 _GENERATOR = 1
 _CHUNK = 4
+_PR_SET_PDEATHSIG = 1
 _COMPRESS_LEVEL = 2
 
 
@@ -150,11 +153,21 @@ def _results(jobs: list[_Job], workers: int) -> Generator[None, None, None]:
         yield from map(_draw_one, jobs)
         return
     # Spawned, not forked: the caller may hold threads or a GPU context that must not be copied.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_follow_parent, initargs=(os.getpid(),)
+    )
     try:
         yield from pool.map(_draw_one, jobs, chunksize=_CHUNK)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and die with it, however it dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before this
+        os._exit(1)
 
 
 def _draw_one(job: _Job) -> None:
