@@ -21,6 +21,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import fastuda.disk as disk_module
 from fastuda.classes import CITYSCAPES_19, ClassSet
 from fastuda.data.check import check
 from fastuda.data.listing import LeftOut
@@ -172,18 +173,18 @@ def test_a_killed_run_goes_on_where_it_stopped(run: Prepare, tmp_path: Path) -> 
 def test_a_full_disk_leaves_nothing_that_looks_whole(
     run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, count = Path.write_bytes, 0
+    replace, count = os.replace, 0
 
-    def limited(self: Path, content: bytes) -> int:
+    def limited(temporary: Path, path: Path) -> None:
         nonlocal count
         count += 1
         if count > 6:
-            write(self, content[: len(content) // 2])
+            temporary.write_bytes(temporary.read_bytes()[:-10])
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(self, content)
+        replace(temporary, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", limited)
+        patch.setattr(disk_module.os, "replace", limited)
         with pytest.raises(FastudaError, match=r"no space left on the disk; make room and run again"):
             run()
     (folder,) = (tmp_path / "cache").iterdir()

@@ -77,7 +77,9 @@ def differences(one: Path, other: Path) -> list[str]:
     """What differs between two finished runs, but for times: tensors, models, scores, rows of the log."""
     a, b = final_state(one), final_state(other)
     found = [f"state: {key}" for key in a.keys() | b.keys() if key not in a or key not in b or not a[key].equal(b[key])]
-    for model in sorted(path.name for path in (one / "checkpoints").glob("*-*.safetensors") if "state" not in path.name):
+    for model in sorted(
+        path.name for path in (one / "checkpoints").glob("*-*.safetensors") if "state" not in path.name
+    ):
         x, y = load_file(one / "checkpoints" / model), load_file(other / "checkpoints" / model)
         found += [f"{model}: {key}" for key in x if not x[key].equal(y[key])]
     results = [json.loads((folder / "results.json").read_text()) for folder in (one, other)]

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from faults.runs import differences, finished, killed, started, wait_for
 
 from fastuda.checkpoint.store import CheckpointStore
-from faults.runs import differences, finished, killed, started, wait_for
 
 
 @pytest.fixture(scope="module")
