@@ -57,7 +57,7 @@ def test_a_line_tells_iteration_pace_losses_score_time_left_and_the_papers_hours
     display: Display, log: io.StringIO
 ) -> None:
     with display.stage("adaptation", 0, 1000, as_paper=True) as stage:
-        stage.advance(100, LOSSES, 4.0, {"miou": 43.21})
+        stage.advance(100, LOSSES, 4.0, 43.21)
     assert lines(log) == [
         "Adaptation: iterations 1 to 1000",
         "adaptation 100/1000 · 4.00 it/s · source 0.500 mix 1.250 · mIoU 43.21 · 0:03:45 left · "
@@ -135,7 +135,7 @@ def test_on_a_terminal_every_step_is_shown_and_a_bar_beside_it(log: io.StringIO)
         bar = display.task("Evaluating")
         bar(1, 2)
         bar(2, 2)
-        stage.advance(3, LOSSES, 4.0, {"miou": 1.0})
+        stage.advance(3, LOSSES, 4.0, 1.0)
     for part in ("adaptation 1/4", "adaptation 2/4", "Evaluating", "adaptation 3/4"):
         assert part in log.getvalue()
 
