@@ -6,6 +6,7 @@ import hashlib
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -20,8 +21,6 @@ _FREE = {
     "description",
     "data.cache",
     "data.max_unpaired",
-    "data.on_error",
-    "data.max_failed",
     "runtime.loader_threads",
     "runtime.watchdog_minutes",
     "train.checkpoint_every",
@@ -61,6 +60,8 @@ class Identity(BaseModel):
     """The recipe of that name, or of that file, before any `--set`."""
     asked: Fields
     """The recipe as asked for."""
+    init: str | None = None
+    """The network that the adaptation was started from; None for a run with a start of its own."""
     recipe: Fields
     """The recipe as it ran: with what the weights file sets and the folders of drawn data."""
     code: str
@@ -72,7 +73,15 @@ class Identity(BaseModel):
     """By split: source, target, evaluation."""
 
     @classmethod
-    def of(cls, name: str, named: Recipe | None, asked: Recipe, recipe: Recipe, data: Datasets) -> Identity:
+    def of(
+        cls,
+        name: str,
+        named: Recipe | None,
+        asked: Recipe,
+        recipe: Recipe,
+        data: Datasets,
+        init: Path | None = None,
+    ) -> Identity:
         """Of a run of these parts on this machine; `named` is None where a recipe was never a file."""
         known = versions()
         splits = {"source": data.source, "target": data.target, "evaluation": data.evaluation}
@@ -80,16 +89,17 @@ class Identity(BaseModel):
             name=name,
             named=fields_of(named or asked),
             asked=fields_of(asked),
+            init=None if init is None else str(init.absolute()),
             recipe=fields_of(recipe),
             code=code_version(),
             libraries={library: known[library] for library in _LIBRARIES},
             data={split: DataIdentity.of(packed) for split, packed in splits.items()},
         )
 
-    def asked_differences(self, name: str, named: Recipe | None, asked: Recipe) -> list[str]:
+    def asked_differences(self, name: str, named: Recipe | None, asked: Recipe, init: Path | None = None) -> list[str]:
         """A line for every way in which a run, as asked for now, would not be this one; its data apart.
 
-        What weights files set may be said as asked for first or as it became.
+        What weights files set may be said as asked for first or as it became; `init` need not be said again.
         """
         lines = []
         if name != self.name:
@@ -98,6 +108,8 @@ class Identity(BaseModel):
             # Relative folders in a recipe file are meant from wherever the command is given.
             changed = differences(_without_paths(self.named), _without_paths(fields_of(named)))
             lines += [f"{line} ({name} has changed since)" for line in changed]
+        if init is not None and str(init.absolute()) != self.init:
+            lines.append(f"--init: the run has {self.init}, you ask for {init.absolute()}")
         now = fields_of(asked)
         for field in _SET_BY_WEIGHTS:
             if now.get(field) == self.asked.get(field):

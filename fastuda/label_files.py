@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fastuda.classes import ClassSet, Values
-from fastuda.data.cache import make_folder, write_atomic
 from fastuda.data.listing import shown
+from fastuda.disk import make_folder, write_atomic
 from fastuda.errors import FastudaError
 
 TABLE = "classes.json"

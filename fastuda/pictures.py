@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from fastuda.classes import ClassSet
-from fastuda.data.cache import write_failure
+from fastuda.disk import write_failure
 
 Pixels = NDArray[np.uint8]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastuda.checkpoint.state_file import SavedState
@@ -36,7 +36,7 @@ class Request:
 
     def identity(self, recipe: Recipe, data: Datasets) -> Identity:
         """What the run is made of; `recipe` is the request's with what weights have set and where drawn data lies."""
-        return Identity.of(self.name, self.named, self.recipe, recipe, data)
+        return Identity.of(self.name, self.named, self.recipe, recipe, data, self.init)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def continued(request: Request, folder: RunFolder) -> Continued:
         if not request.force:
             raise FastudaError(f"{error}; {_FORCE}") from error
         return Continued(request.recipe, saved, None, [str(error)])
-    lines = record.identity.asked_differences(request.name, request.named, request.recipe)
+    lines = record.identity.asked_differences(request.name, request.named, request.recipe, request.init)
     if lines and not request.force:
         lengths = [line for line in lines if line.split(":")[0].endswith(".iterations")]
         advice = f"\n{folder.longer()}" if lengths else ""
@@ -91,5 +91,22 @@ def require_same_data(going_on: Continued, request: Request, recipe: Recipe, dat
     for line in going_on.forced:
         log.warning("--force: %s", line)
     if going_on.forced:
-        going_on.record.identity = identity
+        # --init need not be said again, and is still where the run comes from.
+        going_on.record.identity = identity.model_copy(update={"init": going_on.record.identity.init})
     return going_on.record
+
+
+def begun(request: Request, folder: RunFolder) -> Request:
+    """The request for a run that starts, or that had been begun in this folder and gets no other start by `--resume`.
+
+    Raises UsageError when `--resume` names another recipe or another network to start from than the run was begun with.
+    """
+    earlier = folder.beginning()
+    if not request.resume or earlier is None:
+        return request
+    name, init = earlier
+    if name != request.name:
+        raise UsageError(f"{folder.path}: begun with the recipe {name}, and you ask for {request.name}")
+    if request.init is not None and request.init.absolute() != init:
+        raise UsageError(f"{folder.path}: begun with --init {init}, and you ask for {request.init}")
+    return replace(request, init=init)

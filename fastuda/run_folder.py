@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from fastuda.errors import FastudaError
 from fastuda.lock import HOLDER, LOCK, held
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import dump_recipe
+from fastuda.stop import StoppedError
 
 Standing = Literal["new", "half-made", "run", "foreign"]
 """new: nothing there, or an empty folder; half-made: begun, and ended before the first checkpoint; run: there is work
@@ -28,6 +28,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.recipe = path / "recipe.toml"
+        self.begun = path / "begun.json"
         self.record = path / "run.json"
         self.log = path / "log.jsonl"
         self.tensorboard = path / "tensorboard"
@@ -54,8 +55,8 @@ class RunFolder:
         # A source-only model alone is what `--init` was scored with just before the end.
         if self.results.exists() or CheckpointStore(self.checkpoints).files() or self._adapted():
             return "run"
-        own = (self.recipe, self.record, self.log, self.tensorboard, self.checkpoints, self.pictures, self.results)
-        ours = {path.name for path in own}
+        files, folders = (self.recipe, self.begun, self.record, self.log), (self.tensorboard, self.checkpoints)
+        ours = {path.name for path in (*files, *folders, self.pictures)}
         foreign = [name for name in entries if name not in ours and not name.endswith(PART)]
         # A folder such as `pictures` alone may be anybody's: one that a run began holds its recipe, or no file at all.
         begun = self.recipe.exists() or not any(
@@ -78,30 +79,51 @@ class RunFolder:
     def entered(self) -> Iterator[None]:
         """Hold the folder, made if need be, against other processes; without what killed ones left half-written.
 
-        Raises HeldError when another run is at work here. Nothing is left behind of a folder into which nothing was
-        written.
+        Raises HeldError when another run is at work here. A folder that was made for a run that failed before its first
+        checkpoint is not left behind; after a stop it is, to be gone on with.
         """
         made = not self.path.exists()
         make_folder(self.path)
-        try:
-            with held(self.path, "training", wait=False):
-                for folder in (self.path, self.checkpoints, self.pictures):
-                    sweep(folder)
+        with held(self.path, "training", wait=False):
+            for folder in (self.path, self.checkpoints, self.pictures):
+                sweep(folder)
+            try:
                 yield
-        finally:
-            if made and {entry.name for entry in self.path.iterdir()} <= {LOCK}:
-                with contextlib.suppress(OSError):
-                    (self.path / LOCK).unlink(missing_ok=True)
-                    self.path.rmdir()
+            except StoppedError:
+                raise
+            except FastudaError:
+                if made and self.standing() in ("new", "half-made"):
+                    shutil.rmtree(self.path, ignore_errors=True)
+                raise
 
-    def begin(self, recipe: Recipe) -> None:
-        """Make the folder a run's: what an earlier one left before its first checkpoint goes, the recipe comes."""
-        for path in (self.recipe, self.record, self.log):
+    def begin(self, recipe: Recipe, name: str, init: Path | None = None) -> None:
+        """Make the folder a run's: what an earlier one left before its first checkpoint goes, what is asked for comes.
+
+        Until there is a checkpoint, recipe.toml is the recipe as asked for, and begun.json has the recipe's `name` and
+        the network that the adaptation starts from, so that `--resume` need not be told them again.
+        """
+        for path in (self.begun, self.record, self.log):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.tensorboard, ignore_errors=True)
         make_folder(self.checkpoints)
         make_folder(self.pictures)
         self.write_recipe(recipe)
+        # Last: where it is, the recipe is this run's.
+        start = {"name": name, "init": None if init is None else str(init.absolute())}
+        write_atomic(self.begun, json.dumps(start).encode() + b"\n", durable=True)
+
+    def goes_on(self) -> bool:
+        """Whether `--resume` goes on by the recipe in the folder: of a run, or of one begun and ended before it was one."""
+        standing = self.standing()
+        return standing == "run" or (standing == "half-made" and self.beginning() is not None)
+
+    def beginning(self) -> tuple[str, Path | None] | None:
+        """Recipe's name and `--init` of a run that was begun here; None where nothing tells."""
+        try:
+            content = json.loads(self.begun.read_text())
+            return str(content["name"]), None if content["init"] is None else Path(content["init"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
 
     def longer(self) -> str:
         """How to train on from what a run has learnt: its schedule was made for its own length."""

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from fastuda.classes import Values
 from fastuda.data.audit import domain_of
-from fastuda.data.cache import write_atomic
 from fastuda.data.evaluation_loader import EvaluationLoader
 from fastuda.data.listing import LeftOut
 from fastuda.datasets import Progress, prepare_evaluation, with_demo_data
+from fastuda.disk import write_atomic
 from fastuda.errors import UsageError
 from fastuda.evaluate import evaluate
 from fastuda.label_files import label_ending, require_free, write_class_values, write_label

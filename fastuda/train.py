@@ -26,7 +26,7 @@ from fastuda.display import Display, StageProgress
 from fastuda.engine.loop import Loop
 from fastuda.engine.memory import require_memory
 from fastuda.engine.readback import Readback, Reading
-from fastuda.errors import FastudaError, UsageError
+from fastuda.errors import FastudaError
 from fastuda.evaluate import evaluate
 from fastuda.fast_path import FastPath, declined
 from fastuda.method.network import Passes
@@ -36,7 +36,7 @@ from fastuda.model.deeplab import DeepLabV2
 from fastuda.paper import same_work
 from fastuda.provenance import provenance
 from fastuda.recipe import Optimizer, Recipe
-from fastuda.resume import Request, continued, require_same_data
+from fastuda.resume import Request, begun, continued, require_same_data
 from fastuda.run_folder import RunFolder
 from fastuda.run_log import RunLog
 from fastuda.run_record import RunRecord
@@ -62,6 +62,7 @@ class Run:
     passes: Passes
     fast: FastPath
     display: Display
+    task: Callable[[str], Progress]
     log: RunLog
     stop: StopRequest
     watchdog: Watchdog
@@ -70,10 +71,6 @@ class Run:
     notes: Notes
     unsaved: list[ModelFile] = field(default_factory=list)
     """Models that were scored and not yet written."""
-
-    def task(self, title: str) -> Progress:
-        """A progress bar whose steps are signs of life, and that ends when a stop is asked for."""
-        return self.watchdog.watching(self.stop.watching(self.display.task(title)))
 
 
 @dataclass(frozen=True)
@@ -103,16 +100,14 @@ def train(
     """Run a recipe in the folder `path` and return what is then in its results.json.
 
     `name` is the recipe's, for the record, and `named` what it says before any setting. `init` starts the adaptation
-    from a trained network and skips the warm-up; `resume` continues a stopped run, from the beginning if it has none
-    to go on from yet, and `force` continues it though recipe, data, code or libraries are others. Without adaptation
+    from a trained network and skips the warm-up; `resume` continues a stopped run, from the beginning if it has no
+    checkpoint yet, and `force` continues it though recipe, data, code or libraries are others. Without adaptation
     iterations the run is source-only training, or with `init` a score of that network. `deadline`, of
     `time.monotonic`, ends it as a signal does.
 
     Raises FastudaError for anything the user can mend, HeldError when another process works in the folder, and
     StoppedError when a signal or the deadline ended the run, everything saved.
     """
-    if resume and init is not None:
-        raise UsageError("--init starts a run and --resume continues one: give one of them")
     torch_device = choose_device(device)
     configure(recipe.runtime, torch_device)
     folder = RunFolder(path)
@@ -136,12 +131,16 @@ def _train(
     watchdog: Watchdog,
 ) -> Results:
     def task(title: str) -> Progress:
+        """A progress bar whose steps are signs of life, and that ends when a stop is asked for."""
         return watchdog.watching(stop.watching(display.task(title)))
 
     found = folder.require(resume=request.resume)  # again, now that nobody else can come between
     going_on = continued(request, folder) if found == "run" else None
-    if found == "half-made" or (request.resume and going_on is None):
-        log.info("%s: no checkpoint here yet, so the run starts from the beginning", folder.path)
+    if going_on is None:
+        if found == "half-made" or request.resume:
+            log.info("%s: no checkpoint here yet, so the run starts from the beginning", folder.path)
+        request = begun(request, folder)
+        folder.begin(request.recipe, request.name, request.init)
     recipe = with_demo_data(going_on.recipe if going_on else request.recipe, task)
     for domain in (recipe.source, recipe.target):
         data_root(domain)
@@ -155,10 +154,9 @@ def _train(
         record, saved, notes = require_same_data(going_on, request, recipe, data), going_on.saved, going_on.saved.notes
         forced = going_on.forced
     else:
-        folder.begin(recipe)
         record, saved, forced = RunRecord(identity=request.identity(recipe, data)), None, []
         notes = Notes(warmup=request.init is None and recipe.warmup.iterations > 0)
-    if forced:
+    if forced or not going_on:
         folder.write_recipe(recipe)
     for line in declined(recipe.runtime, device):
         log.warning(line)
@@ -172,7 +170,8 @@ def _train(
     store = CheckpointStore(folder.checkpoints, recipe.train.checkpoints_kept)
     with RunLog(folder, since) as run_log, CheckpointWriter(store) as checkpoints:
         run = Run(
-            recipe, folder, data, device, passes, fast, display, run_log, stop, watchdog, store, checkpoints, notes
+            recipe, folder, data, device, passes, fast, display, task, run_log, stop, watchdog, store, checkpoints,
+            notes,
         )  # fmt: skip
         if saved is None and request.init is not None:
             _score(run, SOURCE_ONLY, "--init", model.eval(), 0)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fastuda.data.cache import append, cache_folder, make_folder, require_free, write_atomic
+from fastuda.data.cache import cache_folder
+from fastuda.disk import append, make_folder, require_free, write_atomic
 from fastuda.errors import FastudaError
 from fastuda.recipe import Data
 

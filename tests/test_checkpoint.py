@@ -23,7 +23,7 @@ _SCORES = {"miou": 12.5, "iou": {"road": 12.5, "train": None}, "protocol": "full
 NOTES = Notes(
     warmup=True,
     stages={"adapted": StageNotes(seconds=3.25, last=Record.model_validate({"iteration": 3, "absent": [], **_SCORES}))},
-    failed={"source": ["a/b"]},
+    checkpoints=4,
 )
 
 Begin = Callable[..., TrainingState]
@@ -174,7 +174,7 @@ def test_a_model_is_not_taken_for_a_checkpoint(
     trained: TrainingState, tiny_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     save_model(tmp_path / "model", trained.averaged, tiny_recipe(), {})
-    with pytest.raises(FastudaError, match=r"model: not a fastuda training checkpoint \(format None\)"):
+    with pytest.raises(FastudaError, match=r"model: not a fastuda training checkpoint \(format 'fastuda-model-2'\)"):
         read_state(tmp_path / "model")
 
 

@@ -238,7 +238,7 @@ def test_a_saved_model_comes_back_with_its_weights_and_recipe(
 def run_folder(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> Path:
     recipe = tiny_recipe("seed=5")
     folder = RunFolder(tmp_path / "run")
-    folder.begin(recipe)
+    folder.begin(recipe, "demo")
     for number, (stage, which) in enumerate([("source_only", "last"), ("adapted", "last"), ("adapted", "best")]):
         model = network(recipe)
         torch.nn.init.constant_(model.head.branches[0].bias, number)  # type: ignore[arg-type]
@@ -266,7 +266,7 @@ def test_a_model_that_the_run_lacks_is_named_with_those_it_has(run_folder: Path)
 
 
 def test_a_run_without_any_model_says_so(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
-    RunFolder(tmp_path / "run").begin(tiny_recipe())
+    RunFolder(tmp_path / "run").begin(tiny_recipe(), "demo")
     with pytest.raises(FastudaError, match="it holds no evaluated model yet"):
         load_trained(tmp_path / "run", device="cpu")
 

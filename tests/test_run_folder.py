@@ -17,26 +17,43 @@ from fastuda.lock import HeldError
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe
 from fastuda.run_folder import RunFolder, latest_run
+from fastuda.stop import StoppedError
 
 
 def test_a_new_folder_holds_the_resolved_recipe(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
     recipe = tiny_recipe("seed=9")
     folder = RunFolder(tmp_path / "runs" / "new")
     with folder.entered():
-        folder.begin(recipe)
+        folder.begin(recipe, "demo")
     assert load_recipe(str(folder.recipe)) == recipe
     assert folder.checkpoints.is_dir()
     assert folder.pictures.is_dir()
 
 
-def test_a_folder_into_which_nothing_was_written_is_not_left_behind(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), RunFolder(tmp_path / "runs" / "new").entered():
-        raise RuntimeError
-    assert not (tmp_path / "runs" / "new").exists()
+def fails(path: Path, recipe: Recipe, error: FastudaError, init: Path | None = None) -> None:
+    """A run that ends before its first checkpoint."""
+    with RunFolder(path).entered():
+        RunFolder(path).begin(recipe, "demo", init)
+        raise error
+
+
+def test_a_folder_made_for_a_run_that_fails_at_once_is_not_left_behind(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
     (tmp_path / "mine").mkdir()
-    with RunFolder(tmp_path / "mine").entered():
-        pass
-    assert (tmp_path / "mine").exists()
+    for path in (tmp_path / "new", tmp_path / "mine"):
+        with pytest.raises(FastudaError, match="no such data"):
+            fails(path, tiny_recipe(), FastudaError("no such data"))
+        assert path.exists() == (path.name == "mine")
+
+
+def test_after_a_stop_it_is_kept_with_what_was_asked_for(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(StoppedError):
+        fails(folder.path, tiny_recipe("seed=9"), StoppedError("SIGTERM"), Path("net.safetensors"))
+    assert folder.standing() == "half-made"
+    assert load_recipe(str(folder.recipe)).seed == 9
+    assert folder.beginning() == ("demo", Path("net.safetensors").absolute())
 
 
 def made(kind: str, folder: RunFolder) -> None:
@@ -96,7 +113,7 @@ def test_what_a_kill_before_the_first_checkpoint_left_is_simply_used(
     made(kind, folder)
     assert folder.require(resume=False) == folder.require(resume=True) == "half-made"
     with folder.entered():
-        folder.begin(tiny_recipe())
+        folder.begin(tiny_recipe(), "demo")
     assert not folder.log.exists()
     assert not list(folder.path.rglob("*.part"))
 
@@ -146,7 +163,7 @@ with RunFolder(Path({str(tmp_path / "run")!r})).entered():
 
 def test_log_rows_are_added_and_results_replaced(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
     folder = RunFolder(tmp_path / "run")
-    folder.begin(tiny_recipe())
+    folder.begin(tiny_recipe(), "demo")
     for i in range(2):
         folder.append_log({"iteration": i})
         folder.write_results({"title": "GTA5 → Cityscapes", "number": i})
@@ -168,3 +185,14 @@ def test_no_run_of_that_recipe_is_an_error_that_says_what_to_do(tmp_path: Path) 
     (tmp_path / "gta2cs-edge-20260301-000000").mkdir()
     with pytest.raises(FastudaError, match="no run of gta2cs to resume; name its folder with --run"):
         latest_run(tmp_path, "gta2cs")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"name": "demo"}', "\0", "[" * 100_000])
+def test_a_torn_beginning_is_none(content: str, tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(tiny_recipe(), "demo")
+    assert folder.goes_on()
+    folder.begun.write_text(content)
+    assert folder.beginning() is None
+    assert folder.standing() == "half-made"
+    assert not folder.goes_on()

@@ -250,8 +250,8 @@ def test_a_run_from_init_resumes_without_it(
         patch.setattr(iteration_module, "adaptation_step", interrupted)
         with pytest.raises(StoppedError):
             run(tiny(), tmp_path / "run", init=init)
-    with pytest.raises(UsageError, match="--init starts a run and --resume continues one"):
-        run(tiny(), tmp_path / "run", init=init, resume=True)
+    with pytest.raises(UsageError, match=r"--init: the run has .*source_only-last\.safetensors, you ask for /other"):
+        run(tiny(), tmp_path / "run", init=Path("/other"), resume=True)
     results, output = run(tiny(), tmp_path / "run", resume=True)
     assert results["source_only"]["last"]["iteration"] == 0
     assert results["source_only"]["iou"] == finished[1]["source_only"]["iou"]
@@ -301,8 +301,7 @@ def test_a_full_disk_while_saving_leaves_no_half_checkpoint(
     monkeypatch.setattr(disk_module.os, "fsync", full)
     with pytest.raises(FastudaError, match=r"source_only-0000000\.state\.safetensors: no space left on the disk"):
         run(tiny(), tmp_path / "run")
-    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
-    assert not (tmp_path / "run" / "results.json").exists()
+    assert not (tmp_path / "run").exists()  # there is nothing to go on from
 
 
 def test_statistics_gathered_on_target_images_change_the_adapted_model_alone(
@@ -329,3 +328,19 @@ def test_other_recipes_train_on_the_same_data(recipe: str, finished: Any, cache:
     ]
     results, _ = run(load_recipe(recipe, [*settings, *roots, *extra]), tmp_path / "run")
     assert np.isfinite(results["adapted"]["miou"])
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_as_it_was_asked_for(
+    finished: Any, tmp_path: Path, tiny: Callable[..., Recipe]
+) -> None:
+    init, path = finished[0] / "checkpoints" / "source_only-last.safetensors", tmp_path / "run"
+    with pytest.raises(StoppedError, match="--max-time is over: stopped before the first checkpoint; nothing is lost"):
+        # A cache of its own, so that there is something to draw and to leave.
+        run(tiny(f"data.cache={tmp_path / 'cache'}"), path, init=init, deadline=0.0)
+    with pytest.raises(UsageError, match=r"begun with --init .*source_only-last\.safetensors, and you ask for /other"):
+        run(tiny(), path, init=Path("/other"), resume=True)
+    results, output = run(load_recipe(str(path / "recipe.toml")), path, resume=True)
+    assert "Warm-up" not in output
+    assert results["source_only"]["last"]["iteration"] == 0
+    expected, got = _state(finished[0]), _state(path)
+    assert all(torch.equal(expected[key], got[key]) for key in expected)

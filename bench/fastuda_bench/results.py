@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fastuda.data.cache import make_folder, write_atomic
+from fastuda.disk import make_folder, write_atomic
 
 Row = dict[str, Any]
 NOT_COMPARED = "not compared"

@@ -108,7 +108,7 @@ def _write_html(
 ) -> None:
     from fastuda.check_report.html import check_html
     from fastuda.check_report.sheet import suspects_sheet
-    from fastuda.data.cache import write_atomic
+    from fastuda.disk import write_atomic
 
     write_atomic(
         path,

@@ -46,7 +46,7 @@ def evaluate(
 ) -> None:
     """Score a model: per-class IoU, mIoU, accuracies; at full label size and the way the authors did it."""
     with reported():
-        from fastuda.data.cache import make_folder
+        from fastuda.disk import make_folder
         from fastuda.display import Display
         from fastuda.metrics.confidence_chart import reliability_chart, threshold_chart
         from fastuda.score import BOUNDARY_RADIUS, score, write_scores

@@ -60,7 +60,7 @@ def train(
             started = datetime.now().strftime("%Y%m%d-%H%M%S")
             run = latest_run(Path("runs"), name) if resume else Path("runs") / f"{name}-{started}"
         # A run goes on by its own recipe, so that nothing has to be said twice.
-        goes_on = resume and RunFolder(run).standing() == "run"
+        goes_on = resume and RunFolder(run).goes_on()
         resolved = load_recipe(str(RunFolder(run).recipe) if goes_on else recipe, chosen)
         if repeat is not None:
             _repeat(resolved, run, name, repeat, device, init, resume, force, deadline)

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.digest import MODEL_FORMAT
 from fastuda.model.weights import describe, save_weights
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import dump_recipe
@@ -26,7 +27,7 @@ class ModelFile:
     @classmethod
     def of(cls, path: Path, model: DeepLabV2, recipe: Recipe, notes: dict[str, Any]) -> ModelFile:
         """`notes` are the scores that the model had; `recipe` travels along."""
-        about = {"recipe": dump_recipe(recipe), "notes": json.dumps(notes)}
+        about = {"format": MODEL_FORMAT, "recipe": dump_recipe(recipe), "notes": json.dumps(notes)}
         return cls(path, {**describe(model, recipe.model.input), **about})
 
     def write(self, tensors: Mapping[str, Tensor]) -> None:

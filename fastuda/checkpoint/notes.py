@@ -1,4 +1,4 @@
-"""What a run remembers beside its tensors: scores and seconds so far, and where its data was not as it should be."""
+"""What a run remembers beside its tensors: scores and seconds so far."""
 
 from __future__ import annotations
 
@@ -49,8 +49,6 @@ class Notes(_Checked):
     warmup: bool
     """Whether the run has a warm-up stage."""
     stages: dict[StageName, StageNotes] = Field(default_factory=dict)
-    failed: dict[Literal["source", "target"], list[str]] = Field(default_factory=dict)
-    """Samples of each domain that could not be read and are replaced by others (`data.on_error`)."""
     checkpoints: Count = 0
     """How many were written."""
     stalled: Seconds = 0.0

@@ -53,6 +53,7 @@ class CheckpointWriter:
         began = time.perf_counter()
         self.wait()
         snapshot = take_snapshot(state, stage, iteration, notes, window=window, onto=self._spare)
+        # An evaluated model is one of the three sets of weights: student, average, momentum.
         self._store.require_room(snapshot.num_bytes + len(models) * snapshot.num_bytes // 3)
         self._current = snapshot
         self._thread = threading.Thread(target=self._write, args=(snapshot, models), name="checkpoint", daemon=True)

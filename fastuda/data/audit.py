@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from fastuda.data.cache import cache_folder, write_atomic
+from fastuda.data.cache import cache_folder
 from fastuda.data.check import check
 from fastuda.data.layouts import Split
 from fastuda.data.listing import counted
 from fastuda.data.report import CheckReport, Comparison
 from fastuda.data.skip_list import write_skip_list
+from fastuda.disk import write_atomic
 from fastuda.errors import UsageError
 from fastuda.paths import user_path
 from fastuda.recipe import Domain, Recipe

@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fastuda.disk import append, make_folder, require_free, write_atomic, write_failure
 from fastuda.paths import user_path
 from fastuda.recipe import Data
-
-__all__ = ["append", "cache_folder", "make_folder", "require_free", "write_atomic", "write_failure"]
 
 
 def cache_folder(data: Data) -> Path:

@@ -27,7 +27,7 @@ from PIL import Image
 
 from fastuda.classes import ClassSet
 from fastuda.data import pack
-from fastuda.data.cache import append, cache_folder, make_folder, require_free, write_atomic, write_failure
+from fastuda.data.cache import cache_folder
 from fastuda.data.faults import SampleError, size_fault
 from fastuda.data.images import JPEG_SIGNATURE, open_image, orientation, read_colour, read_file, turn
 from fastuda.data.labels import decode_label, id_table, to_train_ids
@@ -37,6 +37,7 @@ from fastuda.data.pack import Packed, PackFormat, Record
 from fastuda.data.parallel import run_parallel
 from fastuda.data.png import encode_png
 from fastuda.data.skip_list import read_skip_list
+from fastuda.disk import append, make_folder, require_free, write_atomic, write_failure
 from fastuda.errors import FastudaError
 from fastuda.paths import user_path
 from fastuda.recipe import Data, Domain

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fastuda.classes import ClassSet
-from fastuda.data.cache import make_folder, write_atomic
 from fastuda.data.images import pixel_limit
 from fastuda.data.layouts import Split, data_root
 from fastuda.data.report import CheckReport
+from fastuda.disk import make_folder, write_atomic
 from fastuda.errors import FastudaError
 from fastuda.recipe import Domain
 

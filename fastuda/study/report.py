@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastuda.data.cache import write_atomic
+from fastuda.disk import write_atomic
 from fastuda.provenance import provenance
 from fastuda.spread import spread, spread_of_records
 from fastuda.study.plan import Plan, Reading

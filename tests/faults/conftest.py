@@ -1,0 +1,42 @@
+"""A sound weights file of a very small network, and what it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from faults.reading import TINY, State
+from safetensors import safe_open
+
+from fastuda.checkpoint import save_model
+from fastuda.model.build import build_network
+from fastuda.model.weights import read_weights
+from fastuda.recipe import Recipe
+from fastuda.recipe_file import load_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return load_recipe("demo", TINY)
+
+
+@pytest.fixture(scope="module")
+def base(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sound") / "sound.safetensors"
+    torch.manual_seed(1)
+    save_model(path, build_network(recipe), recipe, {})
+    return path
+
+
+@pytest.fixture
+def state(base: Path) -> State:
+    """The sound file's tensors, to be spoilt."""
+    return {key: value.clone() for key, value in read_weights(base).state.items()}
+
+
+@pytest.fixture
+def header(base: Path) -> dict[str, str]:
+    with safe_open(base, "pt") as file:
+        metadata: dict[str, str] = file.metadata()
+    return {key: value for key, value in metadata.items() if key in ("model", "recipe")}
