@@ -113,7 +113,7 @@ class RunFolder:
         write_atomic(self.begun, json.dumps(start).encode() + b"\n", durable=True)
 
     def goes_on(self) -> bool:
-        """Whether `--resume` goes by the recipe in the folder: a run's, or that of one begun and ended before it was one."""
+        """Whether `--resume` goes by the recipe in the folder: of a run, or of one that ended before it was one."""
         standing = self.standing()
         return standing == "run" or (standing == "half-made" and self.beginning() is not None)
 
