@@ -66,7 +66,7 @@ def read_state(path: Path) -> SavedState:
     try:
         content, metadata = read_archive(path)
     except FastudaError as error:
-        reason = str(error).removeprefix(f"{path}: ")
+        reason = str(error).removeprefix(f"{path}: ").removeprefix("damaged: ")
         raise FastudaError(f"{path}: this checkpoint cannot be read, it is damaged: {reason}") from error
     if metadata.get("format") != FORMAT:
         raise FastudaError(f"{path}: not a fastuda training checkpoint (format {metadata.get('format')!r})")
