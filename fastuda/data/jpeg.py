@@ -11,8 +11,8 @@ _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _SEGMENTS = {*_FRAMES, 0xC4, 0xCC, *range(0xDA, 0xE0), *range(0xE0, 0xF0), 0xFE}
 # What may follow a scan: tables of the next one, the number of lines, a comment.
 _AFTER_SCAN = {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
-# In a scan, 0xFF is followed by 0 (a byte of data), by a restart marker, or by fill bytes.
-_MARKER_IN_SCAN = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
+# In a scan, 0xFF is followed by 0 (a byte of data), by a restart marker, or by a fill byte.
+_MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 
 
 class _DamagedError(Exception):
