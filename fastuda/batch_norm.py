@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from fastuda.data.evaluation_loader import EvaluationLoader
+from fastuda.data.failures import Failures
 from fastuda.data.pack import Packed
 from fastuda.method.network import Passes
 from fastuda.model.deeplab import DeepLabV2
@@ -19,13 +20,29 @@ NUM_IMAGES = 64
 BATCH = 4
 
 
-def gather_statistics(model: DeepLabV2, target: Packed, recipe: Recipe, passes: Passes, device: torch.device) -> None:
+def gather_statistics(
+    model: DeepLabV2,
+    target: Packed,
+    recipe: Recipe,
+    passes: Passes,
+    device: torch.device,
+    failed: Collection[int] = (),
+) -> None:
     """Replace the model's running statistics by those of unlabelled target training images, in place.
 
     Training blends the statistics of both domains and of the mixed images; the model is used on the
-    target alone. No label is read. The model is left in eval mode.
+    target alone. No label is read. The model is left in eval mode. Samples that fail, and those in `failed`, are
+    replaced as in training (`data.on_error`).
     """
-    loader = EvaluationLoader(target, BATCH, recipe.runtime.loader_threads, device, labelled=False, limit=NUM_IMAGES)
+    loader = EvaluationLoader(
+        target,
+        BATCH,
+        recipe.runtime.loader_threads,
+        device,
+        labelled=False,
+        limit=NUM_IMAGES,
+        failures=Failures(target, recipe.data, failed),
+    )
 
     def inputs() -> Iterator[Tensor]:
         for batch in loader:

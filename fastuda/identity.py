@@ -20,7 +20,9 @@ from fastuda.runtime import versions
 _FREE = {
     "description",
     "data.cache",
+    "data.max_failed",
     "data.max_unpaired",
+    "data.on_error",
     "runtime.loader_threads",
     "runtime.watchdog_minutes",
     "train.checkpoint_every",

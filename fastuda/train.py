@@ -19,7 +19,9 @@ from fastuda.checkpoint.writer import CheckpointWriter
 from fastuda.comparison import comparison_grid
 from fastuda.data.cache import cache_folder
 from fastuda.data.evaluation_loader import EvaluationLoader
+from fastuda.data.failures import numbers
 from fastuda.data.layouts import data_root
+from fastuda.data.sampling import DomainName
 from fastuda.data.training_loader import TrainingLoader
 from fastuda.datasets import Datasets, prepare_all, with_demo_data
 from fastuda.display import Display, StageProgress
@@ -215,7 +217,7 @@ def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | Non
         _save(run, stage, state, 0, readback)  # so that --resume works from the first moment
     elif _evaluates(run, stage, start) and (notes.last is None or notes.last.iteration != start):
         _pause(run, stage, state, start, readback, evaluates=True)  # the stop came before, or during, its evaluation
-    loop = Loop(state, run.data, run.recipe, run.passes, run.fast, adapts=stage.reads_target)
+    loop = Loop(state, run.data, run.recipe, run.passes, run.fast, adapts=stage.reads_target, failed=run.notes.failed)
 
     state.student.train()
     every = run.recipe.train.checkpoint_every
@@ -232,6 +234,7 @@ def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | Non
             for reading in readback.all() if pauses else readback.ready():
                 _report(run, stage, reading, progress)
             if pauses:
+                run.notes.add_failed(loop.failed)
                 _pause(run, stage, state, done, readback, evaluates=evaluates)
             run.checkpoints.check()
     state.student.load_state_dict(state.evaluation_model().state_dict())
@@ -278,7 +281,8 @@ def _evaluate_stage(run: Run, stage: Stage, state: TrainingState, iteration: int
     """Score the averaged model."""
     model = state.evaluation_model()
     if stage.reads_target and run.recipe.eval.batch_norm == "target":
-        gather_statistics(model, run.data.target, run.recipe, run.passes, run.device)
+        failed = numbers(run.data.target, run.notes.failed.get("target", {}))
+        gather_statistics(model, run.data.target, run.recipe, run.passes, run.device, failed)
     _score(run, stage.name, stage.title, model, iteration)
 
 
@@ -319,9 +323,9 @@ def _save(run: Run, stage: Stage, state: TrainingState, iteration: int, readback
 def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
     if first < 0:
         return
-    names = TrainingLoader.names_at(run.data.source, "source", run.recipe, first)
+    names = _names_at(run, "source", first)
     if stage.reads_target:
-        names += TrainingLoader.names_at(run.data.target, "target", run.recipe, first)
+        names += _names_at(run, "target", first)
     run.checkpoints.wait()
     kept = run.store.newest_sound()
     table = "train" if stage.reads_target else "warmup"
@@ -330,6 +334,12 @@ def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
         f"the last good checkpoint, {kept.path.name} of iteration {kept.iteration}, is kept and was verified. "
         f"Lower the learning rate (--set {table}.optimizer.lr_backbone=…) or check these samples"
     )
+
+
+def _names_at(run: Run, domain: DomainName, iteration: int) -> list[str]:
+    packed = run.data.source if domain == "source" else run.data.target
+    failed = numbers(packed, run.notes.failed.get(domain, {}))
+    return TrainingLoader.names_at(packed, domain, run.recipe, iteration, failed)
 
 
 def _finish(run: Run, name: str, record: RunRecord) -> Results:
@@ -350,6 +360,7 @@ def _finish(run: Run, name: str, record: RunRecord) -> Results:
         **provenance(),
         "data": run.data.fingerprints(),
         "left_out": run.data.left_out(),
+        "failed": run.notes.failed,
         "seconds": {stage: round(notes.seconds, 3) for stage, notes in run.notes.stages.items()},
         "checkpoints": {"written": run.notes.checkpoints, "seconds_stalled": round(run.notes.stalled, 3)},
         "resumed": len(record.history) - 1,

@@ -1,7 +1,8 @@
-"""What a run remembers beside its tensors: scores and seconds so far."""
+"""What a run remembers beside its tensors: scores, seconds and failed samples so far."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -53,3 +54,11 @@ class Notes(_Checked):
     """How many were written."""
     stalled: Seconds = 0.0
     """Seconds that training stood still for them."""
+    failed: dict[Literal["source", "target"], dict[str, str]] = Field(default_factory=dict)
+    """Samples of each domain that failed while they were read, by name, and why (`data.on_error`)."""
+
+    def add_failed(self, failed: Mapping[Literal["source", "target"], Mapping[str, str]]) -> None:
+        """Keep samples that failed, each with the reason of its first failure."""
+        for domain, reasons in failed.items():
+            if reasons:
+                self.failed[domain] = {**reasons, **self.failed.get(domain, {})}

@@ -13,13 +13,20 @@ import numpy as np
 from fastuda.classes import CITYSCAPES_TRAIN_IDS, IGNORE_INDEX, ClassSet
 from fastuda.data.faults import FaultKind, SampleError, size_fault
 from fastuda.data.images import read_colour, read_file, turn
+from fastuda.data.jpeg import jpeg_damage
 from fastuda.data.label_look import LabelLook, look_at
 from fastuda.data.labels import id_table, read_label, unknown_fault
 from fastuda.data.layouts import TRAIN_IDS_SUFFIX, Split, data_root, find_samples
 from fastuda.data.listing import Sample
 from fastuda.data.parallel import run_parallel
 from fastuda.data.report import CheckReport, Problem, Suspect
-from fastuda.data.suspicion import Suspicion, class_suspicions, foreground_suspicion, label_suspicions
+from fastuda.data.suspicion import (
+    Suspicion,
+    class_suspicions,
+    damage_suspicion,
+    foreground_suspicion,
+    label_suspicions,
+)
 from fastuda.recipe import Domain
 
 _NUM_SUSPECTS = 5
@@ -34,6 +41,8 @@ class _Finding:
     look: LabelLook | None
     turned: int = 1
     """The image's EXIF orientation."""
+    damage: str | None = None
+    """What is wrong with the structure of a JPEG that could be decoded all the same."""
 
     @property
     def counts(self) -> dict[int, int]:
@@ -71,6 +80,8 @@ def check(
         report.problems += findings[sample.name].problems
     converted = _converted(listing.samples, findings, domain)
     report.problems += converted
+    damages = {name: finding.damage for name, finding in findings.items() if finding.damage is not None}
+    report.suspicions += damage_suspicion({sample.name: sample.image for sample in listing.samples}, damages)
     if labelled:
         _count_classes(report, listing.samples, findings, domain, classes)
         _suspect(report, listing.samples, findings, domain, classes)
@@ -96,6 +107,7 @@ def _look(sample: Sample, domain: Domain, classes: ClassSet) -> _Finding:
     image_size: tuple[int, int] | None = None
     look: LabelLook | None = None
     turned = 1
+    damage: str | None = None
 
     files = tuple(str(path) for path in (sample.image, sample.label) if path is not None)
 
@@ -106,6 +118,7 @@ def _look(sample: Sample, domain: Domain, classes: ClassSet) -> _Finding:
         data = read_file(sample.image)
         image_size = read_colour(data, sample.image).size
         turned = turn(data)
+        damage = jpeg_damage(data)
     except SampleError as error:
         note(error)
     if sample.label is not None:
@@ -121,7 +134,7 @@ def _look(sample: Sample, domain: Domain, classes: ClassSet) -> _Finding:
                 note(unknown_fault(unknown, ids, sample.label))
         except SampleError as error:
             note(error)
-    return _Finding(problems, "{}x{}".format(*image_size) if image_size else None, look, turned)
+    return _Finding(problems, "{}x{}".format(*image_size) if image_size else None, look, turned, damage)
 
 
 def _converted(samples: list[Sample], findings: dict[str, _Finding], domain: Domain) -> list[Problem]:

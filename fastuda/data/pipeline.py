@@ -6,7 +6,7 @@ One graph serves CPU (`device_id=None`) and GPU. Every random choice enters as d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from fastuda.data.colour import jitter_colours
+from fastuda.data.faults import SampleError
+from fastuda.data.pack import IMAGES, LABELS, Packed
+from fastuda.data.pack_sample import encode_image
 from fastuda.recipe import Views
 
 Node = Any
@@ -101,6 +104,57 @@ def run_pipeline(pipeline: Pipeline, device: torch.device) -> list[Tensor]:
     on_gpu = device.type == "cuda"
     outputs = pipeline.run(torch.cuda.current_stream(device)) if on_gpu else pipeline.run()
     return [from_dlpack(output.as_tensor()) for output in outputs]
+
+
+def undecodable(
+    packed: Packed, samples: Iterable[int], *, labels: bool, device: torch.device
+) -> dict[int, SampleError]:
+    """Those of some samples whose packed files DALI cannot decode, or that cannot be read, and why; each tried alone.
+
+    Empty as well where it cannot decode a sound picture either: then it is not the samples.
+    """
+    blank = np.zeros((packed.size[1], packed.size[0], 3), np.uint8)
+    if _refusal(np.frombuffer(encode_image(blank, packed.format)[0], np.uint8), packed, types.RGB, device):
+        return {}
+    found: dict[int, SampleError] = {}
+    for index in sorted(set(samples)):
+        try:
+            _require_decodable(packed, index, labels, device)
+        except SampleError as error:
+            found[index] = error
+    return found
+
+
+def _require_decodable(packed: Packed, index: int, labels: bool, device: torch.device) -> None:
+    for kind in (IMAGES, LABELS) if labels else (IMAGES,):
+        file = packed.image_bytes(index) if kind == IMAGES else packed.label_bytes(index)
+        refusal = _refusal(file, packed, types.RGB if kind == IMAGES else types.GRAY, device)
+        if refusal is not None:
+            raise SampleError("undecodable", packed.path(index, kind), f"cannot be decoded ({refusal})")
+
+
+@pipeline_def  # type: ignore[untyped-decorator]
+def _decoding_graph(file: NDArray[np.uint8], packed_format: str, packed_size: tuple[int, int], kind: Any) -> Node:
+    given = fn.external_source(source=lambda: [file], batch=True)
+    return _to_device(_decode(given, packed_format, packed_size, kind))
+
+
+def _refusal(file: NDArray[np.uint8], packed: Packed, kind: Any, device: torch.device) -> str | None:
+    """Why DALI does not decode a file to the pack's size; None if it does."""
+    pipeline = _decoding_graph(
+        file, packed.format, packed.size, kind,
+        batch_size=1, num_threads=1, device_id=device_id_of(device), exec_dynamic=True, prefetch_queue_depth=1,
+    )  # fmt: skip
+    pipeline.build()
+    try:
+        (decoded,) = pipeline.run()
+        shape = tuple(decoded.shape()[0])
+    except RuntimeError as error:
+        # DALI's message is a page; the reason is the line behind this word.
+        return str(error).partition("encountered:")[2].strip().partition("\n")[0].strip(" :") or type(error).__name__
+    if shape[:2] != packed.size[::-1]:
+        return f"it is {shape[1]}x{shape[0]}, and {packed.size[0]}x{packed.size[1]} is the pack's"
+    return None
 
 
 def device_id_of(device: torch.device) -> int | None:

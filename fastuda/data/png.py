@@ -1,4 +1,4 @@
-"""A PNG writer for packed copies: one filter, fastest deflate, half of Pillow's time at its level 1."""
+"""A PNG writer for packed copies: one filter, fastest deflate, half of Pillow's time at its level 1; a PNG's size."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ def encode_png(pixels: NDArray[np.uint8], level: int = 1) -> bytes:
     body = packer.compress(filtered.data) + packer.flush()
     header = struct.pack(">IIBBBBB", width, height, 8, _RGB if colour else _GREY, 0, 0, 0)
     return PNG_SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
+
+
+def png_size(data: NDArray[np.uint8]) -> tuple[int, int] | None:
+    """Width and height by the header of a PNG's bytes; None where there is none."""
+    head = data[:24].tobytes()
+    if len(head) < 24 or not head.startswith(PNG_SIGNATURE) or head[12:16] != b"IHDR":
+        return None
+    width, height = struct.unpack(">II", head[16:24])
+    return width, height
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

@@ -7,65 +7,43 @@ only ever read.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import io
 import json
 import logging
 import os
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import quote
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from typing import Any
 
 from fastuda.classes import ClassSet
-from fastuda.data import pack
+from fastuda.data import pack, pack_index
 from fastuda.data.cache import cache_folder
-from fastuda.data.faults import SampleError, size_fault
-from fastuda.data.images import JPEG_SIGNATURE, open_image, orientation, read_colour, read_file, turn
-from fastuda.data.labels import decode_label, id_table, to_train_ids
+from fastuda.data.faults import SampleError
 from fastuda.data.layouts import Split, data_root, find_samples
-from fastuda.data.listing import Sample, shown
+from fastuda.data.listing import Sample, counted, shown
+from fastuda.data.mend import Mender
 from fastuda.data.pack import Packed, PackFormat, Record
+from fastuda.data.pack_index import Index
+from fastuda.data.pack_sample import Job, LabelSize, encode_image, pack_sample, source_state
 from fastuda.data.parallel import run_parallel
-from fastuda.data.png import encode_png
 from fastuda.data.skip_list import read_skip_list
-from fastuda.disk import append, make_folder, require_free, write_atomic, write_failure
+from fastuda.disk import append, make_folder, require_free, write_atomic
 from fastuda.errors import FastudaError
+from fastuda.lock import held
 from fastuda.paths import user_path
 from fastuda.recipe import Data, Domain
 from fastuda.text_file import read_text
 
 __all__ = ["LabelSize", "Packed", "encode_image", "prepare"]
 
-LabelSize = Literal["none", "resized", "own"]
 Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
 
 # Bytes a pixel (three for raw) to plan disk space with; bench/results/formats.json has the measured ones.
 _BYTES_PER_PIXEL: dict[PackFormat, float] = {"png": 1.5, "jpeg": 0.5, "raw": 3.0}
 _LABEL_BYTES_PER_PIXEL = 0.05
-_LABEL_LEVEL = 3  # a quarter smaller than level 1 for 1 ms more
-_MAX_STEM = 200  # file systems end at 255 bytes a name, and a suffix and a temporary name's prefix come on top
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What every sample of one call shares."""
-
-    domain: Domain
-    classes: ClassSet
-    size: tuple[int, int]
-    labels: LabelSize
-    format: PackFormat
-    folder: Path
 
 
 def prepare(
@@ -110,56 +88,123 @@ def prepare(
     key = {"root": str(data_root(domain)), "options": options}
     short = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     folder = cache / f"{domain.layout}-{split}-{size[0]}x{size[1]}-{data.pack}-{short}"
-    job = _Job(domain, classes, size, labels, data.pack, folder)
+    job = Job(domain, classes, size, labels, data.pack, folder)
     make_folder(folder)
-    with _locked(folder):
-        digest, records = _brought_up_to_date(job, key, samples, workers, progress)
-    names = [record.name for record in records]
-    return Packed(folder, names, size, digest, listing.left_out(num_skipped), data.pack, records)
+    found = _sound_and_read_only(job, key, samples)
+    if found is None:
+        with _locked(folder):
+            found = _brought_up_to_date(job, key, samples, workers, progress)
+    digest, records = found
+    return Packed(
+        folder,
+        [record.name for record in records],
+        size,
+        digest,
+        listing.left_out(num_skipped),
+        data.pack,
+        records,
+        labels == "own",
+        Mender(job, key, samples, lambda: _locked(folder)),
+    )
+
+
+def _sound_and_read_only(job: Job, key: dict[str, Any], samples: list[Sample]) -> tuple[str, list[Record]] | None:
+    """The finished pack of a folder that nothing can be written to, not even a lock; None for any other."""
+    if os.access(job.folder, os.W_OK):
+        return None
+    pack_index.refuse_foreign(job.folder)
+    state = _state(job, key, samples)
+    return state.finished(samples)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What of a pack is there already."""
+
+    index: Index | None
+    earlier: dict[str, Record]
+    """By sample name: what the index or the journal says."""
+    done: dict[str, Record]
+    """Those whose sources have not changed and whose packed files are there."""
+    damaged: list[Path]
+    """Packed files of unchanged sources that are gone or of another size."""
+    sources: dict[str, list[int]]
+
+    def finished(self, samples: list[Sample]) -> tuple[str, list[Record]] | None:
+        """Fingerprint and records of a pack that holds just these samples; None when there is something to do."""
+        if self.index is None or self.index.fingerprint is None or {s.name for s in samples} != self.earlier.keys():
+            return None
+        if len(self.done) < len(self.earlier):
+            return None
+        return self.index.fingerprint, [self.done[sample.name] for sample in samples]
+
+
+def _state(job: Job, key: dict[str, Any], samples: list[Sample]) -> _State:
+    index = pack_index.read_index(job.folder, key)
+    journal = [] if index and index.fingerprint else pack_index.read_journal(job.folder, key)
+    earlier = {record.name: record for record in [*(index.records if index else []), *journal]}
+    sources = {sample.name: source_state(sample) for sample in samples}
+    done, damaged = {}, []
+    for name, record in earlier.items():
+        if sources.get(name) == record.source:
+            files = pack_index.damaged_files(job.folder, record)
+            damaged += files
+            if not files:
+                done[name] = record
+    return _State(index, earlier, done, damaged, sources)
 
 
 def _brought_up_to_date(
-    job: _Job, key: dict[str, Any], samples: list[Sample], workers: int | None, progress: Progress | None
+    job: Job, key: dict[str, Any], samples: list[Sample], workers: int | None, progress: Progress | None
 ) -> tuple[str, list[Record]]:
-    """Fingerprint and records of the pack, in the order of `samples`, after packing what is missing."""
+    """Fingerprint and records of the pack, in the order of `samples`, after packing what is missing or damaged."""
     folder = job.folder
-    pack.refuse_foreign(folder)
-    finished = pack.read_index(folder, key)
-    earlier = finished[1] if finished else pack.read_journal(folder)
-    sources = {sample.name: _source_state(sample) for sample in samples}
-    done = {
-        record.name: record
-        for record in earlier
-        if sources.get(record.name) == record.source and pack.is_whole(folder, record)
-    }
-    todo = [sample for sample in samples if sample.name not in done]
-    if finished and not todo and len(done) == len(finished[1]):
-        return finished[0], [done[sample.name] for sample in samples]
-    if finished or done:
-        known = {record.name for record in earlier}
-        num_new = sum(sample.name not in known for sample in todo)
+    pack_index.refuse_foreign(folder)
+    state = _state(job, key, samples)
+    finished = state.finished(samples)
+    if finished is not None:
+        return finished
+    todo = [sample for sample in samples if sample.name not in state.done]
+    _say_what_is_damaged(folder, state, len(todo))
+    if state.index or state.done:
+        num_new = sum(sample.name not in state.earlier for sample in todo)
         log.info(
             "%s: %d samples are packed already, %d are new, %d changed, %d are gone",
-            folder, len(done), num_new, len(todo) - num_new, len(known - sources.keys()),
+            folder, len(state.done), num_new, len(todo) - num_new, len(state.earlier.keys() - state.sources.keys()),
         )  # fmt: skip
-    require_free(folder, _estimate(job, todo, sources), f"packing {len(todo)} samples of {key['root']}")
-    make_folder(folder / pack.IMAGES)
-    make_folder(folder / pack.LABELS)
+    require_free(folder, _estimate(job, todo, state.sources), f"packing {len(todo)} samples of {key['root']}")
+    for kind in pack.KINDS:
+        make_folder(folder / kind)
     # The journal is whole before the index goes, so a kill between the two loses nothing.
-    write_atomic(folder / pack.JOURNAL, b"".join(pack.journal_line(record) for record in done.values()))
+    journal = b"".join(pack_index.journal_line(record, key) for record in state.done.values())
+    write_atomic(folder / pack.JOURNAL, journal)
     (folder / pack.INDEX).unlink(missing_ok=True)
-    with closing(run_parallel(lambda sample: _pack(sample, sources[sample.name], job), todo, workers)) as packed:
+    done = dict(state.done)
+    with closing(run_parallel(lambda sample: _pack(sample, state.sources[sample.name], job), todo, workers)) as packed:
         for _, record in packed:
-            append(folder / pack.JOURNAL, pack.journal_line(record))
+            append(folder / pack.JOURNAL, pack_index.journal_line(record, key))
             done[record.name] = record
             if progress:
                 progress(len(done), len(samples))
     _remove_leftovers(folder, done.values())
     records = [done[sample.name] for sample in samples]
     digest = pack.fingerprint(key["options"], records)
-    write_atomic(folder / pack.INDEX, pack.index_content(key, digest, records))
+    write_atomic(folder / pack.INDEX, pack_index.index_content(key, digest, records))
     (folder / pack.JOURNAL).unlink()
     return digest, records
+
+
+def _say_what_is_damaged(folder: Path, state: _State, num_todo: int) -> None:
+    if state.index is not None and state.index.fingerprint is None:
+        log.warning(
+            "%s: damaged since it was written; made anew, and %s packed again",
+            folder / pack.INDEX, counted(num_todo, "sample"),
+        )  # fmt: skip
+    if state.damaged:
+        log.warning(
+            "%s: damaged since %s packed (gone, or of another size); made anew from the source",
+            shown(state.damaged), "it was" if len(state.damaged) == 1 else "they were",
+        )  # fmt: skip
 
 
 def _options(
@@ -184,19 +229,7 @@ def _options(
     }
 
 
-def _source_state(sample: Sample) -> list[int]:
-    state: list[int] = []
-    for path in (sample.image, sample.label):
-        if path is not None:
-            try:
-                status = path.stat()
-                state += [status.st_size, status.st_mtime_ns]
-            except OSError:  # a dangling link, say; reading it will name it
-                state += [0, 0]
-    return state
-
-
-def _estimate(job: _Job, todo: list[Sample], sources: dict[str, list[int]]) -> int:
+def _estimate(job: Job, todo: list[Sample], sources: dict[str, list[int]]) -> int:
     pixels = job.size[0] * job.size[1]
     total = len(todo) * pixels * _BYTES_PER_PIXEL[job.format]
     if job.labels == "resized":
@@ -206,10 +239,10 @@ def _estimate(job: _Job, todo: list[Sample], sources: dict[str, list[int]]) -> i
     return int(total)
 
 
-def _pack(sample: Sample, source: list[int], job: _Job) -> Record:
+def _pack(sample: Sample, source: list[int], job: Job) -> Record:
     """Write one sample's packed files."""
     try:
-        return _pack_sound(sample, source, job)
+        return pack_sample(sample, source, job)
     except SampleError as error:
         raise FastudaError(
             f"{error}\nrun `fastuda data check {job.domain.layout} {data_root(job.domain)}`: it lists every such "
@@ -217,78 +250,20 @@ def _pack(sample: Sample, source: list[int], job: _Job) -> Record:
         ) from error
 
 
-def _pack_sound(sample: Sample, source: list[int], job: _Job) -> Record:
-    stem = quote(os.fsencode(sample.name), safe=" ")
-    if len(stem) > _MAX_STEM:
-        stem = hashlib.sha256(stem.encode()).hexdigest()
-    data = read_file(sample.image)
-    checksums = [zlib.crc32(data)]
-    image = read_colour(data, sample.image)
-    own_size = image.size
-    train_ids: NDArray[np.uint8] | None = None
-    if sample.label is not None:
-        label_data = read_file(sample.label)
-        checksums.append(zlib.crc32(label_data))
-        raw = decode_label(label_data, sample.label, job.domain.layout)
-        if raw.shape != own_size[::-1]:
-            raise size_fault(sample.label, own_size, (raw.shape[1], raw.shape[0]), turn(data))
-        train_ids = to_train_ids(raw, id_table(job.domain, job.classes, sample.label), sample.label)
-    if job.format != "raw" and _keeps(data, image, job.size):
-        content, suffix = data, "jpg"
-    else:
-        resized = image if own_size == job.size else image.resize(job.size, Image.Resampling.BICUBIC)
-        content, suffix = encode_image(np.asarray(resized), job.format)
-    image_name, label_name, pixels = f"{stem}.{suffix}", None, None
-    packed_bytes = [len(content)]
-    write_atomic(job.folder / pack.IMAGES / image_name, content)
-    if train_ids is not None:
-        if job.labels == "resized" and own_size != job.size:
-            train_ids = np.asarray(Image.fromarray(train_ids).resize(job.size, Image.Resampling.NEAREST))
-        pixels = pack.count_pixels(train_ids, len(job.classes))
-        as_pixels = job.format == "raw" and job.labels == "resized"
-        content = train_ids.tobytes() if as_pixels else encode_png(train_ids, _LABEL_LEVEL)
-        label_name = f"{stem}.{'raw' if as_pixels else 'png'}"
-        packed_bytes.append(len(content))
-        write_atomic(job.folder / pack.LABELS / label_name, content)
-    return Record(sample.name, source, checksums, image_name, label_name, packed_bytes, pixels)
-
-
-def _keeps(data: bytes, image: Image.Image, size: tuple[int, int]) -> bool:
-    """Whether a source file is a JPEG that already is what a pack would hold: encoding it anew only loses."""
-    if not data.startswith(JPEG_SIGNATURE) or image.size != size:
-        return False
-    original = open_image(data)
-    return original.mode == "RGB" and orientation(original) == 1
-
-
-def encode_image(pixels: NDArray[np.uint8], format: PackFormat) -> tuple[bytes, str]:
-    """File content and suffix for an RGB image [H, W, 3] uint8."""
-    if format == "png":
-        return encode_png(pixels), "png"
-    if format == "raw":
-        return pixels.tobytes(), "raw"
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "jpeg", quality=95, subsampling="4:4:4")
-    return buffer.getvalue(), "jpg"
-
-
 def _remove_leftovers(folder: Path, records: Iterable[Record]) -> None:
     """Delete packed files that no record names: of samples that are gone, and of runs that were killed."""
     used = {f"{pack.IMAGES}/{record.image}" for record in records}
     used |= {f"{pack.LABELS}/{record.label}" for record in records}
     for kind in (pack.IMAGES, pack.LABELS):
-        for entry in os.scandir(folder / kind):
-            if f"{kind}/{entry.name}" not in used:
+        with os.scandir(folder / kind) as entries:
+            for entry in entries:
+                if f"{kind}/{entry.name}" in used:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    raise FastudaError(f"{entry.path}: a folder, which is no part of a packed data set; move it away")
                 os.unlink(entry.path)
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> AbstractContextManager[None]:
     """Hold the folder against other processes, such as the other ranks of a multi-GPU run."""
-    try:
-        lock = (folder / pack.LOCK).open("ab")
-    except OSError as error:
-        raise write_failure(folder / pack.LOCK, error) from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return held(folder, "packing", wait=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from fastuda.data.listing import counted
 
 SuspicionKind = Literal[
     "no labelled pixel", "one class", "classes missing", "class absent", "all ignored", "255 foreground", "specks",
-    "speckled", "turned",
+    "speckled", "turned", "damaged",
 ]  # fmt: skip
 _SPECKLED = 0.02
 """Share of pixels outside any 2×2 square above which a label looks resampled; drawn ones stay well below 1 %."""
@@ -92,6 +93,22 @@ def label_suspicions(
     if empty:
         found.append(Suspicion("all ignored", f"{len(empty)} labels have no pixel of a class of the recipe", empty))
     return found
+
+
+def damage_suspicion(images: Mapping[str, Path], damages: Mapping[str, str]) -> list[Suspicion]:
+    """JPEGs whose structure is damaged though they were decoded, sample name → file and what is wrong."""
+    if not damages:
+        return []
+    names = sorted(damages)
+    first = f"{images[names[0]]}: {damages[names[0]]}"
+    return [
+        Suspicion(
+            "damaged",
+            f"{counted(len(names), 'image')} could be decoded and {'look' if len(names) > 1 else 'looks'} damaged all "
+            f"the same ({first}): part of the picture may be grey or shifted; look at it, or fetch it again",
+            names,
+        )
+    ]
 
 
 def _specks(

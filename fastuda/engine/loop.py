@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from fastuda.data.failures import numbers
+from fastuda.data.pack import Packed
+from fastuda.data.sampling import DomainName
 from fastuda.data.training_loader import TrainingLoader
 from fastuda.datasets import Datasets
 from fastuda.engine.iteration import Iteration, Way
@@ -24,18 +28,37 @@ _AHEAD = 2
 class Loop:
     """Loads and trains one iteration a call, from where `state` stands.
 
+    `failed` are the samples of each domain, by name, that had failed before (`data.on_error`).
+
     On a GPU nothing here waits for the device but for an iteration that lies two back.
     """
 
     def __init__(
-        self, state: TrainingState, data: Datasets, recipe: Recipe, passes: Passes, fast: FastPath, *, adapts: bool
+        self,
+        state: TrainingState,
+        data: Datasets,
+        recipe: Recipe,
+        passes: Passes,
+        fast: FastPath,
+        *,
+        adapts: bool,
+        failed: Mapping[DomainName, Mapping[str, str]] | None = None,
     ) -> None:
         device, start = state.iteration.device, int(state.iteration)
-        packs = {"source": data.source, "target": data.target} if adapts else {"source": data.source}
-        self._loaders = [
-            TrainingLoader(pack, "source" if domain == "source" else "target", recipe, device, start_iteration=start)
+        packs: dict[DomainName, Packed] = {"source": data.source}
+        if adapts:
+            packs["target"] = data.target
+        self._loaders = {
+            domain: TrainingLoader(
+                pack,
+                domain,
+                recipe,
+                device,
+                start_iteration=start,
+                failed=numbers(pack, (failed or {}).get(domain, {})),
+            )
             for domain, pack in packs.items()
-        ]
+        }
         self._iteration = Iteration(state, recipe, passes, fast)
         self._on_gpu = device.type == "cuda"
         self._ends: deque[Any] = deque()
@@ -46,10 +69,15 @@ class Loop:
         """How iterations run; final after the first one."""
         return self._iteration.way
 
+    @property
+    def failed(self) -> dict[DomainName, dict[str, str]]:
+        """Samples that failed so far, each with the reason, by domain."""
+        return {domain: loader.failures.reasons for domain, loader in self._loaders.items()}
+
     def __call__(self) -> Losses:
         """Losses of the next iteration, on the device; the next call may overwrite them."""
         began = time.perf_counter()
-        batches = [next(loader) for loader in self._loaders]
+        batches = [next(loader) for loader in self._loaders.values()]
         self._waited += time.perf_counter() - began
         losses = self._iteration(*batches)
         if self._on_gpu:

@@ -102,7 +102,7 @@ class Demo(Section):
 
 
 class Data(Section):
-    """Where packed copies go, and in which format."""
+    """Where packed copies go, in which format, and what becomes of samples that fail."""
 
     cache: UserPath | None = None
     """Folder of packed copies; default `$FASTUDA_CACHE`, else `~/.cache/fastuda`."""
@@ -110,6 +110,11 @@ class Data(Section):
     """Packed image format: `png` and `raw` are lossless, `jpeg` (quality 95) is smallest."""
     max_unpaired: Probability = 0.05
     """Images, or labels, without a partner: a greater share of them than this is an error."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What a training sample does that can no longer be read or decoded: `stop` the run, or be left out (`skip`) with
+    the next sample in its place."""
+    max_failed: Annotated[int, Field(ge=0)] = 10
+    """skip: how many samples of a domain may be replaced before the run stops after all."""
 
 
 class Views(Section):
