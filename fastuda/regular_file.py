@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -16,11 +17,10 @@ _KINDS = (
 )
 
 
-def read_regular(path: Path, limit: int | None = None) -> bytes:
-    """The content of a regular file, named directly or through links.
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, named directly or through links, to be read.
 
-    Raises OSError, whose `strerror` says why, for whatever cannot be read, for pipes, sockets, devices and folders,
-    and for more than `limit` bytes (EFBIG).
+    Raises OSError, whose `strerror` says why, for whatever cannot be read, and for pipes, sockets, devices and folders.
     """
     try:
         _require_regular(path, os.stat(path))
@@ -28,10 +28,19 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:
         raise OSError(errno.EINVAL, "a path with a NUL character", os.fspath(path)) from error
-    with open(handle, "rb") as file:
-        found = os.fstat(handle)
-        _require_regular(path, found)
-        if limit is not None and found.st_size > limit:
+    file = open(handle, "rb")  # noqa: SIM115, the caller's to close
+    try:
+        _require_regular(path, os.fstat(handle))
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: Path, limit: int | None = None) -> bytes:
+    """The content of a regular file; raises OSError as `open_regular` does, and for more than `limit` bytes (EFBIG)."""
+    with open_regular(path) as file:
+        if limit is not None and os.fstat(file.fileno()).st_size > limit:
             raise _too_long(path, limit)
         # One more byte tells a file that grows, or whose size the system does not say.
         data = file.read(-1 if limit is None else limit + 1)
