@@ -61,7 +61,9 @@ def entries(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as error:
-        raise FastudaError(f"{on_one_line(folder)}: cannot be read ({error.strerror}); let your user read it") from error
+        raise FastudaError(
+            f"{on_one_line(folder)}: cannot be read ({error.strerror}); let your user read it"
+        ) from error
 
 
 def flattened_link(folder: Path) -> tuple[Path, str] | None:

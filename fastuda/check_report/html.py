@@ -39,7 +39,9 @@ def check_html(
         ]
         parts.append("<h2>Faults, ten of a kind</h2>" + _table(("fault", "file", "what is wrong"), rows))
     if report.suspicions:
-        named = [(s.kind, s.detail, "\n".join(map(on_one_line, s.samples[: report.EXAMPLES]))) for s in report.suspicions]
+        named = [
+            (s.kind, s.detail, "\n".join(map(on_one_line, s.samples[: report.EXAMPLES]))) for s in report.suspicions
+        ]
         parts.append(
             "<h2>No fault of a file, but look</h2>" + _table(("suspicion", "what looks wrong", "examples"), named)
         )

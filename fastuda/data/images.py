@@ -48,7 +48,9 @@ def read_file(path: Path) -> bytes:
         data = read_regular(path, _BYTES_PER_PIXEL * pixel_limit() + _BYTES_BESIDE)
     except OSError as error:
         kind: FaultKind = "too large" if error.errno == errno.EFBIG else "undecodable"
-        hint = f", more than an image within the limit of pixels needs ({LIMIT_VARIABLE})" if kind == "too large" else ""
+        hint = (
+            f", more than an image within the limit of pixels needs ({LIMIT_VARIABLE})" if kind == "too large" else ""
+        )
         raise SampleError(kind, path, f"cannot be read ({error.strerror}{hint})") from error
     except MemoryError as error:
         raise _no_memory(path) from error

@@ -23,7 +23,9 @@ def chosen_names(listing: Path, images: Files, also: Iterable[str] = ()) -> set[
     except OSError as error:
         raise FastudaError(f"{on_one_line(listing)}: cannot read this list of names ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise FastudaError(f"{on_one_line(listing)}: cannot read this list of names ({error}); save it as UTF-8 text") from error
+        raise FastudaError(
+            f"{on_one_line(listing)}: cannot read this list of names ({error}); save it as UTF-8 text"
+        ) from error
     known = _aliases(images) | {name: name for name in also}
     chosen: set[str] = set()
     for whole in lines:

@@ -70,7 +70,9 @@ def read_skip_list(
     except FileNotFoundError:
         return frozenset()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FastudaError(f"{on_one_line(path)}: not a skip list; delete it and run `fastuda data check` again") from error
+        raise FastudaError(
+            f"{on_one_line(path)}: not a skip list; delete it and run `fastuda data check` again"
+        ) from error
 
 
 def _file_state(file: str) -> list[int]:
