@@ -86,8 +86,8 @@ def _lonely(kind: FaultKind, path: Path) -> Problem:
 def _double(name: str, path: Path, paths: list[Path]) -> Problem:
     others = ", ".join(on_one_line(other) for other in paths if other != path)
     detail = (
-        f"stands for the same sample ({on_one_line(name)}) as {others}, and only one can be meant; move the other away, or, if both "
-        "are samples, let a wildcard of the glob tell them apart"
+        f"stands for the same sample ({on_one_line(name)}) as {others}, and only one can be meant; "
+        "move the other away, or, if both are samples, let a wildcard of the glob tell them apart"
     )
     return Problem(name, "two files", str(path), detail, tuple(map(str, paths)))
 

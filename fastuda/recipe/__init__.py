@@ -111,7 +111,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _room(self) -> Recipe:
-        """Every image that goes through the network leaves enough of it: in training, two values a channel and batch."""
+        """Every image that goes through the network leaves enough of it: in training, two values a channel."""
         views, padding, batch = self.views, self.model.pool_padding, self.train.batch_size
         adapts = self.train.iterations > 0
         trained = {
@@ -124,8 +124,8 @@ class Recipe(Section):
             if is_used and batch * positions(size, padding) < 2:
                 side = smallest_side(padding, 1 if batch > 1 else 2)
                 raise ValueError(
-                    f"views.{name} = {list(size)}: too small for the network, whose BatchNorm needs two values a channel "
-                    f"and sees fewer with train.batch_size = {batch}; [{side}, {side}] is enough"
+                    f"views.{name} = {list(size)}: too small for the network, whose BatchNorm needs two values a "
+                    f"channel and sees fewer with train.batch_size = {batch}; [{side}, {side}] is enough"
                 )
         for scale in self.eval.scales:
             width, height = (max(1, round(side * scale)) for side in self.eval.size)
