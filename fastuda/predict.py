@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,9 @@ from fastuda.label_files import (
     write_label,
     write_png,
 )
-from fastuda.paths import files_below, flattened_link
+from fastuda.paths import files_below, flattened_link, is_file, is_folder
 from fastuda.pictures import overlay
+from fastuda.printable import on_one_line
 from fastuda.trained import Trained
 
 SUFFIXES = tuple(f".{suffix}" for suffix in PICTURE_SUFFIXES)
@@ -52,7 +54,7 @@ def find_images(paths: Sequence[Path]) -> list[Input]:
     """
     inputs: list[Input] = []
     for path in paths:
-        if path.is_dir():
+        if is_folder(path):
             found = [p for p in files_below(path) if p.suffix.lower() in SUFFIXES]
             found = _without_predictions(path, found)
             if not found and (link := flattened_link(path)):
@@ -63,10 +65,11 @@ def find_images(paths: Sequence[Path]) -> list[Input]:
             if not found:
                 raise FastudaError(f"{path}: no images in this folder ({', '.join(PICTURE_SUFFIXES)})")
             inputs += [Input(p, str(p.relative_to(path).with_suffix(""))) for p in found]
-        elif path.is_file():
+        elif is_file(path):
             inputs.append(Input(path, path.stem))
         else:
-            raise FastudaError(f"{path}: no such image or folder")
+            there = "is no file or folder" if os.path.lexists(path) else "no such image or folder"
+            raise FastudaError(f"{on_one_line(path)}: {there}")
     by_name: dict[str, Path] = {}
     for item in inputs:
         other = by_name.setdefault(item.name, item.path)
@@ -79,7 +82,7 @@ def _without_predictions(folder: Path, paths: list[Path]) -> list[Path]:
     """Without what `predict` wrote for these images, beside them or below them; its classes.json tells where it did."""
     known = {str(path.relative_to(folder).with_suffix("")) for path in paths}
     places = {place for path in paths for place in path.parents if place.is_relative_to(folder)}
-    outs = [place for place in places if is_own_table(place / TABLE)]
+    outs = [place for place in places if is_file(place / TABLE) and is_own_table(place / TABLE)]
 
     def written(path: Path) -> bool:
         return any(

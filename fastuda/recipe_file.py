@@ -8,6 +8,7 @@ is a few lines over any recipe: `gta2cs+cmix` is `gta2cs` with those of `cmix`.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +22,9 @@ from pydantic import BaseModel, ValidationError
 
 from fastuda.errors import UsageError
 from fastuda.paths import user_path
+from fastuda.printable import brief, on_one_line, printable, shortened
 from fastuda.recipe import Recipe
-from fastuda.text_file import read_text
+from fastuda.toml_text import parse_toml, read_toml
 
 
 def preset_names() -> list[str]:
@@ -68,7 +70,9 @@ def dump_recipe(recipe: Recipe) -> str:
 def preset_text(name: str) -> str:
     """The TOML text of a preset; raises UsageError naming the nearest preset."""
     if name not in preset_names():
-        raise UsageError(f"no recipe is called {name!r}{nearest(name, preset_names())}; `fastuda recipes` lists them")
+        raise UsageError(
+            f"no recipe is called {brief(name)}{nearest(name, preset_names())}; `fastuda recipes` lists them"
+        )
     return (_RECIPES / f"{name}.toml").read_text("utf-8")
 
 
@@ -76,12 +80,13 @@ def variant_text(name: str) -> str:
     """The TOML text of a variant; raises UsageError naming the nearest variant."""
     if name not in variant_names():
         near = nearest(name, variant_names())
-        raise UsageError(f"no variant is called {name!r}{near}; there are {', '.join(variant_names())}")
+        raise UsageError(f"no variant is called {brief(name)}{near}; there are {', '.join(variant_names())}")
     return (_VARIANTS / f"{name}.toml").read_text("utf-8")
 
 
 _RECIPES = resources.files("fastuda") / "recipes"
 _VARIANTS = _RECIPES / "variants"
+_MOST_BASES, _MOST_VARIANTS, _MOST_SECTIONS, _MOST_LINES = 32, 32, 8, 20
 
 
 def _toml_names(folder: Traversable) -> list[str]:
@@ -93,7 +98,10 @@ def _split(name_or_path: str) -> tuple[str, list[str]]:
     match = re.fullmatch(r"(?P<stem>.*\.toml|[^+]*)(?P<variants>(\+[^+/]*)*)", name_or_path)
     if match is None:
         return name_or_path, []
-    return match["stem"], match["variants"].split("+")[1:]
+    variants = match["variants"].split("+")[1:]
+    if len(variants) > _MOST_VARIANTS:
+        raise UsageError(f"recipe {brief(name_or_path)}: more than {_MOST_VARIANTS} variants")
+    return match["stem"], variants
 
 
 def _read_table(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
@@ -107,34 +115,31 @@ def _read_table(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
 
 def _varied(table: dict[str, Any], variant: str) -> dict[str, Any]:
     change = tomllib.loads(variant_text(variant))
-    described = [text for text in (table.get("description"), change["description"]) if text]
-    return {**_merged(table, change), "description": "; ".join(described)}
+    merged = _merged(table, change)
+    own = table.get("description", "")
+    if isinstance(own, str):  # validation names any other
+        merged["description"] = "; ".join(text for text in (own, change["description"]) if text)
+    else:
+        merged["description"] = own
+    return merged
 
 
 def _read_file(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
     path = user_path(name_or_path)
-    identity = str(path.resolve()) if path.suffix == ".toml" else name_or_path
+    name = on_one_line(name_or_path)
+    is_file = path.suffix == ".toml"
+    identity = os.path.realpath(path) if is_file else name_or_path
     if identity in seen:
-        raise UsageError(f"recipe {name_or_path} is its own base: {' -> '.join((*seen, identity))}")
-    if path.suffix == ".toml":
-        try:
-            text = read_text(path)
-        except OSError as error:
-            raise UsageError(f"{path}: cannot read this recipe ({error.strerror})") from error
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{path}: cannot read this recipe (save it as UTF-8 text: {error})") from error
-    else:
-        text = preset_text(name_or_path)
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{name_or_path}: not valid TOML: {error}") from error
+        raise UsageError(f"recipe {name} is its own base: {' -> '.join(map(on_one_line, (*seen, identity)))}")
+    if len(seen) >= _MOST_BASES:
+        raise UsageError(f"recipe {on_one_line(seen[0])}: more than {_MOST_BASES} bases over one another")
+    table = read_toml(path, "recipe") if is_file else parse_toml(preset_text(name_or_path), name)
     base = table.pop("base", None)
     if base is None:
         return table
     if not isinstance(base, str):
-        raise UsageError(f"{name_or_path}: base must be a recipe's name or path, not {base!r}")
-    if _split(base)[0].endswith(".toml") and path.suffix == ".toml":
+        raise UsageError(f"{name}: base must be a recipe's name or path, not {brief(base)}")
+    if _split(base)[0].endswith(".toml") and is_file:
         base = str(path.parent / user_path(base))
     return _merged(_read_table(base, (*seen, identity)), table)
 
@@ -160,17 +165,17 @@ def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
 
 def _apply(table: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
+    shown = shortened(on_one_line(setting), 100)
     if not equals or not key:
-        raise UsageError(f"--set {setting}: write it as section.field=value, e.g. --set method.tau=0.9")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word or a path, which TOML would want quoted
+        raise UsageError(f"--set {shown}: write it as section.field=value, e.g. --set method.tau=0.9")
     *sections, field = key.strip().split(".")
+    if len(sections) > _MOST_SECTIONS:
+        raise UsageError(f"--set {shown}: no field lies in {len(sections)} sections")
+    value = _value(text, shown)
     for section in sections:
         inner = table.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise UsageError(f"--set {setting}: {section} is a value, not a section")
+            raise UsageError(f"--set {shown}: {brief(section)} is a value, not a section")
         table = inner
     table[field] = value
     if sections == ["classes"] and field == "preset":
@@ -178,17 +183,35 @@ def _apply(table: dict[str, Any], setting: str) -> None:
         table.pop("palette", None)
 
 
+def _value(text: str, setting: str) -> Any:
+    """What stands behind the `=`: TOML, or a bare word or a path, which TOML would want quoted."""
+    if "\0" in text:
+        raise UsageError(f"--set {setting}: holds a NUL character")
+    if "\n" in text:
+        return text  # more than a value, and TOML would read on in the next line
+    try:
+        tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    except (ValueError, RecursionError):
+        pass  # of TOML that is too large: named below
+    return parse_toml(f"value = {text}", f"--set {setting}")["value"]
+
+
 def recipe_of(table: Mapping[str, Any], origin: str) -> Recipe:
     """Validate a table as read from TOML; UsageError names `origin` and each field that is wrong."""
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors(include_url=False)]
-        raise UsageError(f"recipe {origin}:\n  " + "\n  ".join(lines)) from error
+        problems = error.errors(include_url=False, include_context=False)
+        lines = [shortened(printable(_explain(problem))) for problem in problems[:_MOST_LINES]]
+        if len(problems) > _MOST_LINES:
+            lines.append(f"… and {len(problems) - _MOST_LINES} more")
+        raise UsageError(f"recipe {on_one_line(origin)}:\n  " + "\n  ".join(lines)) from error
 
 
 def _explain(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
+    where = ".".join(shortened(on_one_line(str(part)), 80) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         section: Any = Recipe
         for part in problem["loc"][:-1]:
@@ -198,7 +221,7 @@ def _explain(problem: Any) -> str:
         near = nearest(field, known) or _elsewhere(field)
         return f"{where}: no such field{near or '; it has ' + ', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(problem["input"], Mapping | BaseModel) else f" (got {problem['input']!r})"
+    shown = "" if isinstance(problem["input"], Mapping | BaseModel) else f" (got {brief(problem['input'])})"
     return f"{where + ': ' if where else ''}{message}{shown}"
 
 

@@ -6,15 +6,22 @@ import codecs
 import re
 from pathlib import Path
 
+from fastuda.regular_file import read_regular
+
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
-def read_text(path: Path) -> str:
+LIST_LIMIT = 256 << 20
+"""Bytes of a text file: a list of some million names."""
+
+
+def read_text(path: Path, limit: int = LIST_LIMIT) -> str:
     """The file's text with `\\n` as line ends: UTF-8, or UTF-16, with a byte order mark or without.
 
-    Raises OSError when it cannot be read, and UnicodeDecodeError (a ValueError) when it is neither.
+    Raises OSError when it cannot be read, is no regular file or has more than `limit` bytes, and UnicodeDecodeError
+    (a ValueError) when it is neither.
     """
-    data = path.read_bytes()
+    data = read_regular(path, limit)
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None) or _unmarked(data)
     return re.sub(r"\r\n?", "\n", data.decode(encoding))
 

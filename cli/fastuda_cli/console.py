@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 
 from fastuda.errors import FastudaError, UsageError
+from fastuda.printable import printable
 from fastuda.stop import EXIT_STOPPED, StoppedError
 
-console = Console()
-_errors = Console(stderr=True)
+
+class PlainConsole(Console):
+    """A console on which nobody's file names act: control characters of texts are shown, and rich's own work."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich renders it, with every text printable."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
+
+
+class _PlainFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+for _stream in (sys.stdout, sys.stderr):
+    # A console of another encoding than UTF-8 gets escapes for what it cannot show. Streams of tests cannot be told.
+    with suppress(AttributeError, ValueError):
+        _stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+console = PlainConsole()
+_errors = PlainConsole(stderr=True)
 
 
 def say(text: str) -> None:
@@ -28,7 +51,9 @@ def reported() -> Iterator[None]:
 
     A run that was stopped on request, everything saved, is no error: EXIT_STOPPED, for schedulers to requeue it.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PlainFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("fastuda").setLevel(logging.INFO)
     try:
         yield

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fastuda.data.report import CheckReport, Comparison
+from fastuda.printable import on_one_line
 
 _SIZES = 6
 
@@ -42,7 +43,7 @@ def _faults(report: CheckReport) -> Table:
 def _suspicions(report: CheckReport) -> Table:
     table = Table("suspicion", "what looks wrong", "examples", title="No fault of a file, but look")
     for suspicion in report.suspicions:
-        examples = ", ".join(suspicion.samples[: report.EXAMPLES])
+        examples = ", ".join(on_one_line(name) for name in suspicion.samples[: report.EXAMPLES])
         table.add_row(suspicion.kind, escape(suspicion.detail), escape(examples) or "–")
     return table
 

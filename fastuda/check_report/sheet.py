@@ -13,7 +13,7 @@ from fastuda.data.report import CheckReport
 from fastuda.pictures import Pixels, grid, overlay
 from fastuda.recipe import Domain
 
-_WIDTH = 480
+_WIDTH, _HIGHEST = 480, 1920
 
 
 def suspects_sheet(report: CheckReport, domain: Domain, classes: ClassSet) -> Image.Image | None:
@@ -31,7 +31,7 @@ def suspects_sheet(report: CheckReport, domain: Domain, classes: ClassSet) -> Im
             continue
         table = id_table(domain, classes, label_path)
         label = table.train_ids[raw]
-        height = max(1, round(image.height * _WIDTH / image.width))
+        height = min(max(1, round(image.height * _WIDTH / image.width)), _HIGHEST)
         pixels = np.asarray(image.resize((_WIDTH, height)))
         small = np.asarray(Image.fromarray(label).resize((_WIDTH, height), Image.Resampling.NEAREST))
         rows.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,7 +76,10 @@ def labelled_split(domain: Domain) -> Split:
 def write_report(path: Path, report: CheckReport, gaps: Comparison | None = None) -> None:
     """The report as JSON, with the comparison if there is one, written whole or not at all."""
     content = report.to_json() | ({"comparison": gaps.to_json()} if gaps is not None else {})
-    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n")
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    # Names of files that are no UTF-8: JSON's own escapes, from which they can be had again.
+    text = re.sub(r"[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
+    write_atomic(path, text.encode() + b"\n")
 
 
 def next_steps(report: CheckReport, recipe: str, skip_list: Path) -> list[str]:

@@ -27,6 +27,7 @@ from fastuda.data.suspicion import (
     foreground_suspicion,
     label_suspicions,
 )
+from fastuda.printable import on_one_line
 from fastuda.recipe import Domain
 
 _NUM_SUSPECTS = 5
@@ -94,10 +95,10 @@ def _lonely(kind: FaultKind, path: Path) -> Problem:
 
 
 def _double(name: str, path: Path, paths: list[Path]) -> Problem:
-    others = ", ".join(str(other) for other in paths if other != path)
+    others = ", ".join(on_one_line(other) for other in paths if other != path)
     detail = (
-        f"stands for the same sample ({name}) as {others}, and only one can be meant; move the other away, or, if both "
-        "are samples, let a wildcard of the glob tell them apart"
+        f"stands for the same sample ({on_one_line(name)}) as {others}, and only one can be meant; "
+        "move the other away, or, if both are samples, let a wildcard of the glob tell them apart"
     )
     return Problem(name, "two files", str(path), detail, tuple(map(str, paths)))
 
@@ -134,6 +135,8 @@ def _look(sample: Sample, domain: Domain, classes: ClassSet) -> _Finding:
                 note(unknown_fault(unknown, ids, sample.label))
         except SampleError as error:
             note(error)
+        except MemoryError:
+            note(SampleError("too large", sample.label, "does not fit into this machine's memory; shrink the pair"))
     return _Finding(problems, "{}x{}".format(*image_size) if image_size else None, look, turned, damage)
 
 

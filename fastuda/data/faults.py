@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from fastuda.errors import FastudaError
+from fastuda.printable import on_one_line
 
 FaultKind = Literal[
     "no label", "no image", "two files", "empty", "truncated", "undecodable", "too large", "mode", "lossy", "size",
@@ -21,7 +22,7 @@ class SampleError(FastudaError):
     """A file that cannot be used as it is; `kind` sorts it, `path` names it, `detail` says what and what to do."""
 
     def __init__(self, kind: FaultKind, path: Path, detail: str) -> None:
-        super().__init__(f"{path}: {detail}")
+        super().__init__(f"{on_one_line(path)}: {detail}")
         self.kind: FaultKind = kind
         self.path = path
         self.detail = detail

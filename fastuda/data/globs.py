@@ -12,9 +12,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 
-from fastuda.paths import entries, folders_below, user_path
+from fastuda.errors import UsageError
+from fastuda.paths import entries, folders_below, is_folder, user_path
+from fastuda.printable import brief
 
 PICTURE_SUFFIXES = (
     "png", "jpg", "jpeg", "jpe", "jfif", "bmp", "tif", "tiff", "webp", "gif", "jp2", "ppm", "pgm", "tga", "avif",
@@ -25,6 +28,9 @@ PICTURE_SUFFIXES = (
 _WILDCARD = re.compile(r"\*\*/?|\*|\?|\[!?\]?[^]]*\]")
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _SPECIAL = re.compile(r"[*?[]")
+_LONGEST, _MOST_CHOICES = 4096, 1000
+# The time to look grows with a power of each of these.
+_MOST_WILDCARDS, _MOST_DEEP, _MOST_STARS = 16, 2, 6
 
 
 @dataclass(frozen=True)
@@ -59,11 +65,39 @@ class Glob:
 def parse(patterns: str | Sequence[str], *, any_suffix: bool = False) -> list[Glob]:
     """The globs that a recipe's field stands for: one pattern or several, braces expanded.
 
-    With `any_suffix` the same under every picture's suffix.
+    With `any_suffix` the same under every picture's suffix. Raises UsageError for a pattern that cannot be read, or
+    that would take for ever to look for.
     """
     several = [patterns] if isinstance(patterns, str) else patterns
+    for pattern in several:
+        _require_feasible(pattern)
     at_home = [str(user_path(pattern)) if pattern.startswith("~") else pattern for pattern in several]
     return [glob for pattern in at_home for glob in _expanded(pattern, any_suffix)]
+
+
+def _require_feasible(pattern: str) -> None:
+    def refuse(why: str) -> UsageError:
+        return UsageError(f"the glob {brief(pattern)} {why}; write it as images/*.png, say")
+
+    if "\0" in pattern:
+        raise refuse("holds a NUL character")
+    if not pattern.strip("/ "):
+        raise refuse("names no file")
+    if len(pattern) > _LONGEST:
+        raise refuse(f"has more than {_LONGEST:,} characters")
+    if prod(match[1].count(",") + 1 for match in _BRACES.finditer(pattern)) > _MOST_CHOICES:
+        raise refuse(f"stands for more than {_MOST_CHOICES:,} patterns: too many braces")
+    if len(_WILDCARD.findall(pattern)) > _MOST_WILDCARDS:
+        raise refuse(f"has more than {_MOST_WILDCARDS} wildcards")
+    if pattern.count("**") > _MOST_DEEP:
+        raise refuse(f"has more than {_MOST_DEEP} times **")
+    if any(len(re.findall(r"\*+", part)) > _MOST_STARS for part in pattern.split("/")):
+        raise refuse(f"has more than {_MOST_STARS} times * in one name")
+    for wildcard in _WILDCARD.findall(pattern):
+        try:
+            re.compile(_group(wildcard))
+        except re.error as error:
+            raise refuse(f"has the brackets {wildcard}, which mean no set of characters ({error.msg})") from error
 
 
 def find(root: Path, globs: Iterable[Glob], *, blind: bool = False) -> list[Found]:
@@ -120,7 +154,11 @@ def _group(wildcard: str) -> str:
     if wildcard in ("*", "?"):
         return "([^/]*)" if wildcard == "*" else "([^/])"
     if wildcard.startswith("["):
-        return "(" + wildcard.replace("[!", "[^", 1) + ")"
+        inner = wildcard[1:-1]
+        negated = inner.startswith("!")
+        # What a regular expression would read as something else than these characters.
+        members = re.sub(r"([\\[\]^&|~])", r"\\\1", inner.removeprefix("!")).replace("--", r"-\-")
+        return f"([{'^' * negated}{members}])"
     return "(" + re.escape(wildcard) + ")"
 
 
@@ -145,9 +183,9 @@ def _walk(root: Path, pattern: str, blind: bool) -> Iterator[str]:
     deep = last.startswith("**")
     for place in dict.fromkeys(places):
         top = root / place
-        for where in folders_below(top) if deep else [top] if top.is_dir() else []:
+        for where in folders_below(top) if deep else [top] if is_folder(top) else []:
             for path in entries(where):
-                if (last.startswith(".") or not path.name.startswith(".")) and not path.is_dir():
+                if (last.startswith(".") or not path.name.startswith(".")) and not is_folder(path):
                     yield place + os.path.relpath(path, top)
 
 
@@ -158,10 +196,10 @@ def _inside(root: Path, place: str, folder: str, blind: bool) -> Iterator[str]:
             below = os.path.relpath(path, root / place)
             yield place if below == "." else f"{place}{below}/"
     elif folder in ("", ".", "..") or not (blind or _SPECIAL.search(folder)):
-        if (root / place / folder).is_dir():
+        if is_folder(root / place / folder):
             yield f"{place}{folder}/"
     else:
         shape = re.compile(_plain(folder), re.IGNORECASE if blind else 0)
         for path in entries(root / place):
-            if shape.fullmatch(path.name) and not path.name.startswith(".") and path.is_dir():
+            if shape.fullmatch(path.name) and not path.name.startswith(".") and is_folder(path):
                 yield f"{place}{path.name}/"

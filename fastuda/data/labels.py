@@ -12,7 +12,7 @@ from PIL import Image
 
 from fastuda.classes import CITYSCAPES_IDS, CITYSCAPES_TRAIN_IDS, GTA5_IDS, IGNORE_INDEX, SYNTHIA_IDS, ClassSet
 from fastuda.data.faults import SampleError
-from fastuda.data.images import PNG_SIGNATURE, decode, lossy_format, read_file
+from fastuda.data.images import PNG_SIGNATURE, decode, decoding, lossy_format, read_file
 from fastuda.data.layouts import TRAIN_IDS_SUFFIX
 from fastuda.errors import FastudaError
 from fastuda.recipe import Domain
@@ -22,6 +22,9 @@ RawLabel = NDArray[np.uint8] | NDArray[np.uint16]
 # By bits a sample: what Pillow multiplies grey samples by to fill the range 0-255.
 _GREY_SCALE = {2: 85, 4: 17}
 _NUM_VALUES = 1 << 16
+# Netpbm's "magic width height largest", with comments between.
+_BETWEEN = rb"(?:\s|#[^\n]*\n)+"
+_PGM_HEADER = re.compile(rb"P[25]" + _BETWEEN + rb"\d+" + _BETWEEN + rb"\d+" + _BETWEEN + rb"0*(\d{1,10})\s")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ def read_label(path: Path, layout: str) -> RawLabel:
 def decode_label(data: bytes, path: Path, layout: str) -> RawLabel:
     """`read_label` of a file whose bytes are at hand."""
     image = decode(data, path, _LOW_BYTES if layout == "synthia" and _has_16_bit_rgb(data) else None)
+    with decoding(data, path):
+        return _ids(image, data, path, layout)
+
+
+def _ids(image: Image.Image, data: bytes, path: Path, layout: str) -> RawLabel:
     if lossy := lossy_format(image, data):
         raise SampleError(
             "lossy", path,
@@ -81,11 +89,11 @@ def _require_one_plain_page(image: Image.Image, data: bytes, path: Path) -> None
             "mode", path, f"a label of {pages} pages or frames, and one is expected; save that one as PNG"
         )
     # Netpbm's largest value, to which readers scale the others.
-    header = re.match(rb"P[25]\s+(?:#[^\n]*\s+)*\d+\s+\d+\s+(\d+)\s", data)
-    if header is not None and int(header[1]) not in (255, 65535):
+    header = _PGM_HEADER.match(data)
+    if header is not None and header[1] not in (b"255", b"65535"):
         raise SampleError(
             "mode", path,
-            f"a PGM whose largest value is said to be {int(header[1])}: readers scale its values; save it as PNG",
+            f"a PGM whose largest value is said to be {header[1].decode()}: readers scale its values; save it as PNG",
         )  # fmt: skip
 
 

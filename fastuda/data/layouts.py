@@ -12,7 +12,7 @@ from fastuda.data.globs import Found
 from fastuda.data.listing import Files, Listing, Sample, gather, is_derived, pair, shown
 from fastuda.data.sample_list import chosen_names
 from fastuda.errors import FastudaError
-from fastuda.paths import entries, user_path
+from fastuda.paths import entries, is_folder, user_path
 from fastuda.recipe import Domain
 
 Split = Literal["train", "val"]
@@ -38,7 +38,7 @@ def find_samples(domain: Domain, split: Split, *, labelled: bool) -> Listing:
             other_suffix = _other_pictures(root / "images", images)
             labels = _in_folder(root / "labels", (".png",), "gta5") if labelled else []
         case "synthia":
-            root = root / "RAND_CITYSCAPES" if (root / "RAND_CITYSCAPES").is_dir() else root
+            root = root / "RAND_CITYSCAPES" if is_folder(root / "RAND_CITYSCAPES") else root
             images = _in_folder(root / "RGB", IMAGE_SUFFIXES, "synthia")
             other_suffix = _other_pictures(root / "RGB", images)
             labels = _in_folder(root / "GT" / "LABELS", (".png",), "synthia") if labelled else []
@@ -77,7 +77,7 @@ def data_root(domain: Domain) -> Path:
             f"no folder is given for the {domain.layout} data: pass --source DIR or --target DIR, or set `root`"
         )
     root = Path(os.path.realpath(user_path(domain.root)))  # which takes a link that leads to itself as it is
-    if not root.is_dir():
+    if not is_folder(root):
         raise FastudaError(f"{root}: no such folder; expected there: {_EXPECTED[domain.layout]}")
     return root
 
@@ -92,8 +92,8 @@ _EXPECTED = {
 
 
 def _in_folder(folder: Path, suffixes: tuple[str, ...], layout: str) -> list[Found]:
-    if not folder.is_dir():
-        around = entries(folder.parent) if folder.parent.is_dir() else []
+    if not is_folder(folder):
+        around = entries(folder.parent) if is_folder(folder.parent) else []
         near = [path.name for path in around if path.name.lower() == folder.name.lower()]
         hint = f" ({near[0]} is there: write it as {folder.name})" if near else ""
         raise FastudaError(f"{folder}: no such folder{hint}; layout {layout} expects {_EXPECTED[layout]}")
@@ -118,9 +118,9 @@ def _other_pictures(folder: Path, images: list[Found]) -> list[Path]:
 def _cityscapes(root: Path, kind: str, split: str, endings: tuple[str, ...]) -> list[Found]:
     """Files of one split as `city/city_000000_000019`, by the ending that each has."""
     bases = [root / kind, root / f"{kind}_trainvaltest" / kind]
-    folder = next((base / split for base in bases if (base / split).is_dir()), None)
+    folder = next((base / split for base in bases if is_folder(base / split)), None)
     if folder is None:
-        splits = sorted({path.name for base in bases if base.is_dir() for path in entries(base) if path.is_dir()})
+        splits = sorted({path.name for base in bases if is_folder(base) for path in entries(base) if is_folder(path)})
         found = f"{kind} has only {', '.join(splits)}" if splits else f"there is no {kind}"
         raise FastudaError(
             f"{bases[0] / split}: no such folder ({found}); layout cityscapes expects {_EXPECTED['cityscapes']}"
@@ -128,7 +128,7 @@ def _cityscapes(root: Path, kind: str, split: str, endings: tuple[str, ...]) -> 
     files = [
         Found(f"{city.name}/{path.name[: -len(ending)]}", path)
         for city in entries(folder)
-        if city.is_dir()
+        if is_folder(city)
         for path in entries(city)
         for ending in endings
         if path.name.lower().endswith(ending.lower()) and not path.name.startswith(".")

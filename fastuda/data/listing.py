@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fastuda.data.globs import Found
 from fastuda.errors import FastudaError
+from fastuda.printable import on_one_line
 
 Files = dict[str, Path]
 """Files by sample name."""
@@ -152,7 +153,7 @@ def is_derived(name: str, known: Collection[str]) -> bool:
 def shown(paths: list[Path]) -> str:
     """The first few of some files, for a message."""
     more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(str(path) for path in paths[:_SHOWN]) + more
+    return ", ".join(on_one_line(path) for path in paths[:_SHOWN]) + more
 
 
 def _begins_as_one_of(name: str, known: Collection[str]) -> bool:

@@ -10,6 +10,7 @@ from fastuda.data.faults import FaultKind
 from fastuda.data.layouts import Split
 from fastuda.data.listing import LeftOut
 from fastuda.data.suspicion import Suspicion
+from fastuda.printable import on_one_line
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,8 @@ class CheckReport:
         return sorted(groups, key=lambda group: -group.count)
 
     def short(self, file: str) -> str:
-        """A file's path below the data set's folder."""
-        below = file.removeprefix(self.root.rstrip("/") + "/")
-        return below.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        """A file's path below the data set's folder, as it can be shown."""
+        return on_one_line(file.removeprefix(self.root.rstrip("/") + "/"))
 
     def shares(self) -> dict[str, float]:
         """Class name → share of the pixels that count, 0 to 1."""

@@ -8,6 +8,7 @@ from unicodedata import normalize
 
 from fastuda.data.listing import Files
 from fastuda.errors import FastudaError
+from fastuda.printable import brief, on_one_line
 from fastuda.text_file import read_text, without_comment
 
 
@@ -20,9 +21,11 @@ def chosen_names(listing: Path, images: Files, also: Iterable[str] = ()) -> set[
     try:
         lines = read_text(listing).split("\n")
     except OSError as error:
-        raise FastudaError(f"{listing}: cannot read this list of names ({error.strerror})") from error
+        raise FastudaError(f"{on_one_line(listing)}: cannot read this list of names ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise FastudaError(f"{listing}: cannot read this list of names ({error}); save it as UTF-8 text") from error
+        raise FastudaError(
+            f"{on_one_line(listing)}: cannot read this list of names ({error}); save it as UTF-8 text"
+        ) from error
     known = _aliases(images) | {name: name for name in also}
     chosen: set[str] = set()
     for whole in lines:
@@ -34,11 +37,12 @@ def chosen_names(listing: Path, images: Files, also: Iterable[str] = ()) -> set[
         if name is None:
             example = next(iter({**images, **dict.fromkeys(known)}), "none at all")
             raise FastudaError(
-                f"{listing}: lists {candidates[1]!r}, and no image has this name (names look like {example!r})"
+                f"{on_one_line(listing)}: lists {brief(candidates[1])}, and no image has this name (names look like "
+                f"{brief(example)})"
             )
         chosen.add(name)
     if not chosen:
-        raise FastudaError(f"{listing}: lists no name; write one a line, or drop `listing`")
+        raise FastudaError(f"{on_one_line(listing)}: lists no name; write one a line, or drop `listing`")
     return chosen
 
 

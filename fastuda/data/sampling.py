@@ -125,7 +125,8 @@ def _resized_crop(rng: np.random.Generator, view_size: tuple[int, int], views: V
             return top, left, crop_height, crop_width
     # No box of such a shape fits: the largest centred one within the range of ratios.
     ratio = min(max(width / height, views.crop_ratio[0]), views.crop_ratio[1])
-    crop_width, crop_height = min(width, round(height * ratio)), min(height, round(width / ratio))
+    crop_width = max(1, min(width, round(height * ratio)))
+    crop_height = max(1, min(height, round(width / ratio)))
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 

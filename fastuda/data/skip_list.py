@@ -13,7 +13,11 @@ from fastuda.data.layouts import Split, data_root
 from fastuda.data.report import CheckReport
 from fastuda.disk import make_folder, write_atomic
 from fastuda.errors import FastudaError
+from fastuda.printable import on_one_line
 from fastuda.recipe import Domain
+from fastuda.regular_file import read_regular
+
+_LIMIT = 1 << 30
 
 
 def write_skip_list(cache: Path, domain: Domain, report: CheckReport) -> Path:
@@ -50,7 +54,7 @@ def read_skip_list(
     """
     path = _skip_path(cache, domain, split, labelled)
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_regular(path, _LIMIT))
         others = set()
         if classes is not None and labelled and content["classes"] != list(classes.names):
             others.add("value")
@@ -65,15 +69,17 @@ def read_skip_list(
         )
     except FileNotFoundError:
         return frozenset()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FastudaError(f"{path}: not a skip list; delete it and run `fastuda data check` again") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FastudaError(
+            f"{on_one_line(path)}: not a skip list; delete it and run `fastuda data check` again"
+        ) from error
 
 
 def _file_state(file: str) -> list[int]:
     """Bytes and modification time, [0, 0] for a file that cannot be looked at."""
     try:
         status = Path(file).stat()
-    except OSError:
+    except (OSError, ValueError):  # a NUL in the name, in a list that was not written here
         return [0, 0]
     return [status.st_size, status.st_mtime_ns]
 

@@ -6,11 +6,12 @@ to the rows of the table in `method/PROTOCOL.md`.
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from fastuda.recipe.data import Classes, Data, Demo, Domain, Jitter, Views
 from fastuda.recipe.method import Auxiliary, Contrast, Edge, Htcm, Method, Mix, SourceMix
-from fastuda.recipe.section import Section
+from fastuda.recipe.room import positions, smallest_side
+from fastuda.recipe.section import Section, Seed
 from fastuda.recipe.training import Evaluation, Model, Optimizer, Runtime, Train, Warmup
 
 __all__ = [
@@ -24,7 +25,7 @@ class Recipe(Section):
 
     description: str = ""
     """One line: what this recipe is."""
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: Seed = 0
     """Seed of initialisation, shuffling, augmentation and mixing."""
     classes: Classes = Classes()
     """Which classes are trained."""
@@ -106,4 +107,33 @@ class Recipe(Section):
             raise ValueError("warmup.iterations and train.iterations are both 0: there is nothing to train")
         if self.edge.enabled and not (self.mix.enabled and self.htcm.enabled):
             raise ValueError("edge.enabled needs mix.enabled and htcm.enabled")
+        return self
+
+    @model_validator(mode="after")
+    def _room(self) -> Recipe:
+        """Every image that goes through the network leaves enough of it: in training, two values a channel."""
+        views, padding, batch = self.views, self.model.pool_padding, self.train.batch_size
+        adapts = self.train.iterations > 0
+        trained = {
+            "source_size": views.whole,
+            "target_size": views.whole and adapts,
+            "crop_size": not views.whole or (adapts and (self.mix.enabled or self.htcm.enabled)),
+        }
+        for name, is_used in trained.items():
+            size = getattr(views, name)
+            if is_used and batch * positions(size, padding) < 2:
+                side = smallest_side(padding, 1 if batch > 1 else 2)
+                raise ValueError(
+                    f"views.{name} = {list(size)}: too small for the network, whose BatchNorm needs two values a "
+                    f"channel and sees fewer with train.batch_size = {batch}; [{side}, {side}] is enough"
+                )
+        for scale in self.eval.scales:
+            width, height = (max(1, round(side * scale)) for side in self.eval.size)
+            if not positions((width, height), padding):
+                at = "" if scale == 1 else f" at eval.scales = {scale:g}"
+                side = smallest_side(padding, 1)
+                raise ValueError(
+                    f"eval.size = {list(self.eval.size)}{at}: too small for the network, which has no output for less "
+                    f"than [{side}, {side}]"
+                )
         return self

@@ -10,14 +10,18 @@ from pydantic import Field, field_validator, model_validator
 from fastuda.classes import PRESETS, ClassSet
 from fastuda.recipe.section import (
     Channel,
+    Count,
     Globs,
     NonNegative,
-    Positive,
     Probability,
     Section,
+    Seed,
     Size,
     UserPath,
 )
+
+_FLATTEST = 100
+"""The greatest ratio of a crop's sides."""
 
 
 class Classes(Section):
@@ -87,17 +91,17 @@ class Domain(Section):
 class Demo(Section):
     """How many drawn images `fastuda train demo` makes when no data folder is given."""
 
-    num_source: Positive = 300
+    num_source: Count = 300
     """Source training images."""
-    num_source_val: Positive = 40
+    num_source_val: Count = 40
     """Held-out source images, to measure the domain shift."""
-    num_target: Positive = 300
+    num_target: Count = 300
     """Unlabelled target training images."""
-    num_val: Positive = 50
+    num_val: Count = 50
     """Labelled target images for evaluation."""
-    size: tuple[Annotated[int, Field(ge=64)], Annotated[int, Field(ge=32)]] = (512, 256)
+    size: tuple[Annotated[int, Field(ge=64, le=8192)], Annotated[int, Field(ge=32, le=8192)]] = (512, 256)
     """Width and height drawn, pixels."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """The worlds' seed, apart from the run's own."""
 
 
@@ -138,7 +142,7 @@ class Views(Section):
     """Probability of a horizontal flip of the view."""
     blur: Probability = 0.5
     """Probability of a Gaussian blur of the view."""
-    blur_radius: NonNegative = 1.0
+    blur_radius: Annotated[float, Field(ge=0, le=100)] = 1.0
     """The blur's radius (standard deviation, pixels) is drawn from U(0, this)."""
     source_jitter: Probability = 0.0
     """Probability that the source view of L_s gets the strong view's colours too; 0 in the paper."""
@@ -155,6 +159,13 @@ class Views(Section):
     def _share(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[1] > 1:
             raise ValueError("is a share of the view's area: at most 1")
+        return value
+
+    @field_validator("crop_ratio")
+    @classmethod
+    def _ratio(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] < 1 / _FLATTEST or value[1] > _FLATTEST:
+            raise ValueError(f"must lie between 1/{_FLATTEST} and {_FLATTEST}")
         return value
 
 
@@ -177,7 +188,7 @@ class Jitter(Section):
     """Probability of grey."""
     blur: Probability = 0.5
     """Probability of a Gaussian blur."""
-    blur_kernel: Annotated[int, Field(ge=3)] = 5
+    blur_kernel: Annotated[int, Field(ge=3, le=255)] = 5
     """Largest blur kernel, pixels, odd; drawn from 3 on, an even size becoming the next: 5 gives 3 (⅓) and 5 (⅔)."""
 
     @field_validator("blur_kernel")

@@ -20,9 +20,21 @@ def _kept(path: Path) -> Path:
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Size = tuple[Positive, Positive]
+NonNegative = Annotated[float, Field(ge=0, le=1e6)]
+"""A weight or a range; what is multiplied with it stays well within float32."""
+Rate = Annotated[float, Field(gt=0, le=1e3)]
+# Far above any use, and all that numpy, torch and DALI can still take.
+Iterations = Annotated[int, Field(ge=0, le=10**9)]
+Interval = Annotated[int, Field(ge=1, le=10**9)]
+"""Iterations between two events."""
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Files to make."""
+BatchSize = Annotated[int, Field(ge=1, le=4096)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Dilation = Annotated[int, Field(ge=1, le=1024)]
+Pixels = Annotated[int, Field(ge=1, le=32768)]
+Size = tuple[Pixels, Pixels]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Channel = Annotated[int, Field(ge=0, le=255)]
 UserPath = Annotated[Path, AfterValidator(_kept)]
 Globs = str | tuple[str, ...]

@@ -6,7 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fastuda.recipe.section import NonNegative, Positive, Section, Size, Switch
+from fastuda.recipe.section import (
+    BatchSize,
+    Dilation,
+    Interval,
+    Iterations,
+    NonNegative,
+    Rate,
+    Section,
+    Size,
+    Switch,
+    Threads,
+)
 
 
 class Model(Section):
@@ -20,7 +31,7 @@ class Model(Section):
     """Which convolution of a bottleneck strides: caffe's first 1×1 or torchvision's 3×3."""
     pool_padding: Literal[0, 1] = 1
     """Padding of the stem's 3×3/2 max-pool, which uses `ceil_mode` (0 in pure Caffe networks)."""
-    aspp: Annotated[tuple[Positive, ...], Field(min_length=1)] = (6, 12, 18, 24)
+    aspp: Annotated[tuple[Dilation, ...], Field(min_length=1, max_length=16)] = (6, 12, 18, 24)
     """Dilations of the classifier's branches; released weights need (6, 12) (protocol row 18)."""
     auxiliary: bool = True
     """A second classifier on layer3 (protocol row 16)."""
@@ -41,13 +52,13 @@ class Model(Section):
 class Optimizer(Section):
     """SGD and its schedule (protocol row 21)."""
 
-    lr_backbone: Annotated[float, Field(gt=0)] = 7.5e-4
+    lr_backbone: Rate = 7.5e-4
     """Learning rate of the pretrained layers, for an iteration's whole step. 7.5e-4 is the step of the published runs;
     the rate that the paper prints is 2.5e-4, which their optimiser took three times an iteration."""
     backbone_updates: Literal["one", "listed"] = "one"
     """Updates an iteration of a backbone parameter: one, or as many as the released optimiser's list names it (three,
     four in a block's shortcut, one for the stem), each at a third of `lr_backbone`, with one momentum and gradient."""
-    lr_head: Annotated[float, Field(gt=0)] = 2.5e-3
+    lr_head: Rate = 2.5e-3
     """Learning rate of the classifiers."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """SGD momentum."""
@@ -55,14 +66,14 @@ class Optimizer(Section):
     """L2 penalty on every trained parameter."""
     poly_power: NonNegative = 0.9
     """lr · (1 − iteration / iterations) ** power."""
-    ramp_up: Annotated[int, Field(ge=0)] = 0
+    ramp_up: Iterations = 0
     """Iterations over which the learning rate first rises linearly; 0 in the paper."""
 
 
 class Warmup(Section):
     """Source-only training before adaptation (protocol row 22)."""
 
-    iterations: Annotated[int, Field(ge=0)] = 40_000
+    iterations: Iterations = 40_000
     """Iterations with L_s alone; 0 or `--init FILE` skips the stage."""
     optimizer: Optimizer = Optimizer()
     """The stage's own optimiser."""
@@ -71,13 +82,13 @@ class Warmup(Section):
 class Train(Section):
     """Length of the adaptation; batch and rhythm of both stages."""
 
-    iterations: Annotated[int, Field(ge=0)] = 250_000
+    iterations: Iterations = 250_000
     """Adaptation iterations; 0 trains on the source alone."""
-    batch_size: Positive = 2
+    batch_size: BatchSize = 2
     """Images a domain, an iteration and a process."""
-    evaluate_every: Positive | None = None
+    evaluate_every: Interval | None = None
     """Iterations between evaluations; without it, one pass over the target images (protocol row 21)."""
-    log_every: Positive = 50
+    log_every: Interval = 50
     """Iterations between rows of `log.jsonl`."""
     checkpoint_every: Positive | None = None
     """Iterations between checkpoints, besides those at every evaluation; a killed run repeats what came after the
@@ -95,13 +106,13 @@ class Evaluation(Section):
     """Width and height of the network's input."""
     protocol: Literal["full", "released"] = "full"
     """`full`: at the label's own size; `released`: labels resized to `size`."""
-    subsets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    subsets: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
     """Further means over named classes, e.g. SYNTHIA's 13."""
-    pictures: Annotated[int, Field(ge=0)] = 6
+    pictures: Annotated[int, Field(ge=0, le=1000)] = 6
     """Rows of the picture grid."""
     flip: bool = False
     """Test-time augmentation: average the answer with the mirrored image's; false in the paper."""
-    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)] = (1.0,)
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1, max_length=32)] = (1.0,)
     """Test-time augmentation: average the answers at these multiples of `size`; 1 alone in the paper."""
     batch_norm: Literal["running", "target"] = "running"
     """Statistics at evaluation: those gathered in training, or gathered anew on target training images."""
@@ -131,7 +142,7 @@ class Runtime(Section):
     """torch.compile the network and the losses."""
     cuda_graph: Switch = "auto"
     """Capture the whole iteration in one CUDA graph and replay it."""
-    loader_threads: Positive = 4
+    loader_threads: Threads = 4
     """DALI's CPU threads a pipeline."""
     watchdog_minutes: Annotated[float, Field(ge=0, le=10_000)] = 30.0
     """Without progress for so long a run prints what every thread does and ends, to be gone on with; 0 never does."""

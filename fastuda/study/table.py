@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from importlib import resources
 
 from pydantic import Field, ValidationError, model_validator
 
 from fastuda.errors import UsageError
 from fastuda.paths import user_path
+from fastuda.printable import brief, on_one_line, shortened
 from fastuda.recipe import Section
 from fastuda.recipe_file import nearest, variant_text
-from fastuda.text_file import read_text
+from fastuda.toml_text import parse_toml, read_toml
 
+_MOST_LINES = 20
 _TABLES = resources.files("fastuda.study") / "tables"
 
 
@@ -80,24 +81,21 @@ def load_table(name_or_path: str) -> Table:
     """A table by name, or from a TOML file of your own. Raises UsageError that names the file and the field."""
     path = user_path(name_or_path)
     if path.suffix == ".toml":
-        try:
-            text = read_text(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path}: cannot read this table ({error})") from error
+        content = read_toml(path, "table")
     elif name_or_path in table_names():
-        text = (_TABLES / f"{name_or_path}.toml").read_text("utf-8")
+        content = parse_toml((_TABLES / f"{name_or_path}.toml").read_text("utf-8"), name_or_path)
     else:
         near = nearest(name_or_path, table_names())
         raise UsageError(
-            f"no table is called {name_or_path!r}{near}; there are {', '.join(table_names())}, or give a TOML file"
+            f"no table is called {brief(name_or_path)}{near}; there are {', '.join(table_names())}, or give a TOML file"
         )
     try:
-        return Table.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{name_or_path}: not valid TOML: {error}") from error
+        return Table.model_validate(content)
     except ValidationError as error:
         lines = [
-            f"{'.'.join(map(str, e['loc'])) or 'table'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
+            shortened(
+                on_one_line(f"{'.'.join(map(str, e['loc'])) or 'table'}: {e['msg'].removeprefix('Value error, ')}")
+            )
+            for e in error.errors(include_context=False)[:_MOST_LINES]
         ]
-        raise UsageError(f"{name_or_path}:\n  " + "\n  ".join(lines)) from error
+        raise UsageError(f"{on_one_line(name_or_path)}:\n  " + "\n  ".join(lines)) from error
