@@ -8,16 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from fastuda.classes import Values
 from fastuda.data.globs import PICTURE_SUFFIXES
 from fastuda.data.images import read_colour, read_file
 from fastuda.errors import FastudaError
 from fastuda.inference import evaluation_logits
+from fastuda.label_bands import label_at
 from fastuda.label_files import (
     TABLE,
     is_own_table,
@@ -119,12 +117,3 @@ def predict(
         write_label(out, item.name, label, classes, values)
         write_png(out / f"{item.name}{_OVERLAY}", overlay(np.asarray(image), label, classes))
         progress(done, len(inputs))
-
-
-def label_at(logits: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Train ids uint8 [H, W] at `size` (height, width) from low-resolution logits [1, C, H', W'].
-
-    Interpolated and chosen as `argmax_confusion` scores them, so that files hold what was counted.
-    """
-    full = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=True)
-    return full.argmax(1)[0].to(torch.uint8).cpu().numpy()
