@@ -40,15 +40,19 @@ def label_bands(logits: Tensor, size: tuple[int, int]) -> Iterator[NDArray[np.ui
     above, below, *weights = _neighbours(height, size[0], device)
     starts = [0, *(torch.nonzero(above.diff()).flatten() + 1).tolist(), size[0]]
     rows_at_once = max(1, _BUDGET.get(device.type, _BUDGET["cpu"]) // (4 * channels * size[1]))
+    # Written again and again: fresh memory costs more than the sums.
+    planes = torch.empty(channels, rows_at_once, size[1], device=device)
+    pixels = torch.empty(rows_at_once, size[1], channels, device=device)
     # Rows between the same two rows of logits share all that depends on columns.
     for start, stop in pairwise(starts):
         pair = columns.of_rows(int(above[start]), int(below[start]))
         for top in range(start, stop, rows_at_once):
             end = min(stop, top + rows_at_once)
-            full = columns.between(pair, [weight[top:end, None] for weight in weights])
+            full, beside = planes[:, : end - top], pixels[: end - top]
+            columns.between(pair, [weight[top:end, None] for weight in weights], full)
             # With the channels side by side arg-max is several times faster on a CPU.
-            chosen = full.flatten(1).t().contiguous().argmax(1)
-            yield chosen.to(torch.uint8).view(end - top, size[1]).cpu().numpy()
+            beside.copy_(full.permute(1, 2, 0))
+            yield beside.argmax(2).to(torch.uint8).cpu().numpy()
 
 
 class _Columns:
@@ -70,19 +74,22 @@ class _Columns:
             return corners
         return [_weighted(corners[i : i + 2], self._weights, _PAIR) for i in (0, 2)]
 
-    def between(self, common: list[Tensor], weights: list[Tensor]) -> Tensor:
-        """Logits [C, n, W] of output rows, by the weights [n, 1] of the rows above and below."""
+    def between(self, common: list[Tensor], weights: list[Tensor], out: Tensor) -> None:
+        """Logits of output rows into `out` [C, n, W], by the weights [n, 1] of the rows above and below."""
         if not self._by_corners:
-            return _weighted(common, weights, _PAIR)
+            _weighted(common, weights, _PAIR, out)
+            return
         products = [row * column for row in weights for column in self._weights]
-        whole = _weighted([corner[: self._whole] for corner in common], products, _CORNERS)
-        left_over = _weighted([corner[self._whole :] for corner in common], products, _CORNERS_LEFT_OVER)
-        return torch.cat([whole, left_over])
+        whole, rest = slice(None, self._whole), slice(self._whole, None)
+        _weighted([corner[whole] for corner in common], products, _CORNERS, out[whole])
+        _weighted([corner[rest] for corner in common], products, _CORNERS_LEFT_OVER, out[rest])
 
 
-def _weighted(values: Sequence[Tensor], weights: Sequence[Tensor], order: Sequence[int]) -> Tensor:
+def _weighted(
+    values: Sequence[Tensor], weights: Sequence[Tensor], order: Sequence[int], out: Tensor | None = None
+) -> Tensor:
     """Σ value · weight in that order, each product but the first unrounded: what compilers make of torch's kernels."""
-    total = values[order[0]] * weights[order[0]]
+    total = torch.mul(values[order[0]], weights[order[0]], out=out)
     for i in order[1:]:
         total.addcmul_(values[i], weights[i])
     return total

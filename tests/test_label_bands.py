@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -41,16 +41,6 @@ def of_torch(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=True).argmax(1)[0].to(torch.uint8)
 
 
-@pytest.fixture(params=[1, 2])
-def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Torch has a kernel of its own for three channels on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("_threads")
 @pytest.mark.parametrize("made", [random, with_ties, nearly_alike, all_alike])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_bands_are_what_torch_makes_of_the_whole(
@@ -60,6 +50,16 @@ def test_bands_are_what_torch_makes_of_the_whole(
         for channels in (1, 2, 3, 7, 8, 16, 19, 33):
             logits = made(channels, *low).contiguous(memory_format=memory_format)
             assert torch.equal(torch.from_numpy(label_at(logits, size)), of_torch(logits, size)), (channels, low, size)
+
+
+def test_with_several_threads_torch_has_another_kernel_for_three_channels() -> None:
+    logits, size = nearly_alike(3, 9, 7), (100, 90)
+    found = []
+    for threads in (2, 1):  # one as in the other tests comes last
+        torch.set_num_threads(threads)
+        found.append(label_at(logits, size))
+        assert np.array_equal(found[-1], of_torch(logits, size).numpy())
+    assert not np.array_equal(*found)
 
 
 def test_the_order_of_sums_decides_where_channels_are_nearly_alike(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fastuda.errors import FastudaError
@@ -58,6 +59,43 @@ def write_atomic(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """A function that writes to a file bit by bit: once the block ends `path` is whole; if it raises, as it was.
+
+    Raises FastudaError when the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    with contextlib.ExitStack() as cleaning:
+
+        def remove() -> None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+        def write(content: bytes) -> None:
+            rest = memoryview(content)
+            with _refusals_named(path):
+                while rest:
+                    rest = rest[file.write(rest) :]
+
+        cleaning.callback(remove)
+        with _refusals_named(path):
+            # Unbuffered: a buffer that could not be written out would fail once more when the file is closed.
+            file = cleaning.enter_context(temporary.open("wb", buffering=0))
+        yield write
+        with _refusals_named(path):
+            file.close()
+            os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _refusals_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise write_failure(path, error) from error
 
 
 def append(path: Path, line: bytes) -> None:

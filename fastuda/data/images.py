@@ -8,6 +8,7 @@ import struct
 import threading
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
@@ -67,12 +68,17 @@ def decode(data: bytes, path: Path, raw_mode: str | None = None) -> Image.Image:
 _opening = threading.Lock()
 
 
-def open_image(data: bytes) -> Image.Image:
-    """A file's image, its pixels not yet read: Pillow's `open` without Pillow's limit, which cannot name a size."""
+def open_image(data: bytes | BinaryIO) -> Image.Image:
+    """A file's image, its pixels not yet read: Pillow's `open` without Pillow's limit, which cannot name a size.
+
+    `data` is the file's content, or the open file, which is read from its beginning.
+    """
+    if not isinstance(data, bytes):
+        data.seek(0)
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(io.BytesIO(data))
+            return Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
