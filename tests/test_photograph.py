@@ -116,7 +116,7 @@ def _jpeg() -> bytes:
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
-        (b"", "empty"), (b"no image", "undecodable"), (_png()[:100], "truncated"), (_png()[:-3], "truncated"),
+        (b"", "empty"), (b"no image", "undecodable"), (_png()[:100], "truncated"), (_png()[:-30], "truncated"),
         (_wrong_checksum(), "undecodable"), (_jpeg()[: 1 << 12], "truncated"), (_deep_grey(), "mode"),
         (zlib.compress(b"x" * 999), "undecodable"), (None, "undecodable"),
     ],
