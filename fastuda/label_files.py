@@ -18,7 +18,7 @@ from fastuda.errors import FastudaError
 
 TABLE = "classes.json"
 _LABEL_LEVEL, _OVERLAY_LEVEL = 6, 2
-"""Deflate's: a higher one makes overlays a tenth smaller in six times the time."""
+"""Deflate's: a higher one makes overlays a tenth smaller, in six times as long."""
 
 
 def write_label(out: Path, name: str, label: NDArray[np.uint8], classes: ClassSet, values: Values) -> None:
