@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from fastuda.errors import FastudaError
@@ -45,23 +45,50 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes], *, durable: bool 
     `durable` also holds against a power cut: the content is on the disk before the name is, and the name before this
     returns. Without it a file may be short after a power cut, which is why packs record sizes and checksums.
     """
+    with whole_file(path, durable=durable) as write:
+        for chunk in [content] if isinstance(content, bytes) else content:
+            write(chunk)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, durable: bool = False) -> Iterator[Callable[[bytes], None]]:
+    """A function that writes to a file bit by bit: once the block ends `path` is whole; if it raises, as it was.
+
+    `durable` as in `write_atomic`. Raises FastudaError when the disk refuses.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{PART}")
-    chunks = [content] if isinstance(content, bytes) else content
-    try:
-        with temporary.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
+    with contextlib.ExitStack() as cleaning:
+
+        def remove() -> None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+        def write(content: bytes) -> None:
+            rest = memoryview(content)
+            with _refusals_named(path):
+                while rest:
+                    rest = rest[file.write(rest) :]
+
+        cleaning.callback(remove)
+        with _refusals_named(path):
+            # Unbuffered: a buffer that could not be written out would fail once more when the file is closed.
+            file = cleaning.enter_context(temporary.open("wb", buffering=0))
+        yield write
+        with _refusals_named(path):
             if durable:
-                file.flush()
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
-        if durable:
-            sync_folder(path.parent)
+            file.close()
+            os.replace(temporary, path)
+            if durable:
+                sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _refusals_named(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise write_failure(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def sync_folder(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,19 @@ _CELL_WIDTH = 480
 
 def overlay(image: Pixels, label: Pixels, classes: ClassSet, strength: float = 0.55) -> Pixels:
     """Image uint8 [H, W, 3] with its label's colours laid over; ignored pixels stay as they are."""
-    colours = classes.colour_table()[label]
-    blended = (image * (1 - strength) + colours * strength).astype(np.uint8)
-    return np.where((label < len(classes))[..., None], blended, image)
+    table = _blended(classes, strength)
+    row = label.astype(np.uint16)[..., None] * np.uint16(256) + image
+    return np.stack([table[channel].take(row[..., channel]) for channel in range(3)], -1)
+
+
+@functools.lru_cache(maxsize=8)
+def _blended(classes: ClassSet, strength: float) -> NDArray[np.uint8]:
+    """[3, 256 · 256]: by channel, train id and brightness, the brightness with the class's colour laid over."""
+    brightness = np.arange(256)
+    blended = brightness * (1 - strength) + classes.colour_table().T[..., None] * strength
+    table = blended.astype(np.uint8)
+    table[:, len(classes) :] = brightness
+    return table.reshape(3, -1)
 
 
 def grid(columns: list[str], rows: list[list[Pixels]], legend: ClassSet | None = None) -> Image.Image:

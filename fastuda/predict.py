@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from fastuda.classes import Values
+from fastuda.data.faults import SampleError
 from fastuda.data.globs import PICTURE_SUFFIXES
-from fastuda.data.images import read_colour, read_file
+from fastuda.data.photograph import Photograph, bands, read_photograph
 from fastuda.errors import FastudaError
 from fastuda.inference import evaluation_logits
+from fastuda.label_bands import label_bands
 from fastuda.label_files import (
     TABLE,
     is_own_table,
     label_ending,
+    label_rows,
+    png_rows,
     require_free,
     write_class_values,
-    write_label,
-    write_png,
 )
 from fastuda.paths import files_below, flattened_link, is_file, is_folder
 from fastuda.pictures import overlay
 from fastuda.printable import on_one_line
+from fastuda.tiles import tiled_bands
 from fastuda.trained import Trained
 
 SUFFIXES = tuple(f".{suffix}" for suffix in PICTURE_SUFFIXES)
@@ -103,31 +104,57 @@ def predict(
     out: Path,
     progress: Callable[[int, int], None],
     values: Values = "label-ids",
-) -> None:
+    *,
+    tiled: bool = False,
+) -> list[SampleError]:
     """Write NAME_overlay.png (colours over the image) and the label PNG for each image, at its own size.
 
     The label is NAME_labelIds.png, or with `values` "train-ids" NAME_labelTrainIds.png; classes.json says which value
-    is which class. Images are resized bicubic to `eval.size` for the network, as in evaluation (protocol row 23).
-    Raises FastudaError naming an image that cannot be read or a file that cannot be written.
+    is which class. Images are resized bicubic to `eval.size` for the network, as in evaluation (protocol row 23); when
+    `tiled`, larger ones are read at their own resolution, in overlapping windows of that size. Beyond the network's
+    memory an image takes what its decoder makes of it, 4 bytes a pixel, and little that grows with its size.
+
+    Returns a fault for each image that cannot be read; the others are predicted. Raises FastudaError naming a file
+    that cannot be written.
     """
-    classes = trained.recipe.classes.build()
     require_free(out, [item.name for item in inputs], (_OVERLAY, label_ending(values)))
-    write_class_values(out, classes, values)
+    write_class_values(out, trained.recipe.classes.build(), values)
+    faults = []
     for done, item in enumerate(inputs, start=1):
-        image = read_colour(read_file(item.path), item.path)
-        resized = np.asarray(image.resize(trained.recipe.eval.size, Image.Resampling.BICUBIC))
-        batch = torch.from_numpy(resized.copy())[None].to(trained.device)
-        logits = evaluation_logits(trained.model, batch, trained.recipe.eval, trained.passes)
-        label = label_at(logits, (image.height, image.width))
-        write_label(out, item.name, label, classes, values)
-        write_png(out / f"{item.name}{_OVERLAY}", overlay(np.asarray(image), label, classes))
+        try:
+            _predict_one(trained, item, out, values, tiled=tiled)
+        except SampleError as error:
+            # A new one: the old one's frames hold the image.
+            faults.append(SampleError(error.kind, error.path, error.detail))
         progress(done, len(inputs))
+    return faults
 
 
-def label_at(logits: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Train ids uint8 [H, W] at `size` (height, width) from low-resolution logits [1, C, H', W'].
+def _predict_one(trained: Trained, item: Input, out: Path, values: Values, *, tiled: bool) -> None:
+    photograph = read_photograph(item.path)
+    classes = trained.recipe.classes.build()
+    width, top = photograph.size[0], 0
+    with (
+        label_rows(out, item.name, photograph.size, classes, values) as write_label,
+        png_rows(out / f"{item.name}{_OVERLAY}", photograph.size, colour=True) as write_overlay,
+    ):
+        for label in _labels(trained, photograph, tiled=tiled):
+            write_label(label)
+            for start, stop in bands(len(label), width):
+                pixels = np.asarray(photograph.piece((0, top + start, width, top + stop)))
+                write_overlay(overlay(pixels, label[start:stop], classes))
+            top += len(label)
 
-    Interpolated and chosen as `argmax_confusion` scores them, so that files hold what was counted.
-    """
-    full = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=True)
-    return full.argmax(1)[0].to(torch.uint8).cpu().numpy()
+
+def _labels(trained: Trained, photograph: Photograph, *, tiled: bool) -> Iterator[NDArray[np.uint8]]:
+    """Train ids uint8 [h, W], downwards, at the photograph's own size."""
+    settings = trained.recipe.eval
+
+    def answer(pixels: NDArray[np.uint8]) -> Tensor:
+        batch = torch.from_numpy(pixels.copy())[None].to(trained.device)
+        return evaluation_logits(trained.model, batch, settings, trained.passes)
+
+    width, height = photograph.size
+    if tiled and (width > settings.size[0] or height > settings.size[1]):
+        return tiled_bands(photograph, settings.size, answer)
+    return label_bands(answer(np.asarray(photograph.resized(settings.size))), (height, width))

@@ -18,13 +18,13 @@ from fastuda.datasets import Progress, prepare_evaluation, with_demo_data
 from fastuda.disk import write_atomic
 from fastuda.errors import UsageError
 from fastuda.evaluate import evaluate
+from fastuda.label_bands import label_at
 from fastuda.label_files import label_ending, require_free, write_class_values, write_label
 from fastuda.metrics import Scores
 from fastuda.metrics.boundary import BoundaryMeter, BoundaryScores
 from fastuda.metrics.boundary_map import boundary_band
 from fastuda.metrics.confidence import ConfidenceMeter, ConfidenceScores
 from fastuda.paths import user_path
-from fastuda.predict import label_at
 from fastuda.provenance import provenance
 from fastuda.recipe import Domain, Recipe
 from fastuda.runtime import device_name

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +16,24 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import safe_open
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from fastuda.checkpoint import save_model
 from fastuda.classes import ClassSet, Values
 from fastuda.errors import FastudaError
+from fastuda.inference import evaluation_logits
 from fastuda.label_files import write_class_values, write_label
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.digest import sealed
 from fastuda.predict import Input, find_images, predict
 from fastuda.recipe import Recipe
+from fastuda.recipe_file import load_recipe
 from fastuda.run_folder import RunFolder
 from fastuda.trained import Trained, load_trained
+from fastuda_cli.main import app
 
 LABEL_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
 SIZE = (75, 43)
@@ -129,11 +138,186 @@ def test_predictions_lie_as_the_images_do_and_progress_is_told(trained: Trained,
     }
 
 
-def test_an_image_that_cannot_be_read_is_named(trained: Trained, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(picture(tmp_path / "whole.png").read_bytes()[:200])
-    with pytest.raises(FastudaError, match=r"broken\.png: ends too early"):
-        predict(trained, [Input(broken, "broken")], tmp_path / "out", lambda *_: None)
+def broken(path: Path) -> Path:
+    path.write_bytes(picture(path).read_bytes()[:200])
+    return path
+
+
+def deep_grey(path: Path) -> Path:
+    Image.fromarray(np.zeros((4, 5), np.uint16)).save(path)
+    return path
+
+
+def no_image(path: Path) -> Path:
+    path.write_text("no image")
+    return path
+
+
+def empty(path: Path) -> Path:
+    path.write_bytes(b"")
+    return path
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_images_that_cannot_be_read_are_named_and_the_others_predicted(
+    trained: Trained, tmp_path: Path, tiled: bool
+) -> None:
+    faulty = [
+        make(tmp_path / f"{i}.png") for i, make in zip((0, 2, 3, 5), (broken, deep_grey, no_image, empty), strict=True)
+    ]
+    for i in (1, 4, 6):
+        picture(tmp_path / f"{i}.png")
+    seen: list[tuple[int, int]] = []
+    out = tmp_path / "out"
+    faults = predict(trained, find_images([tmp_path]), out, lambda *args: seen.append(args), tiled=tiled)
+    assert [fault.path for fault in faults] == faulty
+    assert [fault.kind for fault in faults] == ["truncated", "mode", "undecodable", "empty"]
+    assert "0.png: ends too early" in str(faults[0])
+    assert all(fault.__traceback__ is None and fault.__context__ is None for fault in faults)
+    assert {path.name[0] for path in out.glob("*.png")} == {"1", "4", "6"}
+    assert not list(out.glob(".*"))
+    assert seen == [(i + 1, 7) for i in range(7)]
+
+
+def test_the_command_names_what_it_could_not_read_counts_it_and_fails(weights: Path, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for name in ("a", "c"):
+        picture(photos / f"{name}.png")
+    command = ["predict", str(weights), str(photos), "--out", str(out), "--device", "cpu", "--tiled"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    broken(photos / "b.png")
+    no_image(photos / "d.png")
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "300"})
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    assert len([line for line in lines if f"error: {photos / 'b.png'}: ends too early" in line]) == 1
+    assert len([line for line in lines if f"error: {photos / 'd.png'}: is not an image" in line]) == 1
+    assert f"2 images: {out}" in result.output
+    assert lines[-1] == "error: 2 of 4 images could not be read and were left out"
+    assert {path.name for path in out.glob("*_labelIds.png")} == {"a_labelIds.png", "c_labelIds.png"}
+
+
+def pixels_of(path: Path) -> Any:
+    with Image.open(path) as file:
+        return np.asarray(file).copy()
+
+
+@pytest.mark.parametrize("tag", range(2, 9))
+@pytest.mark.parametrize("tiled", [False, True])
+def test_a_turned_photograph_gets_the_prediction_of_the_same_one_stored_upright(
+    trained: Trained, tmp_path: Path, tag: int, tiled: bool
+) -> None:
+    stored = Image.open(picture(tmp_path / "stored.png"))
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    stored.save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as file:
+        upright = ImageOps.exif_transpose(file)
+    upright.save(tmp_path / "upright.png", exif=Image.Exif())
+    inputs = [Input(tmp_path / f"{name}.png", name) for name in ("turned", "upright")]
+    assert predict(trained, inputs, tmp_path / "out", lambda *_: None, tiled=tiled) == []
+    for kind in ("labelIds", "overlay"):
+        found, expected = (pixels_of(tmp_path / f"out/{item.name}_{kind}.png") for item in inputs)
+        assert found.shape[:2] == upright.size[::-1]
+        assert np.array_equal(found, expected)
+
+
+def with_settings(trained: Trained, **changes: Any) -> Trained:
+    return replace(
+        trained, recipe=trained.recipe.model_copy(update={"eval": trained.recipe.eval.model_copy(update=changes)})
+    )
+
+
+AUGMENTED = {"flip": True, "scales": (0.5, 1.0)}
+
+
+@pytest.mark.parametrize("size", [(64, 32), (40, 32), (64, 7), (3, 2)])
+@pytest.mark.parametrize("changes", [{}, AUGMENTED])
+def test_an_image_no_larger_than_a_window_is_predicted_as_ever(
+    trained: Trained, tmp_path: Path, size: tuple[int, int], changes: dict[str, Any]
+) -> None:
+    Image.open(picture(tmp_path / "a.png")).resize(size).save(tmp_path / "a.png")
+    trained = with_settings(trained, **changes)
+    for tiled in (False, True):
+        predict(trained, [Input(tmp_path / "a.png", f"{tiled}")], tmp_path / "out", lambda *_: None, tiled=tiled)
+    for kind in ("labelIds", "overlay"):
+        assert np.array_equal(*(pixels_of(tmp_path / f"out/{tiled}_{kind}.png") for tiled in (False, True)))
+
+
+@pytest.mark.parametrize("size", [(200, 32), (200, 20), (30, 100), (150, 77), (65, 1)])
+@pytest.mark.parametrize("changes", [{}, AUGMENTED])
+def test_a_larger_image_is_predicted_in_windows_at_its_own_resolution(
+    trained: Trained, tmp_path: Path, size: tuple[int, int], changes: dict[str, Any]
+) -> None:
+    coarse = np.random.default_rng(3).integers(0, 256, (9, 20, 3), np.uint8)
+    image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+    image.save(tmp_path / "a.png")
+    trained = with_settings(trained, **changes)
+    for name in ("once", "again"):
+        predict(trained, [Input(tmp_path / "a.png", name)], tmp_path / "out", lambda *_: None, "train-ids", tiled=True)
+    found = pixels_of(tmp_path / "out/once_labelTrainIds.png")
+    assert found.shape == size[::-1]
+    assert np.array_equal(found, pixels_of(tmp_path / "out/again_labelTrainIds.png"))
+    # The upper left window by itself: its own part is half the least overlap short of it on each inner side at most.
+    window = min(size[0], 64), min(size[1], 32)
+    batch = torch.from_numpy(np.asarray(image.crop((0, 0, *window))).copy())[None]
+    logits = evaluation_logits(trained.model, batch, trained.recipe.eval, trained.passes)
+    expected = F.interpolate(logits, window[::-1], mode="bilinear", align_corners=True)[0].argmax(0).numpy()
+    width, height = (side if side == length else side // 2 for side, length in zip(window, size, strict=True))
+    assert np.array_equal(found[:height, :width], expected[:height, :width])
+
+
+def test_a_disk_that_refuses_the_overlay_leaves_neither_file(trained: Trained, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(FastudaError, match=r"a_overlay\.png: cannot be written \(File too large\)"):
+            predict(trained, [Input(tmp_path / "a.png", "a")], tmp_path / "out", lambda *_: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["classes.json"]
+
+
+_MEASURED = """
+import sys
+from pathlib import Path
+from fastuda.predict import Input, predict
+from fastuda.trained import load_trained
+
+def peak():
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+weights, out, tiled, *photos = sys.argv[1:]
+trained, peaks = load_trained(Path(weights), device="cpu"), []
+for photo in photos:
+    assert predict(trained, [Input(Path(photo), Path(photo).stem)], Path(out), print, tiled=tiled == "tiled") == []
+    peaks.append(peak())
+print(peaks[1] - peaks[0])
+"""
+
+
+@pytest.mark.parametrize("mode", ["whole", "tiled"])
+def test_memory_grows_by_the_decoded_photograph_alone(tmp_path: Path, mode: str) -> None:
+    recipe = load_recipe("demo", ["model.weights=random", "eval.size=[1280, 640]", "model.width=0.0625"])
+    save_model(tmp_path / "w.safetensors", network(recipe), recipe, {})
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a copy turned upright would be as large again
+    size = (8000, 5000) if mode == "whole" else (3000, 2000)
+    Image.linear_gradient("L").resize(size).convert("RGB").save(tmp_path / "large.jpg", exif=exif)
+    Image.new("RGB", (1281, 641)).save(tmp_path / "small.jpg")
+    photos = [str(tmp_path / f"{name}.jpg") for name in ("small", "large")]
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, str(tmp_path / "w.safetensors"), str(tmp_path / "out"), mode, *photos],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) < 4 * size[0] * size[1] + 150_000_000
+    with Image.open(tmp_path / "out/large_labelIds.png") as label:
+        assert label.size == size[::-1]
 
 
 @pytest.mark.parametrize(

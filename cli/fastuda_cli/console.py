@@ -45,6 +45,11 @@ def say(text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def complain(text: str) -> None:
+    """Print an error that does not end the command, as the last one is printed."""
+    _errors.print(f"[bold red]error:[/bold red] {escape(text)}", highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def reported() -> Iterator[None]:
     """Turn what the user can mend into a message and an exit code: 2 for wrong usage, 1 for the rest.
@@ -64,7 +69,7 @@ def reported() -> Iterator[None]:
         _errors.print(f"[bold yellow]stopped:[/bold yellow] {escape(str(stopped))}", highlight=False, soft_wrap=True)
         raise typer.Exit(EXIT_STOPPED) from stopped
     except FastudaError as error:
-        _errors.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        complain(str(error))
         raise typer.Exit(1) from error
     except ImportError as error:
         if "nvidia" not in str(error):

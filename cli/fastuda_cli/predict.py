@@ -9,7 +9,7 @@ import typer
 
 from fastuda_cli import options
 from fastuda_cli.class_values import say_values
-from fastuda_cli.console import console, reported, say
+from fastuda_cli.console import complain, console, reported, say
 
 
 def predict(
@@ -20,11 +20,22 @@ def predict(
     stage: options.Stage = "adapted",
     which: options.Which = "last",
     values: options.Values = "label-ids",
+    tiled: Annotated[
+        bool,
+        typer.Option(
+            "--tiled",
+            help="Read images larger than the network's input at their own resolution, in overlapping windows.",
+        ),
+    ] = False,
     device: options.Device = None,
 ) -> None:
-    """Write a colour overlay and a label PNG for each image, and which value is which class to classes.json."""
+    """Write a colour overlay and a label PNG for each image, and which value is which class to classes.json.
+
+    An image that cannot be read is named, and the others are predicted; the exit code is then 1.
+    """
     with reported():
         from fastuda.display import Display
+        from fastuda.errors import FastudaError
         from fastuda.predict import find_images
         from fastuda.predict import predict as run_prediction
         from fastuda.trained import load_trained
@@ -32,6 +43,10 @@ def predict(
         kind = options.values(values)
         inputs = find_images(images)
         trained = load_trained(run_or_weights, stage=stage, which=which, recipe=recipe, device=device)
-        run_prediction(trained, inputs, out, Display(console).task("Predicting"), kind)
-        say(f"{len(inputs)} images: {out}")
+        faults = run_prediction(trained, inputs, out, Display(console).task("Predicting"), kind, tiled=tiled)
+        for fault in faults:
+            complain(str(fault))
+        say(f"{len(inputs) - len(faults)} images: {out}")
         say_values(trained.recipe.classes.build(), kind, out)
+        if faults:
+            raise FastudaError(f"{len(faults)} of {len(inputs)} images could not be read and were left out")

@@ -90,7 +90,7 @@ class Train(Section):
     """Iterations between evaluations; without it, one pass over the target images (protocol row 21)."""
     log_every: Interval = 50
     """Iterations between rows of `log.jsonl`."""
-    checkpoint_every: Positive | None = None
+    checkpoint_every: Interval | None = None
     """Iterations between checkpoints, besides those at every evaluation; a killed run repeats what came after the
     last."""
     checkpoints_kept: Annotated[int, Field(ge=1, le=1000)] = 2
