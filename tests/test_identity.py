@@ -22,7 +22,7 @@ from fastuda.run_record import RunRecord
 
 
 def packed(names: str, digest: str) -> Packed:
-    records = [Record(name, [1, 2], [ord(name), 7], f"{name}.png", None, [3]) for name in names]
+    records = [Record(name, [1, 2], [ord(name), 7], f"{name}.png", None, [3], [9]) for name in names]
     return Packed(Path("/x"), list(names), (4, 4), digest, LeftOut(), "png", records)
 
 
@@ -42,6 +42,7 @@ def known(tiny_recipe: Callable[..., Recipe], data: Datasets) -> Identity:
         (),
         ("runtime.loader_threads=2", "runtime.watchdog_minutes=0"),
         ("data.cache=/other disk", "data.max_unpaired=0.5"),
+        ("data.on_error=skip", "data.max_failed=3"),
         ("train.checkpoint_every=3", "train.checkpoints_kept=7"),
         ("description=another",),
     ],

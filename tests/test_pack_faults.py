@@ -314,15 +314,21 @@ def test_a_deleted_folder_is_named_file_by_file_only_so_long(
 def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a read-only mount, which holds for root too."""
 
-    def refused(self: Path, *arguments: Any, **options: Any) -> Any:
-        raise OSError(30, "Read-only file system")
+    access, opened, low = os.access, Path.open, os.open
 
-    access, opened = os.access, Path.open
+    def open_path(path: Path, mode: str = "r", *more: Any, **options: Any) -> Any:
+        if mode.strip("bt") != "r":
+            raise OSError(30, "Read-only file system")
+        return opened(path, mode, *more, **options)
+
+    def open_low(path: Any, flags: int, *more: Any, **options: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(30, "Read-only file system")
+        return low(path, flags, *more, **options)
+
     monkeypatch.setattr(os, "access", lambda path, mode: mode & os.W_OK == 0 and access(path, mode))
-    monkeypatch.setattr(Path, "write_bytes", refused)
-    monkeypatch.setattr(
-        Path, "open", lambda self, mode="r", *more, **options: (refused if "a" in mode else opened)(self, mode, *more)
-    )
+    monkeypatch.setattr(Path, "open", open_path)
+    monkeypatch.setattr(os, "open", open_low)
 
 
 def test_a_sound_pack_in_a_read_only_cache_is_used(
