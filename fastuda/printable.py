@@ -10,6 +10,7 @@ import re
 _UNSEEN = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _UNPRINTABLE = re.compile(f"[{_UNSEEN}]")
 _NO_LINE = re.compile(f"[\\t\\n{_UNSEEN}]")
+_LONGEST_NAME = 500
 
 
 def printable(text: str) -> str:
@@ -17,9 +18,10 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(_escaped, text)
 
 
-def on_one_line(text: str | os.PathLike[str]) -> str:
-    """A name or a path likewise, its line ends as `\\n`."""
-    return _NO_LINE.sub(_escaped, str(text))
+def on_one_line(text: str | os.PathLike[str], length: int | None = None) -> str:
+    """A name or a path likewise, its line ends as `\\n`, and cut after `length` characters."""
+    line = _NO_LINE.sub(_escaped, str(text))
+    return line if length is None else shortened(line, length)
 
 
 def brief(value: object, length: int = 80) -> str:
@@ -28,7 +30,12 @@ def brief(value: object, length: int = 80) -> str:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits; tables in tables in tables
         return f"a value of type {type(value).__name__} that is too large to show"
-    return shortened(on_one_line(text), length)
+    return on_one_line(text, length)
+
+
+def is_plain(text: str) -> bool:
+    """Whether it is a name as tensors and files have them: short, and every character can be seen."""
+    return len(text) <= _LONGEST_NAME and text.isprintable()
 
 
 def shortened(text: str, length: int = 500) -> str:

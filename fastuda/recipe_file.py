@@ -165,7 +165,7 @@ def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
 
 def _apply(table: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
-    shown = shortened(on_one_line(setting), 100)
+    shown = on_one_line(setting, 100)
     if not equals or not key:
         raise UsageError(f"--set {shown}: write it as section.field=value, e.g. --set method.tau=0.9")
     *sections, field = key.strip().split(".")
@@ -175,7 +175,7 @@ def _apply(table: dict[str, Any], setting: str) -> None:
     for section in sections:
         inner = table.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise UsageError(f"--set {shown}: {brief(section)} is a value, not a section")
+            raise UsageError(f"--set {shown}: {on_one_line(section, 80)} is a value, not a section")
         table = inner
     table[field] = value
     if sections == ["classes"] and field == "preset":
@@ -211,7 +211,7 @@ def recipe_of(table: Mapping[str, Any], origin: str) -> Recipe:
 
 
 def _explain(problem: Any) -> str:
-    where = ".".join(shortened(on_one_line(str(part)), 80) for part in problem["loc"])
+    where = ".".join(on_one_line(str(part), 80) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         section: Any = Recipe
         for part in problem["loc"][:-1]:

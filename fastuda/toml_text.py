@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastuda.errors import UsageError
-from fastuda.printable import brief, on_one_line, shortened
+from fastuda.printable import brief, on_one_line
 from fastuda.text_file import read_text
 
 FILE_LIMIT = 1 << 20
@@ -39,7 +39,7 @@ def parse_toml(text: str, origin: str) -> dict[str, Any]:
     except RecursionError as error:
         raise UsageError(f"{origin}: not valid TOML: tables or arrays lie in one another too deep") from error
     except ValueError as error:  # tomllib's own, and Python's for integers of thousands of digits
-        raise UsageError(f"{origin}: not valid TOML: {shortened(on_one_line(str(error)))}") from error
+        raise UsageError(f"{origin}: not valid TOML: {on_one_line(str(error), 500)}") from error
     return table
 
 

@@ -15,7 +15,7 @@ from fastuda.errors import FastudaError, UsageError
 from fastuda.method.network import Passes
 from fastuda.model.build import read_model
 from fastuda.model.deeplab import DeepLabV2
-from fastuda.model.names import shown
+from fastuda.printable import on_one_line
 from fastuda.recipe import Evaluation, Recipe
 from fastuda.recipe_file import load_recipe, recipe_of
 from fastuda.run_folder import RunFolder
@@ -92,7 +92,7 @@ def _own_recipe(text: str, file: Path) -> Recipe:
     else:
         return found
     raise FastudaError(
-        f"{file}: the recipe in its header (metadata `recipe`) cannot be used: {shown(reason, 300)}; "
+        f"{file}: the recipe in its header (metadata `recipe`) cannot be used: {on_one_line(reason, 300)}; "
         "name the recipe with --recipe"
     )
 
@@ -108,7 +108,7 @@ def _model_file(path: Path, stage: str, which: str) -> Path:
         raise FastudaError(f"{path}: no such run folder or weights file") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise FastudaError(f"{shown(str(path), 1000)}: cannot be read: {reason}") from error
+        raise FastudaError(f"{on_one_line(path, 1000)}: cannot be read: {reason}") from error
     if not is_folder:
         return path
     file = RunFolder(path).model(stage, which)

@@ -299,7 +299,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "folder.toml").mkdir()
-    assert "folder.toml: cannot read this recipe (Is a directory)" in refused(str(tmp_path / "folder.toml"))
+    assert "folder.toml: cannot read this recipe (it is a folder, not a file)" in refused(str(tmp_path / "folder.toml"))
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def pixel_limit() -> int:
     except ValueError:  # also for thousands of digits
         limit = 0
     if not 1 <= limit <= _HIGHEST_LIMIT:
-        shown = shortened(on_one_line(text), 40)
+        shown = on_one_line(text, 40)
         raise UsageError(
             f"{LIMIT_VARIABLE}={shown}: a whole number of pixels from 1 to {_HIGHEST_LIMIT}, such as {2 * _LIMIT}"
         )

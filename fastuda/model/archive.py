@@ -6,7 +6,6 @@ import os
 import pickle
 import re
 import resource
-import stat
 import struct
 import warnings
 import zipfile
@@ -21,7 +20,8 @@ from safetensors import safe_open
 
 from fastuda.errors import FastudaError
 from fastuda.model.digest import verify
-from fastuda.model.names import shown
+from fastuda.printable import on_one_line
+from fastuda.regular_file import open_regular
 
 MOST_BYTES = 16 << 30
 """The largest file that is read; fastuda's largest network has a quarter of it in fp64."""
@@ -73,24 +73,12 @@ def read_archive(path: Path) -> tuple[Mapping[object, object], dict[str, str]]:
 def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     """The regular file at `path`, open for reading, and its bytes. Raises FastudaError for anything else, at once."""
     try:
-        # A pipe without a writer would wait for one.
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open_regular(path) as file:
+            yield file, os.fstat(file.fileno()).st_size
+    except IsADirectoryError as error:
+        raise FastudaError(f"{on_one_line(path)}: it is a folder, not a weights file; name the file in it") from error
     except OSError as error:
-        raise FastudaError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a NUL in the name
-        raise FastudaError(f"{shown(str(path))}: cannot be read: {error}") from error
-    try:
-        found = os.fstat(number)
-        if stat.S_ISDIR(found.st_mode):
-            raise FastudaError(f"{path}: it is a folder, not a weights file; name the file in it")
-        if not stat.S_ISREG(found.st_mode):
-            raise FastudaError(f"{path}: it is a pipe or device, not a weights file")
-        with open(number, "rb", closefd=False) as file:
-            yield file, found.st_size
-    except OSError as error:
-        raise FastudaError(f"{path}: cannot be read: {error.strerror}") from error
-    finally:
-        os.close(number)
+        raise FastudaError(f"{on_one_line(path)}: cannot be read: {error.strerror}") from error
 
 
 def _same(file: BinaryIO) -> str:
@@ -101,7 +89,7 @@ def _same(file: BinaryIO) -> str:
 def _unreadable(path: Path, error: Exception, reason: str | None = None) -> FastudaError:
     reason = reason or (str(error).strip() or type(error).__name__).splitlines()[0]
     return FastudaError(
-        f"{path}: no readable weights ({shown(reason, 200)}); the file is damaged, cut short "
+        f"{path}: no readable weights ({on_one_line(reason, 200)}); the file is damaged, cut short "
         "or something else than a .safetensors or torch.save file"
     )
 
@@ -178,8 +166,8 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> Non
     packed = next((entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED), None)
     if packed is not None:
         raise FastudaError(
-            f"{path}: its entry {shown(packed.filename)} is compressed, as torch.save never does, and unpacks to "
-            f"{packed.file_size} bytes; nothing was unpacked. Ask for the file as torch.save wrote it"
+            f"{path}: its entry {on_one_line(packed.filename, 100)} is compressed, as torch.save never does, and "
+            f"unpacks to {packed.file_size} bytes; nothing was unpacked. Ask for the file as torch.save wrote it"
         )
     total = sum(max(entry.file_size, entry.compress_size) for entry in entries)
     if total > size or len(set(names)) < len(names):
@@ -208,8 +196,8 @@ def _read_pickled(path: Path, file: BinaryIO, start: bytes, zipped: bool, size: 
         reason = refused.group(1) if refused else "an unknown instruction"
         if start.startswith((b"PK", b"\x80")):
             raise FastudaError(
-                f"{path}: it holds code or Python objects ({shown(reason)}), and none of it was run; only tensors, "
-                "numbers and text are read. Ask for the plain state dict or a .safetensors file"
+                f"{path}: it holds code or Python objects ({on_one_line(reason, 100)}), and none of it was run; only "
+                "tensors, numbers and text are read. Ask for the plain state dict or a .safetensors file"
             ) from error
         raise _unreadable(path, error, reason) from error
     except Exception as error:  # a damaged pickle or archive can raise anything

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fastuda.errors import FastudaError
 from fastuda.model.archive import MOST_BYTES, opened
-from fastuda.model.names import is_plain
+from fastuda.printable import is_plain
 
 KNOWN_WEIGHTS = {
     "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fastuda.errors import FastudaError
-from fastuda.model.names import shown
+from fastuda.printable import brief, on_one_line
 
 _Dilation = Annotated[int, Field(ge=1, le=4096)]
 
@@ -47,10 +47,10 @@ def read_header(metadata: Mapping[str, str]) -> Network:
 
 def _explained(problem: object) -> str:
     assert isinstance(problem, dict)
-    where = shown(".".join(map(str, problem["loc"])))
+    where = on_one_line(".".join(map(str, problem["loc"])), 100)
     if problem["type"] == "extra_forbidden":
         return f"{where}: no such field; it has {', '.join(Network.model_fields)}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in ("json_invalid", "missing"):
-        return f"{where + ': ' if where else ''}{shown(message, 200)}"
-    return f"{where + ': ' if where else ''}{shown(message, 200)} (got {shown(repr(problem['input']), 40)})"
+        return f"{where + ': ' if where else ''}{on_one_line(message, 200)}"
+    return f"{where + ': ' if where else ''}{on_one_line(message, 200)} (got {brief(problem['input'], 40)})"

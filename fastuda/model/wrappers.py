@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fastuda.errors import FastudaError
-from fastuda.model.names import is_plain, shown
+from fastuda.printable import is_plain, on_one_line
 
 # A trained network under the names that trainers give it, and its running average, which is what they would score.
 _NETWORKS = (
@@ -114,7 +114,7 @@ def _named(level: Mapping[object, object]) -> tuple[dict[str, object], dict[str,
         if isinstance(key, str) and is_plain(key):
             named[key] = value
         elif isinstance(key, str):
-            dropped[shown(key)] = "its key is no name: too long, or with characters that cannot be seen"
+            dropped[on_one_line(key, 100)] = "its key is no name: too long, or with characters that cannot be seen"
         else:
             dropped[f"a key of type {type(key).__name__}"] = "not text"
     return named, dropped

@@ -53,9 +53,9 @@ def special_files(tmp_path: Path) -> dict[str, tuple[Path, str]]:
         file.write(struct.pack("<Q", 1 << 30) + b"{")
         file.truncate(1 << 33)
     return {
-        "pipe": (tmp_path / "pipe", "a pipe or device"),
-        "link to a pipe": (tmp_path / "to-pipe", "a pipe or device"),
-        "device": (Path("/dev/zero"), "a pipe or device"),
+        "pipe": (tmp_path / "pipe", "it is a pipe"),
+        "link to a pipe": (tmp_path / "to-pipe", "it is a pipe"),
+        "device": (Path("/dev/zero"), "it is a device"),
         "loop": (tmp_path / "loop", "Too many levels of symbolic links"),
         "name too long": (tmp_path / ("x" * 256), "File name too long"),
         "below a file": (tmp_path / "empty.pth" / "w.pth", "Not a directory"),
