@@ -26,11 +26,15 @@ SETTINGS = (
 _TIMES = ("time", "iterations_per_second", "waiting_for_data")
 
 
-def command(folder: Path, *options: str, settings: Sequence[str] = SETTINGS) -> list[str]:
-    """`fastuda train demo` into `folder`, tiny."""
-    chosen = [part for setting in settings for part in ("--set", setting)]
-    train = [sys.executable, "-m", "fastuda_cli.main", "train", "demo", "--run", str(folder), "--device", "cpu"]
-    return [*train, *options, *chosen]
+def arguments(folder: Path, *options: str, settings: Sequence[str] = ()) -> list[str]:
+    """What stands behind `fastuda` to train the demo into `folder`, tiny but for `settings`."""
+    chosen = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
+    return ["train", "demo", "--run", str(folder), "--device", "cpu", *options, *chosen]
+
+
+def command(folder: Path, *options: str, settings: Sequence[str] = ()) -> list[str]:
+    """The whole command line of that."""
+    return [sys.executable, "-m", "fastuda_cli.main", *arguments(folder, *options, settings=settings)]
 
 
 def started(folder: Path, cache: Path, *options: str) -> subprocess.Popen[str]:

@@ -1,0 +1,80 @@
+"""kill -9 at any moment: the run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from faults.long.commands import Command, room
+from faults.long.parts import Try, spread
+from faults.long.phases import PHASES, Phases
+from faults.runs import arguments, differences
+
+_A_CHAIN = len(PHASES) - 2
+"""Kills that a chain has at least: a phase may be over before its turn comes."""
+# How long a kill waits once the phase has begun, at most, in seconds: about as long as it lasts.
+_LASTS = {
+    "drawing": 4.0,
+    "packing": 0.4,
+    "warm-up": 0.3,
+    "checkpoint": 0.02,
+    "evaluation": 0.3,
+    "adaptation": 0.5,
+    "the end": 0.1,
+}
+
+
+def kills(tries: int) -> Iterator[Try]:
+    """Chains of kills, one in each phase, each chain's end compared with a run that nobody killed."""
+    with room() as shared:
+        whole = shared / "whole"
+        outcome = Command(arguments(whole), shared, {"FASTUDA_CACHE": str(shared / "cache")}).wait(600)
+        if fault := outcome.fault(codes=(0,)):
+            yield Try("undisturbed", f"{fault}: {outcome.said()}")
+            return
+        global _whole
+        _whole = whole
+        yield from spread(_chain, range(-(-tries // _A_CHAIN)))
+
+
+_whole = Path()
+
+
+def _chain(seed: int) -> list[Try]:
+    """A run from an empty folder and cache, killed once in every phase, those between packing and the end in an order of the seed's."""
+    dice, done = random.Random(seed), []
+    targets = list(PHASES[:2]) + dice.sample(PHASES[2:-1], len(PHASES) - 3) + [PHASES[-1]]
+    with room() as place:
+        folder, environment = place / "run", {"FASTUDA_CACHE": str(place / "cache")}
+        for target in targets:
+            done.append(_killed(folder, place, environment, target, dice))
+        outcome = Command(arguments(folder, "--resume"), place, environment).wait(600)
+        fault = outcome.fault(codes=(0,))
+        if fault:
+            fault += f": {outcome.said()}"
+        elif found := differences(_whole, folder):
+            fault = f"not as a run that nobody killed: {', '.join(found[:5])}"
+        elif left := [path.name for path in [*place.rglob("*.part")]]:
+            fault = f"left behind: {left}"
+        done.append(Try("gone on to the end", fault, {"seconds of a command": outcome.seconds}, count=0))
+    return done
+
+
+def _killed(folder: Path, place: Path, environment: dict[str, str], target: str, dice: random.Random) -> Try:
+    phases = Phases()
+    command = Command(arguments(folder, "--resume"), place, environment, phases.install)
+    while command.poll() is None and phases.now() != target:
+        time.sleep(0.0005)
+    time.sleep(dice.uniform(0, _LASTS[target]))
+    command.kill()
+    outcome = command.wait()
+    phase = phases.now()
+    if outcome.code == 0:
+        return Try("was done before", count=0)
+    if outcome.code != -9:
+        return Try(phase, f"ended by itself: {outcome.fault()} {outcome.said()}")
+    if left := command.leftovers():
+        return Try(phase, f"{len(left)} processes outlived it")
+    return Try(phase)
