@@ -40,12 +40,6 @@ PARTS = (
     Part("packs", "a pack damaged; told, made anew, the same end", 57, packed),
     Part("full-disks", "a disk full at every write; one message that names the file, then the same end", 128, full),
     Part("vanishing", "folders read-only or deleted in every phase; one message, then the same end", 28, vanishing),
-    Part(
-        "weights",
-        "mutated weights and checkpoints through `predict`, `eval` and `train`",
-        1000,
-        weights,
-    ),
     Part("endurance", "tiny iterations of one run; memory, descriptors and threads stay", 5000, endurance),
     Part("demo", "the demo; below 2 % of its time lost to checkpoints", 1, demo),
 )

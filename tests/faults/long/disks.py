@@ -71,7 +71,7 @@ _OTHERS = ("predict", "eval", "check", "study")
 
 
 def _full(seed: int) -> list[Try]:
-    """Disks that are small from the beginning, a step larger from try to try, and large ones that fill up in a phase."""
+    """Small disks, a step larger from try to try, and large ones that fill up in a phase."""
     kind, number = ("run folder", "filled", "cache", "command")[seed % 4], seed // 4
     with room() as place:
         if kind == "run folder":  # the small files first, then states, models, pictures

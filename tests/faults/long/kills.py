@@ -9,21 +9,11 @@ from pathlib import Path
 
 from faults.long.commands import Command, room
 from faults.long.parts import Try, spread
-from faults.long.phases import PHASES, Phases
+from faults.long.phases import LASTS, PHASES, Phases
 from faults.runs import arguments, differences
 
 _A_CHAIN = len(PHASES) - 2
 """Kills that a chain has at least: a phase may be over before its turn comes."""
-# How long a kill waits once the phase has begun, at most, in seconds: about as long as it lasts.
-_LASTS = {
-    "drawing": 4.0,
-    "packing": 0.4,
-    "warm-up": 0.3,
-    "checkpoint": 0.02,
-    "evaluation": 0.3,
-    "adaptation": 0.5,
-    "the end": 0.1,
-}
 
 
 def kills(tries: int) -> Iterator[Try]:
@@ -43,7 +33,7 @@ _whole = Path()
 
 
 def _chain(seed: int) -> list[Try]:
-    """A run from an empty folder and cache, killed once in every phase, those between packing and the end in an order of the seed's."""
+    """A run from an empty folder and cache, killed once in every phase, the middle ones in an order of the seed's."""
     dice, done = random.Random(seed), []
     targets = list(PHASES[:2]) + dice.sample(PHASES[2:-1], len(PHASES) - 3) + [PHASES[-1]]
     with room() as place:
@@ -67,7 +57,7 @@ def _killed(folder: Path, place: Path, environment: dict[str, str], target: str,
     command = Command(arguments(folder, "--resume"), place, environment, phases.install)
     while command.poll() is None and phases.now() != target:
         time.sleep(0.0005)
-    time.sleep(dice.uniform(0, _LASTS[target]))
+    time.sleep(dice.uniform(0, LASTS[target]))
     command.kill()
     outcome = command.wait()
     phase = phases.now()

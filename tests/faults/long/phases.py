@@ -16,6 +16,8 @@ from fastuda.engine.loop import Loop
 
 PHASES = ("drawing", "packing", "warm-up", "checkpoint", "evaluation", "adaptation", "the end")
 """In the order of a run; its end is pictures and results."""
+LASTS = dict(zip(PHASES, (4.0, 0.4, 0.3, 0.02, 0.3, 0.5, 0.1), strict=True))
+"""About how many seconds each lasts, of a tiny run."""
 _SECONDS = struct.Struct("d")
 
 

@@ -10,21 +10,12 @@ from pathlib import Path
 
 from faults.long.commands import Command, room
 from faults.long.parts import Try, spread
-from faults.long.phases import PHASES, Phases
+from faults.long.phases import LASTS, PHASES, Phases
 from faults.runs import arguments, differences
 
 from fastuda.stop import EXIT_STOPPED
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-_LASTS = {
-    "drawing": 4.0,
-    "packing": 0.4,
-    "warm-up": 0.3,
-    "checkpoint": 0.02,
-    "evaluation": 0.3,
-    "adaptation": 0.5,
-    "the end": 0.1,
-}
 _LIMIT = 2.0
 """Seconds beside an iteration."""
 _whole = Path()
@@ -49,7 +40,7 @@ def _signalled(seed: int) -> list[Try]:
         command = Command(arguments(folder), place, environment, phases.install)
         while command.poll() is None and phases.now() != phase:
             time.sleep(0.0005)
-        time.sleep(dice.uniform(0, _LASTS[phase]))
+        time.sleep(dice.uniform(0, LASTS[phase]))
         at, asked = phases.now(), time.monotonic()
         command.kill(number)
         outcome = command.wait(120)
