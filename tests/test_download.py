@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +27,43 @@ def _served(tmp_path: Path, name: str = "net-{}.pth") -> tuple[str, str]:
     return path.as_uri(), digits
 
 
+def kept(folder: Path) -> list[str]:
+    """What lies in it, but for the lock."""
+    return [name for name in os.listdir(folder) if name != ".lock"]
+
+
+def test_of_two_that_want_a_file_one_downloads_and_the_other_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, _ = _served(tmp_path)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    asked: list[str] = []
+    open_url = urllib.request.urlopen
+
+    def counted(url: str, **options: Any) -> Any:
+        asked.append(url)
+        time.sleep(0.3)  # time for the other to come
+        return open_url(url, **options)
+
+    monkeypatch.setattr(urllib.request, "urlopen", counted)
+    caplog.set_level("INFO", "fastuda")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: fetch(url, cache), range(2))
+    assert first == second
+    assert asked == [url]
+    assert "another process is downloading here" in caplog.text
+
+
+def test_what_a_killed_download_left_is_no_part_of_the_next_one(tmp_path: Path) -> None:
+    url, digits = _served(tmp_path)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / f"cache/.net-{digits[:8]}.pth.part").write_bytes(bytes(1 << 20))
+    path = fetch(url, tmp_path / "cache")
+    assert path.read_bytes() == b"weights" * 1000
+    assert kept(path.parent) == [path.name]
+
+
 def test_fetch_checks_and_keeps_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url, digits = _served(tmp_path)
     cache = tmp_path / "deep" / "cache"
@@ -37,7 +77,7 @@ def test_fetch_checks_and_keeps_the_file(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_bytes(b"something else")
     with pytest.raises(FastudaError, match=rf"not {digits[:8]}…; delete .*net-"):
         fetch(url, cache)
-    assert os.listdir(cache) == [path.name]
+    assert kept(cache) == [path.name]
 
 
 @pytest.mark.parametrize("name", ["net-{}.pth", "net-00000000.pth"])
@@ -45,7 +85,7 @@ def test_fetch_leaves_nothing_of_a_wrong_file(tmp_path: Path, name: str) -> None
     url, _ = _served(tmp_path, name)
     with pytest.raises(FastudaError, match=r"its SHA-256 is .*, not 00000000.*nothing was kept"):
         fetch(url, tmp_path / "cache", "0" * 64 if "{}" in name else None)
-    assert os.listdir(tmp_path / "cache") == []
+    assert kept(tmp_path / "cache") == []
 
 
 def _unreachable(*_: object, **__: object) -> None:
@@ -65,7 +105,7 @@ def test_fetch_without_a_network_says_what_to_do(tmp_path: Path, monkeypatch: py
         "not known",
     ):
         assert word in str(caught.value)
-    assert os.listdir(tmp_path) == []
+    assert kept(tmp_path) == []
 
 
 class _Response(io.BytesIO):
@@ -76,7 +116,7 @@ def test_fetch_refuses_a_download_that_broke_off(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: _Response(b"1234"))
     with pytest.raises(FastudaError, match="4 of 10 bytes arrived"):
         fetch("https://example.org/net.pth", tmp_path)
-    assert os.listdir(tmp_path) == []
+    assert kept(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["resnet152", "ftp://example.org/net.pth", "https://example.org/"])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fastuda.errors import FastudaError
+from fastuda_bench.fault_figures import faults
 from fastuda_bench.kernel_resources import largest
 from fastuda_bench.launches import COLUMNS, cells
 from fastuda_bench.markdown import cell, number, table
@@ -20,7 +21,7 @@ from fastuda_bench.results import NOT_COMPARED, doubt_of, run_of
 from fastuda_bench.step_table import fastest, speedup, with_baselines
 from fastuda_bench.study_figures import boundary, study, study_classes
 
-PAGES = ("README.md", "bench/README.md", "fastuda/data/README.md", "kernels/README.md")
+PAGES = ("README.md", "bench/README.md", "docs/reliability.md", "fastuda/data/README.md", "kernels/README.md")
 _MARKED = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 _GTA5_PAIRS = 24_966
 
@@ -279,6 +280,7 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "streets2camvid-study": ("streets2camvid-study.json", study),
     "streets2camvid-study-classes": ("streets2camvid-study.json", study_classes),
     "streets2camvid-boundary": ("streets2camvid-boundary.json", boundary),
+    "faults": ("faults.json", faults),
     "formats": ("formats.json", _formats),
     "kernel-resources": ("kernel-resources.json", _resources),
     "kernels-cpu": ("kernels-cpu.json", _kernels),

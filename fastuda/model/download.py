@@ -7,12 +7,14 @@ import hashlib
 import http.client
 import os
 import re
-import secrets
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any, BinaryIO
 
+from fastuda.disk import PART
 from fastuda.errors import FastudaError
+from fastuda.lock import held
 from fastuda.model.archive import MOST_BYTES, opened
 from fastuda.printable import is_plain
 
@@ -30,7 +32,8 @@ _TIMEOUT_SECONDS = 30
 def fetch(name_or_url: str, cache: Path, sha256: str | None = None) -> Path:
     """The file of a known name (`KNOWN_WEIGHTS`) or an http, https or file URL, in the folder `cache`.
 
-    It is downloaded unless it lies there already. Its SHA-256, as hex digits, must be `sha256`;
+    It is downloaded unless it lies there already; of two processes that want it one downloads, and
+    the other waits. Its SHA-256, as hex digits, must be `sha256`;
     without one it must begin as the file name says (`resnet50-0676ba61.pth`), and a name
     that says nothing is not checked. Raises FastudaError when the name is unknown, the hash
     differs (nothing is left behind) or the download fails; the message says where to put the file.
@@ -48,24 +51,22 @@ def fetch(name_or_url: str, cache: Path, sha256: str | None = None) -> Path:
     digits = sha256 or _digits_in(file_name)
 
     target = cache / file_name
-    partial = cache / f".{file_name}.{secrets.token_hex(4)}.part"
+    partial = cache / f".{file_name}{PART}"
     try:
-        if target.is_file():
-            _check(target, digits, f"delete {target} to download it again from {url}")
-            return target
-        cache.mkdir(parents=True, exist_ok=True)
-        _download(url, partial)
-        _check(partial, digits, f"{url} does not hold the expected file; nothing was kept")
-        os.replace(partial, target)
+        if not target.is_file():
+            cache.mkdir(parents=True, exist_ok=True)
+            with held(cache, "downloading", wait=True):
+                if not target.is_file():
+                    _download(url, partial, digits)
+                    os.replace(partial, target)
+                    return target
+        _check(target, digits, f"delete {target} to download it again from {url}")
     except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a port or length that is no number
         raise FastudaError(
             f"cannot download {url}: {error}\n"
             f"  Without a network, put the file {file_name} into {cache.absolute()} and run again.\n"
             f"  A random start has to be asked for: --set model.weights=random"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
     return target
 
 
@@ -74,22 +75,35 @@ def _digits_in(file_name: str) -> str:
     return match.group(1) if match else ""
 
 
-def _download(url: str, partial: Path) -> None:
+def _download(url: str, partial: Path, digits: str) -> None:
+    """Download to `partial`, over whatever a killed process left there; nothing is left of what fails."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme == "file":
         with opened(Path(urllib.request.url2pathname(parts.path))):
             pass  # a pipe or a device would never end
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response, partial.open("wb") as file:
+            _copy(response, file)
+        _check(partial, digits, f"{url} does not hold the expected file; nothing was kept")
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def _copy(response: Any, file: BinaryIO) -> None:
     arrived = 0
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response, partial.open("xb") as file:
-        while chunk := response.read(_CHUNK_BYTES):
-            arrived += len(chunk)
-            if arrived > MOST_BYTES:
-                raise OSError(f"it has more than {MOST_BYTES / 1e9:.0f} GB, as no weights have")
-            file.write(chunk)
-        announced = response.headers.get("Content-Length")
+    while chunk := response.read(_CHUNK_BYTES):
+        arrived += len(chunk)
+        if arrived > MOST_BYTES:
+            raise OSError(f"it has more than {MOST_BYTES / 1e9:.0f} GB, as no weights have")
+        file.write(chunk)
     # A chunked read ends quietly when the connection drops, and not every file name holds a hash.
-    if announced is not None and partial.stat().st_size != int(announced):
-        raise OSError(f"{partial.stat().st_size} of {announced} bytes arrived")
+    announced = response.headers.get("Content-Length")
+    if announced is not None and arrived != int(announced):
+        raise OSError(f"{arrived} of {announced} bytes arrived")
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _check(path: Path, digits: str, advice: str) -> None:

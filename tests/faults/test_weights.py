@@ -332,8 +332,8 @@ def test_weights_to_train_from_are_refused_before_a_network_is_built(
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("file:///dev/zero", r"it is a (pipe \(FIFO\)|device), not a file"),
-        ("file://{}/pipe", r"it is a (pipe \(FIFO\)|device), not a file"),
+        ("file:///dev/zero", r"it is a (pipe|device)"),
+        ("file://{}/pipe", r"it is a (pipe|device)"),
         ("file://{}", "a folder"),
         ("file:///a/..", "neither an http"),
         ("http://[half", "not a URL"),
@@ -345,7 +345,8 @@ def test_urls_that_lead_to_no_file_are_refused(url: str, words: str, tmp_path: P
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(FastudaError, match=words):
         fetch(url.format(tmp_path), tmp_path / "cache")
-    assert not (tmp_path / "cache").exists() or os.listdir(tmp_path / "cache") == []
+    assert not list((tmp_path / "cache").glob("[!.]*"))
+    assert not list((tmp_path / "cache").glob(".*.part"))
 
 
 def test_a_download_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +354,7 @@ def test_a_download_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("fastuda.model.download.MOST_BYTES", 999)
     with pytest.raises(FastudaError, match="as no weights have"):
         fetch((tmp_path / "w.pth").as_uri(), tmp_path / "cache")
-    assert os.listdir(tmp_path / "cache") == []
+    assert [name for name in os.listdir(tmp_path / "cache") if name != ".lock"] == []
 
 
 def test_the_buffer_helper_writes_what_torch_writes(state: State) -> None:
