@@ -124,13 +124,12 @@ def sweep(folder: Path) -> int:
 
 def write_failure(path: Path, error: OSError) -> FastudaError:
     """The error to raise when writing `path` failed: what happened, and how to use another folder."""
+    name = on_one_line(path)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FastudaError(
-            f"{on_one_line(path)}: no space left on the disk; make room and run again, or, for the cache, {CACHE_HINT}"
+            f"{name}: no space left on the disk; make room and run again, or, for the cache, {CACHE_HINT}"
         )
-    return FastudaError(
-        f"{on_one_line(path)}: cannot be written ({error.strerror or error}); for the cache, {CACHE_HINT}"
-    )
+    return FastudaError(f"{name}: cannot be written ({error.strerror or error}); for the cache, {CACHE_HINT}")
 
 
 def readable(num_bytes: float) -> str:
