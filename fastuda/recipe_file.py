@@ -147,7 +147,7 @@ def _read_file(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _base_path(base: str, name: str) -> Path:
-    """The base that the recipe `name` names; UsageError names that recipe too when there is none, or no such variant."""
+    """The base of the recipe `name`; UsageError names that recipe where fastuda has no such base, or variant of it."""
     try:
         stem, variants = _split(base)
         if not stem.endswith(".toml"):
