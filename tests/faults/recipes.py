@@ -515,7 +515,7 @@ _BYTES: dict[str, Callable[[random.Random, bytes], bytes]] = {
     data: roll.choice([codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF8 * 2]) + data,
     "noise": lambda roll, data: roll.randbytes(roll.randrange(1, 400)), "large": lambda roll,
     data: data + roll.choice([b"# x\n", b"\n", b"x"]) * (1 << 20),
-    "many tables": lambda roll, data: data + b"".join(b"[a%d.b]\nc = 1\n" % number for number in range(9000)),
+    "many tables": lambda roll, data: data + b"".join(b"[a%d.b]\nc = 1\n" % number for number in range(2000)),
     "line ends": lambda roll, data: data.replace(b"\n", roll.choice([b"\r\n", b"\r", b"\n\r"])),
     "lines swapped": lambda roll, data: b"\n".join(roll.sample(data.split(b"\n"), data.count(b"\n"))),
 }  # fmt: skip
