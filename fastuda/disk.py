@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from fastuda.errors import FastudaError
+from fastuda.printable import on_one_line
 
 PART = ".part"
 """How the names of files that are being written end; they begin with a dot."""
@@ -123,11 +124,12 @@ def sweep(folder: Path) -> int:
 
 def write_failure(path: Path, error: OSError) -> FastudaError:
     """The error to raise when writing `path` failed: what happened, and how to use another folder."""
+    name = on_one_line(path)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FastudaError(
-            f"{path}: no space left on the disk; make room and run again, or, for the cache, {CACHE_HINT}"
+            f"{name}: no space left on the disk; make room and run again, or, for the cache, {CACHE_HINT}"
         )
-    return FastudaError(f"{path}: cannot be written ({error.strerror or error}); for the cache, {CACHE_HINT}")
+    return FastudaError(f"{name}: cannot be written ({error.strerror or error}); for the cache, {CACHE_HINT}")
 
 
 def readable(num_bytes: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from fastuda.data.listing import shown
 from fastuda.data.png import PngWriter
 from fastuda.disk import make_folder, whole_file, write_atomic
 from fastuda.errors import FastudaError
+from fastuda.regular_file import read_regular
 
 TABLE = "classes.json"
 _LABEL_LEVEL, _OVERLAY_LEVEL = 6, 2
 """Deflate's: a higher one makes overlays a tenth smaller, in six times as long."""
+_TABLE_LIMIT = 1 << 24
 
 
 def write_label(out: Path, name: str, label: NDArray[np.uint8], classes: ClassSet, values: Values) -> None:
@@ -83,8 +86,8 @@ def require_free(out: Path, names: Sequence[str], endings: Sequence[str]) -> Non
     table = out / TABLE
     if is_own_table(table):
         return
-    taken = [table] if table.exists() else []
-    taken += [path for name in names for ending in endings if (path := out / f"{name}{ending}").exists()]
+    taken = [table] if os.path.lexists(table) else []
+    taken += [path for name in names for ending in endings if os.path.lexists(path := out / f"{name}{ending}")]
     if taken:
         raise FastudaError(
             f"{shown(taken)}: would be overwritten, and was not written by fastuda, as far as {table} tells; choose "
@@ -95,7 +98,7 @@ def require_free(out: Path, names: Sequence[str], endings: Sequence[str]) -> Non
 def is_own_table(path: Path) -> bool:
     """Whether a file is the table that `write_class_values` writes, and not a user's of that name."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_regular(path, _TABLE_LIMIT))
         return bool({"values", "files", "classes"} <= content.keys())
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False

@@ -36,6 +36,8 @@ from fastuda.trained import Trained
 
 SUFFIXES = tuple(f".{suffix}" for suffix in PICTURE_SUFFIXES)
 _OVERLAY = "_overlay.png"
+_LONGEST_NAME = 225
+"""Bytes: of the 255 that a name may have, files that are being written need the rest."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,13 @@ def find_images(paths: Sequence[Path]) -> list[Input]:
             found = _without_predictions(path, found)
             if not found and (link := flattened_link(path)):
                 raise FastudaError(
-                    f"{link[0]}: a link to {link[1]} that was copied as text, and {path} holds no images; make it "
-                    f"a link again (ln -sf {link[1]} {link[0]}), or name {path / link[1]} itself"
+                    f"{on_one_line(link[0])}: a link to {on_one_line(link[1])} that was copied as text, and "
+                    f"{on_one_line(path)} holds no images; make it a link again "
+                    f"(ln -sf {on_one_line(link[1])} {on_one_line(link[0])}), or name {on_one_line(path / link[1])} "
+                    "itself"
                 )
             if not found:
-                raise FastudaError(f"{path}: no images in this folder ({', '.join(PICTURE_SUFFIXES)})")
+                raise FastudaError(f"{on_one_line(path)}: no images in this folder ({', '.join(PICTURE_SUFFIXES)})")
             inputs += [Input(p, str(p.relative_to(path).with_suffix(""))) for p in found]
         elif is_file(path):
             inputs.append(Input(path, path.stem))
@@ -75,7 +79,10 @@ def find_images(paths: Sequence[Path]) -> list[Input]:
     for item in inputs:
         other = by_name.setdefault(item.name, item.path)
         if other != item.path:
-            raise FastudaError(f"{item.path} and {other} would both become {item.name}; predict them into two folders")
+            raise FastudaError(
+                f"{on_one_line(item.path)} and {on_one_line(other)} would both become {on_one_line(item.name)}; "
+                "predict them into two folders"
+            )
     return inputs
 
 
@@ -132,6 +139,7 @@ def predict(
 
 def _predict_one(trained: Trained, item: Input, out: Path, values: Values, *, tiled: bool) -> None:
     photograph = read_photograph(item.path)
+    _require_short_name(item, (_OVERLAY, label_ending(values)))
     classes = trained.recipe.classes.build()
     width, top = photograph.size[0], 0
     with (
@@ -144,6 +152,15 @@ def _predict_one(trained: Trained, item: Input, out: Path, values: Values, *, ti
                 pixels = np.asarray(photograph.piece((0, top + start, width, top + stop)))
                 write_overlay(overlay(pixels, label[start:stop], classes))
             top += len(label)
+
+
+def _require_short_name(item: Input, endings: Sequence[str]) -> None:
+    name = Path(item.name).name
+    over = max(len(os.fsencode(name + ending)) for ending in endings) - _LONGEST_NAME
+    if over > 0:
+        raise SampleError(
+            "name", item.path, f"its name is {over} bytes too long for NAME{endings[0]} and NAME{endings[1]}; rename it"
+        )
 
 
 def _labels(trained: Trained, photograph: Photograph, *, tiled: bool) -> Iterator[NDArray[np.uint8]]:

@@ -86,7 +86,8 @@ def variant_text(name: str) -> str:
 
 _RECIPES = resources.files("fastuda") / "recipes"
 _VARIANTS = _RECIPES / "variants"
-_MOST_BASES, _MOST_VARIANTS, _MOST_SECTIONS, _MOST_LINES = 32, 32, 8, 20
+_MOST_BASES, _MOST_VARIANTS, _MOST_SECTIONS = 32, 32, 8
+_LONGEST_LINE, _LONGEST_MESSAGE, _LONGEST_NAME = 400, 1600, 200
 
 
 def _toml_names(folder: Traversable) -> list[str]:
@@ -139,9 +140,23 @@ def _read_file(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
         return table
     if not isinstance(base, str):
         raise UsageError(f"{name}: base must be a recipe's name or path, not {brief(base)}")
+    under = _base_path(base, name)
     if _split(base)[0].endswith(".toml") and is_file:
-        base = str(path.parent / user_path(base))
+        base = str(path.parent / under)
     return _merged(_read_table(base, (*seen, identity)), table)
+
+
+def _base_path(base: str, name: str) -> Path:
+    """The base of the recipe `name`; UsageError names that recipe where fastuda has no such base, or variant of it."""
+    try:
+        stem, variants = _split(base)
+        if not stem.endswith(".toml"):
+            preset_text(stem)
+        for variant in variants:
+            variant_text(variant)
+        return user_path(base)
+    except UsageError as error:
+        raise UsageError(f"{name}: base: {error}") from error
 
 
 # Tables that mean one thing as a whole: a derived recipe replaces them, it does not add to them.
@@ -204,9 +219,13 @@ def recipe_of(table: Mapping[str, Any], origin: str) -> Recipe:
         return Recipe.model_validate(table)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
-        lines = [shortened(printable(_explain(problem))) for problem in problems[:_MOST_LINES]]
-        if len(problems) > _MOST_LINES:
-            lines.append(f"… and {len(problems) - _MOST_LINES} more")
+        lines: list[str] = []
+        for problem in problems:
+            line = shortened(printable(_explain(problem)), _LONGEST_LINE)
+            if sum(map(len, lines)) + len(line) > _LONGEST_MESSAGE:
+                lines.append(f"… and {len(problems) - len(lines)} more")
+                break
+            lines.append(line)
         raise UsageError(f"recipe {on_one_line(origin)}:\n  " + "\n  ".join(lines)) from error
 
 
@@ -236,7 +255,8 @@ def section_type(section: type[BaseModel], name: str) -> type[BaseModel]:
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """`; did you mean X?` for the known name that is most like `name`; nothing when none is."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    # Which takes the square of a name's length, and no known name is long.
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6) if len(name) <= _LONGEST_NAME else []
     return f"; did you mean {near[0]}?" if near else ""
 
 

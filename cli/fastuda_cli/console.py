@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -60,6 +61,10 @@ def reported() -> Iterator[None]:
     handler.setFormatter(_PlainFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("fastuda").setLevel(logging.INFO)
+    # What Pillow mutters over damaged files, a line of its source with each: faults are named by the commands.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         yield
     except UsageError as error:

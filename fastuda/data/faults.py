@@ -10,12 +10,13 @@ from fastuda.printable import on_one_line
 
 FaultKind = Literal[
     "no label", "no image", "two files", "empty", "truncated", "undecodable", "too large", "mode", "lossy", "size",
-    "turned", "value", "train ids", "damaged",
+    "turned", "value", "train ids", "damaged", "name",
 ]  # fmt: skip
 """`two files`: which of them is the sample's?; `too large`: above the pixel limit; `mode`: pixels of a kind that cannot
 be used; `lossy`: a label in a format that invents values; `size`: image and label differ; `turned`: they differ
 because of the image's EXIF tag; `value`: a label value that the layout does not know; `train ids`: a label that was
-converted already; `damaged`: a packed file that is not what was written and cannot be made anew."""
+converted already; `damaged`: a packed file that is not what was written and cannot be made anew; `name`: too long for
+what is written of the file."""
 
 
 class SampleError(FastudaError):

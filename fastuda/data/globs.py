@@ -30,7 +30,7 @@ _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _SPECIAL = re.compile(r"[*?[]")
 _LONGEST, _MOST_CHOICES = 4096, 1000
 # The time to look grows with a power of each of these.
-_MOST_WILDCARDS, _MOST_DEEP, _MOST_STARS = 16, 2, 6
+_MOST_WILDCARDS, _MOST_DEEP, _MOST_STARS = 16, 2, 4
 
 
 @dataclass(frozen=True)

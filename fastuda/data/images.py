@@ -23,12 +23,12 @@ JPEG_SIGNATURE = b"\xff\xd8\xff"
 LIMIT_VARIABLE = "FASTUDA_MAX_PIXELS"
 _LIMIT = 178_956_970  # Pillow's own: what a small file could unpack to, to fill a machine's memory
 _PNG_END = b"IEND\xaeB`\x82"
-_COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr")
+COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr")
+"""Pillow's modes of which 8-bit RGB can be made."""
 # What Pillow opens by starting another program, or hands on to whatever the process has registered.
 _FOREIGN_FORMATS = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "FPX", "MIC"}
 _ORIENTATION = 0x0112
-# What turns a stored image upright, by EXIF tag; those from 5 on swap width and height.
-_TURNS = {
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -37,6 +37,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+"""What turns a stored image upright, by EXIF tag; those from 5 on swap width and height."""
 _HIGHEST_LIMIT = 1 << 40
 # A file of pixels as they are has at most 8 bytes of each; the rest is for profiles, previews and text.
 _BYTES_PER_PIXEL, _BYTES_BESIDE = 8, 64 << 20
@@ -81,6 +82,8 @@ def decode(data: bytes, path: Path, raw_mode: str | None = None) -> Image.Image:
         image.load()
         # Some files say another size inside than in front.
         _require_few_pixels(image, path)
+        # Neither colours nor ids are transparent, and Pillow warns of what it does not turn into RGBA.
+        image.info.pop("transparency", None)
     return image
 
 
@@ -162,11 +165,11 @@ def _require_few_pixels(image: Image.Image, path: Path) -> None:
 def read_colour(data: bytes, path: Path) -> Image.Image:
     """The image as 8-bit RGB, upright; SampleError when undecodable or of 16-bit or float grey pixels."""
     image = decode(data, path)
-    if image.mode not in _COLOUR_MODES:
+    if image.mode not in COLOUR_MODES:
         raise SampleError("mode", path, f"pixels of mode {image.mode} are no colours; save it as 8-bit RGB or grey")
     with decoding(data, path):
         # The turn alone: Pillow's `exif_transpose` writes all metadata anew and fails where any of it is damaged.
-        turn_upright = _TURNS.get(orientation(image))
+        turn_upright = TURNS.get(orientation(image))
         if turn_upright is not None:
             image = image.transpose(turn_upright)
         return image if image.mode == "RGB" else image.convert("RGB")

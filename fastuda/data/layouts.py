@@ -13,6 +13,7 @@ from fastuda.data.listing import Files, Listing, Sample, gather, is_derived, pai
 from fastuda.data.sample_list import chosen_names
 from fastuda.errors import FastudaError
 from fastuda.paths import entries, is_folder, user_path
+from fastuda.printable import on_one_line
 from fastuda.recipe import Domain
 
 Split = Literal["train", "val"]
@@ -78,7 +79,7 @@ def data_root(domain: Domain) -> Path:
         )
     root = Path(os.path.realpath(user_path(domain.root)))  # which takes a link that leads to itself as it is
     if not is_folder(root):
-        raise FastudaError(f"{root}: no such folder; expected there: {_EXPECTED[domain.layout]}")
+        raise FastudaError(f"{on_one_line(root)}: no such folder; expected there: {_EXPECTED[domain.layout]}")
     return root
 
 
@@ -96,7 +97,7 @@ def _in_folder(folder: Path, suffixes: tuple[str, ...], layout: str) -> list[Fou
         around = entries(folder.parent) if is_folder(folder.parent) else []
         near = [path.name for path in around if path.name.lower() == folder.name.lower()]
         hint = f" ({near[0]} is there: write it as {folder.name})" if near else ""
-        raise FastudaError(f"{folder}: no such folder{hint}; layout {layout} expects {_EXPECTED[layout]}")
+        raise FastudaError(f"{on_one_line(folder)}: no such folder{hint}; layout {layout} expects {_EXPECTED[layout]}")
     found = [
         Found(path.stem, path)
         for path in entries(folder)
@@ -104,7 +105,7 @@ def _in_folder(folder: Path, suffixes: tuple[str, ...], layout: str) -> list[Fou
     ]
     if not found:
         raise FastudaError(
-            f"{folder}: holds no {' or '.join(suffixes)} file; layout {layout} expects {_EXPECTED[layout]}"
+            f"{on_one_line(folder)}: holds no {' or '.join(suffixes)} file; layout {layout} expects {_EXPECTED[layout]}"
         )
     return found
 
@@ -121,9 +122,10 @@ def _cityscapes(root: Path, kind: str, split: str, endings: tuple[str, ...]) -> 
     folder = next((base / split for base in bases if is_folder(base / split)), None)
     if folder is None:
         splits = sorted({path.name for base in bases if is_folder(base) for path in entries(base) if is_folder(path)})
-        found = f"{kind} has only {', '.join(splits)}" if splits else f"there is no {kind}"
+        found = f"{kind} has only {on_one_line(', '.join(splits), 200)}" if splits else f"there is no {kind}"
         raise FastudaError(
-            f"{bases[0] / split}: no such folder ({found}); layout cityscapes expects {_EXPECTED['cityscapes']}"
+            f"{on_one_line(bases[0] / split)}: no such folder ({found}); layout cityscapes expects "
+            f"{_EXPECTED['cityscapes']}"
         )
     files = [
         Found(f"{city.name}/{path.name[: -len(ending)]}", path)
@@ -135,7 +137,7 @@ def _cityscapes(root: Path, kind: str, split: str, endings: tuple[str, ...]) -> 
     ]
     if not files:
         raise FastudaError(
-            f"{folder}: holds no CITY/*{endings[0]}; layout cityscapes expects {_EXPECTED['cityscapes']}"
+            f"{on_one_line(folder)}: holds no CITY/*{endings[0]}; layout cityscapes expects {_EXPECTED['cityscapes']}"
         )
     return files
 
@@ -153,7 +155,9 @@ def _globbed(domain: Domain, split: Split, root: Path, labelled: bool) -> tuple[
     patterns = [getattr(domain, key) for key in where]
     for key, pattern in zip(where, patterns, strict=True):
         if not pattern and (labelled or key == where[0]):
-            raise FastudaError(f'{root}: the recipe has no `{key}` for this folder; give a glob such as "{key}/*.png"')
+            raise FastudaError(
+                f'{on_one_line(root)}: the recipe has no `{key}` for this folder; give a glob such as "{key}/*.png"'
+            )
     image_globs = globs.parse(patterns[0])
     images = _matching(root, where[0], patterns[0])
     # A mask may lie beside its image, under a glob that finds both; the narrower glob says what a file is.
@@ -166,14 +170,15 @@ def _globbed(domain: Domain, split: Split, root: Path, labelled: bool) -> tuple[
         if counts[0] != counts[1] or len(counts[0]) > 1:
             said = [" or ".join(map(str, sorted(count))) for count in counts]
             raise FastudaError(
-                f"{root}: `{where[0]}` has {said[0]} wildcards and `{where[1]}` {said[1]}; "
+                f"{on_one_line(root)}: `{where[0]}` has {said[0]} wildcards and `{where[1]}` {said[1]}; "
                 "what each stands for must agree, so give both as many"
             )
         labels = _matching(root, where[1], patterns[1])
         taken = {one.path for one in images}
         if both := [one.path for one in labels if one.path in taken and masks[one.path] == narrowness]:
             raise FastudaError(
-                f"{root}: `{where[0]}` and `{where[1]}` find the same files, such as {both[0]}; give the labels a glob "
+                f"{on_one_line(root)}: `{where[0]}` and `{where[1]}` find the same files, "
+                f"such as {on_one_line(both[0])}; give the labels a glob "
                 'of their own, such as "*_mask.png"'
             )
         labels = [one for one in labels if one.path not in taken]
@@ -184,7 +189,7 @@ def _matching(root: Path, key: str, patterns: str | Sequence[str]) -> list[Found
     found = globs.find(root, globs.parse(patterns))
     if found:
         return found
-    said = repr(patterns) if isinstance(patterns, str) else ", ".join(map(repr, patterns))
+    said = on_one_line(repr(patterns) if isinstance(patterns, str) else ", ".join(map(repr, patterns)), 200)
     near: list[tuple[str, Callable[[], list[Found]]]] = [
         ("when case does not matter", lambda: globs.find(root, globs.parse(patterns), blind=True)),
         ("under another suffix", lambda: globs.find(root, globs.parse(patterns, any_suffix=True))),
@@ -192,10 +197,11 @@ def _matching(root: Path, key: str, patterns: str | Sequence[str]) -> list[Found
     for how, look in near:
         if others := look():
             raise FastudaError(
-                f"{root}: no file matches `{key}` = {said}, but {len(others)} do {how}, such as {others[0].path}; "
+                f"{on_one_line(root)}: no file matches `{key}` = {said}, but {len(others)} do {how}, "
+                f"such as {on_one_line(others[0].path)}; "
                 f"write `{key}` as the files are named"
             )
-    raise FastudaError(f"{root}: no file matches `{key}` = {said}")
+    raise FastudaError(f"{on_one_line(root)}: no file matches `{key}` = {said}")
 
 
 def _label_files(domain: Domain, root: Path) -> dict[Path, int]:
@@ -222,7 +228,7 @@ def _only(files: Files, names: set[str]) -> Files:
 
 def _unpaired(root: Path, images: Files, labels: Files) -> FastudaError:
     return FastudaError(
-        f"{root}: {len(images)} images, but none has a label of its own name "
+        f"{on_one_line(root)}: {len(images)} images, but none has a label of its own name "
         f"(images such as {shown([*images.values()][:1])}, labels such as {shown([*labels.values()][:1]) or 'none'}; "
         "they must agree in name)"
     )

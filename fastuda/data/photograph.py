@@ -8,23 +8,22 @@ from pathlib import Path
 
 from PIL import Image
 
-from fastuda.data.images import PNG_SIGNATURE, open_image, orientation, pixel_limit, read_colour, read_file
+from fastuda.data.images import (
+    COLOUR_MODES,
+    PNG_SIGNATURE,
+    TURNS,
+    open_image,
+    orientation,
+    pixel_limit,
+    read_colour,
+    read_file,
+)
+from fastuda.regular_file import open_regular
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom; the last two are just outside."""
 
-_MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr")
 _PIECE_PIXELS = 1 << 20
-# What turns a stored image upright, by EXIF tag; those from 5 on swap width and height.
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _FROM_THE_RIGHT, _FROM_THE_BOTTOM = (2, 3, 7, 8), (3, 4, 6, 7)
 
 
@@ -34,7 +33,7 @@ class Photograph:
     def __init__(self, image: Image.Image, tag: int = 1) -> None:
         """`tag` is its EXIF orientation, 1 for an upright one."""
         self._image = image
-        self._tag = tag if tag in _TURNS else 1
+        self._tag = tag if tag in TURNS else 1
         self.size = image.size[::-1] if self._tag >= 5 else image.size
         """Width and height, upright."""
 
@@ -50,7 +49,7 @@ class Photograph:
         piece = self._image.crop((left, top, right, bottom))
         if piece.mode != "RGB":
             piece = piece.convert("RGB")
-        return piece if self._tag == 1 else piece.transpose(_TURNS[self._tag])
+        return piece if self._tag == 1 else piece.transpose(TURNS[self._tag])
 
     def resized(self, size: tuple[int, int]) -> Image.Image:
         """The whole image bicubic at `size` (width, height), bit for bit as Pillow resizes an upright RGB image.
@@ -115,16 +114,21 @@ def read_photograph(path: Path) -> Photograph:
 
 def _decoded(path: Path) -> Photograph | None:
     """None for an image that only `read_colour` can judge."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         is_png = file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
         image = open_image(file)
-        if image.width * image.height > pixel_limit():
+        if not _has_feasible_size(image):
             return None
         if is_png:
             image.verify()
             image = open_image(file)
         image.load()
-        if image.mode not in _MODES:
+        if image.mode not in COLOUR_MODES or not _has_feasible_size(image):
             return None
+        image.info.pop("transparency", None)  # as `decode` does
         # Without what the decoder keeps beside the pixels.
         return Photograph(image._new(image.im), orientation(image))
+
+
+def _has_feasible_size(image: Image.Image) -> bool:
+    return 0 < image.width * image.height <= pixel_limit()
