@@ -11,6 +11,7 @@ from torch.optim.swa_utils import update_bn
 from fastuda.data.evaluation_loader import EvaluationLoader
 from fastuda.data.failures import Failures
 from fastuda.data.pack import Packed
+from fastuda.engine.out_of_memory import memory_told
 from fastuda.method.network import Passes
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.recipe import Recipe
@@ -32,7 +33,7 @@ def gather_statistics(
 
     Training blends the statistics of both domains and of the mixed images; the model is used on the
     target alone. No label is read. The model is left in eval mode. Samples that fail, and those in `failed`, are
-    replaced as in training (`data.on_error`).
+    replaced as in training (`data.on_error`). Raises FastudaError when memory runs out.
     """
     loader = EvaluationLoader(
         target,
@@ -48,6 +49,9 @@ def gather_statistics(
         for batch in loader:
             yield normalise(batch.images.to(device), passes.normalisation)
 
-    with torch.autocast(device.type, passes.amp, enabled=passes.amp is not None):
+    with (
+        memory_told("evaluation", recipe, device, BATCH),
+        torch.autocast(device.type, passes.amp, enabled=passes.amp is not None),
+    ):
         update_bn(inputs(), model)
     model.eval()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastuda.data.evaluation_loader import EvaluationLoader
+from fastuda.engine.out_of_memory import memory_told
 from fastuda.errors import FastudaError
 from fastuda.inference import evaluation_logits
 from fastuda.method.network import Passes
@@ -34,7 +35,8 @@ def evaluate(
 
     `full`: logits upsampled to each label's own size. `released`: the label resized (nearest) to the
     network's input size. `on_image(name, logits [1, C, H', W'], label [H, W])` sees every image.
-    The model must be in eval mode; it is left as it is. Raises FastudaError when no pixel counts.
+    The model must be in eval mode; it is left as it is. Raises FastudaError when no pixel counts and
+    when memory runs out.
     """
     classes = recipe.classes.build()
     device = next(model.parameters()).device
@@ -43,19 +45,22 @@ def evaluate(
         for protocol in ("full", "released")
     }
     done = 0
-    for batch in loader:
-        logits = evaluation_logits(model, batch.images.to(device), recipe.eval, passes)
-        input_size = batch.images.shape[1:3]
-        for i, (name, label) in enumerate(zip(batch.names, batch.labels, strict=True)):
-            own = logits[i : i + 1]
-            confusion["full"] += argmax_confusion(own, label[None])
-            resized = F.interpolate(label[None, None].float(), size=input_size, mode="nearest-exact")[0].to(torch.uint8)
-            confusion["released"] += argmax_confusion(own, resized)
-            if on_image is not None:
-                on_image(name, own, label)
-        done += len(batch.names)
-        if progress is not None:
-            progress(done, len(loader))
+    with memory_told("evaluation", recipe, device, loader.batch_size):
+        for batch in loader:
+            logits = evaluation_logits(model, batch.images.to(device), recipe.eval, passes)
+            input_size = batch.images.shape[1:3]
+            for i, (name, label) in enumerate(zip(batch.names, batch.labels, strict=True)):
+                own = logits[i : i + 1]
+                confusion["full"] += argmax_confusion(own, label[None])
+                resized = F.interpolate(label[None, None].float(), size=input_size, mode="nearest-exact")[0].to(
+                    torch.uint8
+                )
+                confusion["released"] += argmax_confusion(own, resized)
+                if on_image is not None:
+                    on_image(name, own, label)
+            done += len(batch.names)
+            if progress is not None:
+                progress(done, len(loader))
     if not confusion["full"].any():
         raise FastudaError(
             f"{loader.folder}: no pixel of this evaluation split has a class of the recipe; check the label ids "

@@ -16,6 +16,7 @@ from fastuda.classes import Values
 from fastuda.data.faults import SampleError
 from fastuda.data.globs import PICTURE_SUFFIXES
 from fastuda.data.photograph import Photograph, bands, read_photograph
+from fastuda.engine.out_of_memory import memory_told
 from fastuda.errors import FastudaError
 from fastuda.inference import evaluation_logits
 from fastuda.label_bands import label_bands
@@ -122,14 +123,15 @@ def predict(
     memory an image takes what its decoder makes of it, 4 bytes a pixel, and little that grows with its size.
 
     Returns a fault for each image that cannot be read; the others are predicted. Raises FastudaError naming a file
-    that cannot be written.
+    that cannot be written, or when memory runs out.
     """
     require_free(out, [item.name for item in inputs], (_OVERLAY, label_ending(values)))
     write_class_values(out, trained.recipe.classes.build(), values)
     faults = []
     for done, item in enumerate(inputs, start=1):
         try:
-            _predict_one(trained, item, out, values, tiled=tiled)
+            with memory_told("prediction", trained.recipe, trained.device):
+                _predict_one(trained, item, out, values, tiled=tiled)
         except SampleError as error:
             # A new one: the old one's frames hold the image.
             faults.append(SampleError(error.kind, error.path, error.detail))

@@ -27,6 +27,7 @@ from fastuda.datasets import Datasets, prepare_all, with_demo_data
 from fastuda.display import Display, StageProgress
 from fastuda.engine.loop import Loop
 from fastuda.engine.memory import require_memory
+from fastuda.engine.out_of_memory import memory_told
 from fastuda.engine.readback import Readback, Reading
 from fastuda.errors import FastudaError
 from fastuda.evaluate import evaluate
@@ -163,7 +164,8 @@ def _train(
     for line in declined(recipe.runtime, device):
         log.warning(line)
     fast = FastPath.of(recipe.runtime, device)
-    model = fast.place(model, device)
+    with memory_told("adaptation", recipe, device):
+        model = fast.place(model, device)
     since = (saved.stage, saved.iteration) if saved else None
     record.begin(device_name(device), since, forced)
     record.write(folder.record)
@@ -198,15 +200,16 @@ def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | Non
     """Train one stage from `model`, or from where `saved` stopped; returns it with its averaged weights."""
     if saved is not None and STAGES.index(stage.name) < STAGES.index(saved.stage):
         return model  # this stage was complete; the saved state is of the one after it
-    state = TrainingState.begin(
-        model,
-        stage.optimizer,
-        stage.num_iterations,
-        run.recipe.method.ema_decay,
-        scaled=run.fast.scaled,
-        flat=run.fast.flat_update,
-        precision=run.fast.amp,
-    )
+    with memory_told("adaptation" if stage.reads_target else "warm-up", run.recipe, run.device):
+        state = TrainingState.begin(
+            model,
+            stage.optimizer,
+            stage.num_iterations,
+            run.recipe.method.ema_decay,
+            scaled=run.fast.scaled,
+            flat=run.fast.flat_update,
+            precision=run.fast.amp,
+        )
     readback = Readback(state)
     if saved is not None and saved.stage == stage.name:
         restore_state(saved, state)

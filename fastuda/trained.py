@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from fastuda.engine.out_of_memory import memory_told
 from fastuda.errors import FastudaError, UsageError
 from fastuda.method.network import Passes
 from fastuda.model.build import read_model
@@ -57,7 +58,8 @@ def load_trained(
     """
     file = _model_file(run_or_weights, stage, which)
     torch_device = choose_device(device)
-    model, imported = read_model(file, torch_device)
+    with memory_told("prediction", None, torch_device):
+        model, imported = read_model(file, torch_device)
     if recipe is not None:
         found = load_recipe(recipe)
     elif "recipe" in imported.metadata:

@@ -17,7 +17,6 @@ from fastuda import compiled
 from fastuda.data.batch import DomainBatch
 from fastuda.engine.cuda_graph import CapturedIteration, CaptureError
 from fastuda.engine.iteration import Iteration
-from fastuda.errors import FastudaError
 from fastuda.fast_path import FastPath
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
@@ -174,16 +173,6 @@ def test_a_graph_that_cannot_be_had_is_said_and_done_without(
     assert "no CUDA graph, so iterations are launched (eager)" in caplog.text
     assert "operation not permitted" in caplog.text
     assert int(state.iteration) == 1
-
-
-def test_full_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> Any:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
-
-    recipe = tiny("gta2cs")
-    monkeypatch.setattr(iteration_module, "adaptation_step", full)
-    with pytest.raises(FastudaError, match=r"memory is full \(CUDA out of memory\): lower train\.batch_size"):
-        Iteration(begin(recipe), recipe, AS_IT_IS, PLAIN)(*batches(recipe))
 
 
 class _CountingGraph:

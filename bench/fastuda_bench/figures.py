@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fastuda.errors import FastudaError
+from fastuda_bench.determinism import bits_of
 from fastuda_bench.fault_figures import faults
 from fastuda_bench.kernel_resources import largest
 from fastuda_bench.launches import COLUMNS, cells
@@ -47,7 +48,7 @@ def _current(root: Path, page: str) -> str:
         file, make = _MAKERS[name]
         path = root / "bench" / "results" / file
         if name in _AWAITED and not path.exists():
-            return match[1] + f"{_NOT_YET}\n" + match[3]
+            return match[1] + f"Not measured yet. On a GPU: `{_AWAITED[name]}`, `fastuda bench figures`.\n" + match[3]
         try:
             content = json.loads(path.read_text())
         except (OSError, ValueError) as error:
@@ -249,6 +250,22 @@ def _evaluate(rows: list[dict[str, Any]]) -> str:
     return table(head, lines) + f"\nMedian of {rows[0]['seconds']['repeats']}, " + _where(rows[0])
 
 
+def _determinism(rows: list[dict[str, Any]]) -> str:
+    """The same step without and with determinism."""
+    (row,) = rows
+    ratio = f"{row['ratio']['median']:.2f} ({row['ratio']['spread']:.2f})"
+    lines = [
+        (said, _milliseconds(row[name]["median"]), _milliseconds(row[name]["spread"]), times, bits_of(row, way))
+        for way, (said, name, times) in enumerate(
+            (("`false`", "ms_default", "1"), ("`true`", "ms_deterministic", ratio)),
+        )
+    ]
+    head = ("`runtime.deterministic`", "ms an iteration", "spread", "× default (spread)", "same bits every time")
+    note = f"`{row['recipe']}`, batch {row['batch_size']}, {row['precision']}; median of {row['ratio']['repeats']} "
+    note += f"processes each way, {row['iterations']} iterations each, commit `{row['commit']}`, "
+    return table(head, lines) + "\n" + note + f"load average {row['load_average']}, " + _where(row)
+
+
 def _card(content: dict[str, Any]) -> str:
     """What became of each target, and of the parts that give no figures."""
     lines = [
@@ -294,10 +311,14 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "train": ("card/train.json", _train),
     "evaluate": ("card/evaluate.json", _evaluate),
     "train-cpu": ("train-cpu.json", _train),
+    "determinism": ("determinism.json", _determinism),
+    "determinism-cpu": ("determinism-cpu.json", _determinism),
 }
-_AWAITED = ("card", "step", "kernels", "loader", "train", "evaluate")
-"""Figures of a GPU, whose files may not be there yet, and which then say so."""
-_NOT_YET = "Not measured yet. On a GPU: `fastuda bench card --out bench/results/card`, `fastuda bench figures`."
+_CARD = "fastuda bench card --out bench/results/card"
+_AWAITED = dict.fromkeys(("card", "step", "kernels", "loader", "train", "evaluate"), _CARD) | {
+    "determinism": "fastuda bench determinism --json bench/results/determinism.json"
+}
+"""Figures of a GPU, whose files may not be there yet, and which then say by which command they come."""
 
 
 def _where(row: dict[str, Any]) -> str:

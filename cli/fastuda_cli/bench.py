@@ -8,6 +8,7 @@ from fastuda_cli import (
     bench_card,
     bench_compare,
     bench_cudnn,
+    bench_determinism,
     bench_evaluate,
     bench_figures,
     bench_formats,
@@ -34,5 +35,6 @@ app.command("loader")(bench_loader.loader)
 app.command("train")(bench_train.train)
 app.command("evaluate")(bench_evaluate.evaluate)
 app.command("cudnn")(bench_cudnn.cudnn)
+app.command("determinism")(bench_determinism.determinism)
 app.command("compare")(bench_compare.compare)
 app.command("figures")(bench_figures.figures)

@@ -45,7 +45,7 @@ class EvaluationLoader:
     ) -> None:
         self.folder = packed.folder
         self._packed = packed
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._num_threads = num_threads
         self._device = device
         self._labelled = labelled
@@ -84,7 +84,7 @@ class EvaluationLoader:
         """A pipeline from the batch at `place` on, and what feeds it."""
         feed = _EvaluationFeed(self._packed, self._batches, place, self._failures)
         pipeline = evaluation_graph(
-            batch_size=self._batch_size,
+            batch_size=self.batch_size,
             num_threads=self._num_threads,
             device_id=device_id_of(self._device),
             exec_dynamic=True,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastuda.data.batch import DomainBatch
+from fastuda.engine.out_of_memory import is_out_of_memory
 from fastuda.method.losses import Losses
 from fastuda.method.state import TrainingState
 
@@ -48,7 +49,7 @@ class CapturedIteration:
             torch.cuda.synchronize()
             state.reset_step()
             cause = _root(error)
-            if isinstance(cause, torch.cuda.OutOfMemoryError):
+            if is_out_of_memory(cause):
                 raise cause from error
             raise CaptureError(f"{type(cause).__name__}: {cause}") from error
         finally:

@@ -8,11 +8,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
-import torch
-
 from fastuda.data.batch import DomainBatch
 from fastuda.engine.cuda_graph import CapturedIteration, CaptureError
-from fastuda.errors import FastudaError
+from fastuda.engine.out_of_memory import is_out_of_memory, memory_told
 from fastuda.fast_path import FastPath
 from fastuda.method.losses import Losses
 from fastuda.method.network import Passes
@@ -50,16 +48,14 @@ class Iteration:
         return "compiled" if self._passes.compiled else "eager"
 
     def __call__(self, *batches: DomainBatch) -> Losses:
-        """Train on one batch a domain; returns detached losses on the device, which the next call may overwrite."""
-        try:
+        """Train on one batch a domain; returns detached losses on the device, which the next call may overwrite.
+
+        Raises FastudaError, with what to lower, when memory runs out.
+        """
+        with memory_told("adaptation" if len(batches) == 2 else "warm-up", self._recipe, self._state.iteration.device):
             if not self._prepared:
                 self._prepare(batches)
             return self._step(*batches) if self._graph is None else self._replay(self._graph, batches)
-        except torch.cuda.OutOfMemoryError as error:
-            raise FastudaError(
-                f"the GPU's memory is full ({str(error).partition('.')[0]}): lower train.batch_size, views.crop_size "
-                "or the views' sizes, or train on crops alone (views.whole = false)"
-            ) from error
 
     def _replay(self, graph: CapturedIteration, batches: tuple[DomainBatch, ...]) -> Losses:
         try:
@@ -95,9 +91,9 @@ class Iteration:
         try:
             with self._state.rehearsal():
                 self._step(*batches)
-        except torch.cuda.OutOfMemoryError:
-            raise
         except Exception as error:  # whatever a missing or confused compiler raises
+            if is_out_of_memory(error):
+                raise
             self._passes = replace(self._passes, compiled=False)
             log.warning("torch.compile failed, so iterations run eagerly: %s", _reason(error))
 

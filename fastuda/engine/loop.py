@@ -15,6 +15,7 @@ from fastuda.data.sampling import DomainName
 from fastuda.data.training_loader import TrainingLoader
 from fastuda.datasets import Datasets
 from fastuda.engine.iteration import Iteration, Way
+from fastuda.engine.out_of_memory import memory_told
 from fastuda.fast_path import FastPath
 from fastuda.method.losses import Losses
 from fastuda.method.network import Passes
@@ -60,7 +61,7 @@ class Loop:
             for domain, pack in packs.items()
         }
         self._iteration = Iteration(state, recipe, passes, fast)
-        self._on_gpu = device.type == "cuda"
+        self._recipe, self._device, self._on_gpu = recipe, device, device.type == "cuda"
         self._ends: deque[Any] = deque()
         self._waited = 0.0
 
@@ -77,7 +78,8 @@ class Loop:
     def __call__(self) -> Losses:
         """Losses of the next iteration, on the device; the next call may overwrite them."""
         began = time.perf_counter()
-        batches = [next(loader) for loader in self._loaders.values()]
+        with memory_told("adaptation" if len(self._loaders) == 2 else "warm-up", self._recipe, self._device):
+            batches = [next(loader) for loader in self._loaders.values()]
         self._waited += time.perf_counter() - began
         losses = self._iteration(*batches)
         if self._on_gpu:

@@ -1,4 +1,4 @@
-"""How much memory a recipe's iteration needs, found without running it, and whether the device has that much."""
+"""How much memory an iteration or an evaluation needs, found without running it, and whether it is there."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from torch.utils._pytree import tree_iter
 from fastuda.data.made import made_batches
 from fastuda.errors import FastudaError
 from fastuda.fast_path import FastPath
+from fastuda.inference import evaluation_logits
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
-from fastuda.method.step import adaptation_step
+from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.build import build_network
 from fastuda.recipe import Recipe
 
@@ -26,8 +27,10 @@ _RUNTIME_BYTES = 2**31
 _FRAGMENTATION = 1.05
 
 
-def estimate_bytes(recipe: Recipe, device: torch.device) -> int:
-    """Peak bytes of an adaptation iteration on `device`: weights, optimiser, average, activations, gradients.
+def estimate_bytes(recipe: Recipe, device: torch.device, *, adapts: bool = True) -> int:
+    """Peak bytes of an iteration on `device`: weights, optimiser, average, activations, gradients.
+
+    The iteration is one of the adaptation or, unless `adapts`, of the warm-up.
 
     One iteration runs on tensors without memory, and the bytes alive at once are counted. The count is of the
     iteration as it is written; compiled code needs less, libraries' own workspaces come on top.
@@ -40,7 +43,23 @@ def estimate_bytes(recipe: Recipe, device: torch.device) -> int:
     batches = made_batches(recipe, cpu)
     held = sum(tensor.nbytes for tensor in state.tensors())
     with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live:
-        adaptation_step(state, *batches, recipe, passes)
+        if adapts:
+            adaptation_step(state, *batches, recipe, passes)
+        else:
+            warmup_step(state, batches[0], recipe, passes)
+    return int(held + live.peak)
+
+
+def estimate_evaluation_bytes(recipe: Recipe, device: torch.device, batch_size: int) -> int:
+    """Peak bytes of the network's answer to `batch_size` images of `eval.size`, weights included, as counted above."""
+    with torch.random.fork_rng([]):
+        model = build_network(recipe).eval()
+    model.set_gemm_aspp(FastPath.of(recipe.runtime, device).gemm_aspp)
+    held = sum(tensor.nbytes for tensor in model.state_dict().values())
+    width, height = recipe.eval.size
+    with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live:
+        images = torch.zeros(batch_size, height, width, 3, dtype=torch.uint8)
+        evaluation_logits(model, images, recipe.eval, Passes.of(recipe, device))
     return int(held + live.peak)
 
 

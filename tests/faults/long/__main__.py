@@ -18,11 +18,13 @@ from pathlib import Path
 from faults.long.checkpoints import checkpoints
 from faults.long.disks import full, vanishing
 from faults.long.endurance import demo, endurance
+from faults.long.fuzz import fuzz
 from faults.long.kills import kills
 from faults.long.packed import packed
 from faults.long.parts import Part
 from faults.long.signals import signals
 from faults.long.steps import steps
+from faults.long.strangers import images, recipes, weights
 
 from fastuda.disk import write_atomic
 from fastuda_bench.results import stamp
@@ -40,6 +42,10 @@ PARTS = (
     Part("packs", "a pack damaged; told, made anew, the same end", 57, packed),
     Part("full-disks", "a disk full at every write; one message that names the file, then the same end", 128, full),
     Part("vanishing", "folders read-only or deleted in every phase; one message, then the same end", 28, vanishing),
+    Part("images", "mutated images and labels through `data check` and `predict`", 1000, images),
+    Part("recipes", "mutated recipes through `train`", 1000, recipes),
+    Part("weights", "mutated weights and checkpoints through `predict`, `eval` and `train`", 1000, weights),
+    Part("fuzzing", "the readers of images, recipes and weights fuzzed, minutes", 10, fuzz),
     Part("endurance", "tiny iterations of one run; memory, descriptors and threads stay", 5000, endurance),
     Part("demo", "the demo; below 2 % of its time lost to checkpoints", 1, demo),
 )

@@ -1,0 +1,396 @@
+"""Memory that runs out, the GPU's or the machine's: one error that says what, how much, who, and what to lower."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from steps import AS_IT_IS, PLAIN, batches, begin, tiny
+
+import fastuda.batch_norm as batch_norm_module
+import fastuda.engine.cuda_graph as cuda_graph_module
+import fastuda.engine.iteration as iteration_module
+import fastuda.engine.out_of_memory as out_of_memory_module
+import fastuda.engine.savings as savings_module
+import fastuda.evaluate as evaluate_module
+import fastuda.predict as predict_module
+import fastuda.trained as trained_module
+from fastuda.batch_norm import gather_statistics
+from fastuda.data.evaluation_loader import EvaluationLoader
+from fastuda.data.pack import Packed
+from fastuda.engine.cuda_graph import CapturedIteration, CaptureError
+from fastuda.engine.iteration import Iteration
+from fastuda.engine.loop import Loop
+from fastuda.engine.memory import estimate_bytes, estimate_evaluation_bytes
+from fastuda.engine.out_of_memory import is_out_of_memory, memory_told
+from fastuda.engine.savings import Saving, savings
+from fastuda.errors import FastudaError
+from fastuda.evaluate import evaluate
+from fastuda.method.network import Passes
+from fastuda.model.build import build_network
+from fastuda.predict import Input, predict
+from fastuda.recipe import Recipe
+from fastuda.trained import Trained
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+GIB = 2**30
+FULL_GPU = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 139 GiB"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
+    RuntimeError("CUDA runtime API error cudaErrorMemoryAllocation (2)"),
+]
+FULL_HOST = [
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+        "you tried to allocate 21474836480 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 21474836480 bytes."),
+    RuntimeError("could not map: Cannot allocate memory"),
+    MemoryError(),
+]
+OTHERS = [
+    RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    ValueError("out of memory"),
+]
+
+
+def named(error: BaseException) -> str:
+    return str(error)[:40] or type(error).__name__
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimates that take no time."""
+    monkeypatch.setattr(out_of_memory_module, "estimate", lambda *_: 9 * GIB)
+    monkeypatch.setattr(out_of_memory_module, "savings", lambda *_: [Saving("--set train.batch_size=1", 5 * GIB)])
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch says of a GPU of 140 GiB: 12 are this process's, 1 is free."""
+    figures = {
+        "max_memory_allocated": 11 * GIB,
+        "max_memory_reserved": 13 * GIB,
+        "memory_reserved": 12 * GIB,
+        "mem_get_info": (GIB, 140 * GIB),
+        "get_device_name": "NVIDIA H200",
+    }
+    for name, value in figures.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+
+
+def told(error: BaseException, work: Any, recipe: Recipe | None, device: torch.device) -> list[str]:
+    with pytest.raises(FastudaError) as caught, memory_told(work, recipe, device):
+        raise error
+    assert caught.value.__cause__ is error
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize("error", [*FULL_GPU, *FULL_HOST], ids=named)
+def test_full_memory_is_known_by_what_it_says(error: BaseException) -> None:
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=named)
+def test_other_errors_stay_what_they_are(error: BaseException) -> None:
+    assert not is_out_of_memory(error)
+    with pytest.raises(type(error)) as caught, memory_told("adaptation", tiny("gta2cs"), CPU):
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.usefixtures("quick", "gpu")
+@pytest.mark.parametrize("error", FULL_GPU, ids=named)
+def test_a_full_gpu_is_told_whole(error: BaseException) -> None:
+    lines = told(error, "adaptation", tiny("gta2cs"), GPU)
+    asked = "20.00 GiB more" if "20.00" in str(error) else f"more ({type(error).__name__}: {error})"
+    assert lines == [
+        f"the GPU's memory is full: an adaptation iteration of batch 2 asked for {asked}",
+        "needed: about 9.0 GiB; reached: 11.0 GiB allocated, 13.0 GiB reserved at the peak",
+        "the GPU (NVIDIA H200): 140.0 GiB, of which torch holds 12.0 GiB here, other processes and this one's CUDA and "
+        "DALI 127.0 GiB, and 1.0 GiB are free",
+        "to lower, what saves most first, and the estimate that it gives:",
+        "  --set train.batch_size=1 (about 5.0 GiB)",
+        "a run that has begun keeps its recipe: free memory and go on from its last checkpoint with --resume, or begin "
+        "it anew, in another folder, with other values",
+    ]
+
+
+@pytest.mark.usefixtures("quick", "gpu")
+@pytest.mark.parametrize("device", [CPU, GPU], ids=str)
+@pytest.mark.parametrize("error", FULL_HOST, ids=named)
+def test_the_machines_memory_is_told_from_the_gpus(error: BaseException, device: torch.device) -> None:
+    lines = told(error, "warm-up", tiny("gta2cs"), device)
+    asked = "20.0 GiB more" if "21474836480" in str(error) else "more ("
+    assert lines[0].startswith(f"this machine's memory is full: a warm-up iteration of batch 2 asked for {asked}")
+    assert "resident at the peak" in lines[1]
+    assert lines[2].startswith("this machine: ")
+    assert "GPU" not in "".join(lines)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_machine_that_does_not_say_how_much_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(out_of_memory_module, "_MEMINFO", tmp_path / "none")
+    lines = told(MemoryError(), "adaptation", tiny("gta2cs"), CPU)
+    assert lines[2].startswith("this machine does not say how much memory it has")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_gpu_that_answers_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", raising(RuntimeError("CUDA error: unspecified failure")))
+    lines = told(FULL_GPU[0], "adaptation", tiny("gta2cs"), GPU)
+    assert lines[1:3] == [
+        "needed: about 9.0 GiB; reached: not known", "the GPU says no more (CUDA error: unspecified failure)"
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("error", [FULL_HOST[0], MemoryError()], ids=named)
+def test_no_room_for_an_estimate_costs_the_estimate_alone(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(out_of_memory_module, "estimate", raising(error))
+    lines = told(FULL_GPU[0], "adaptation", tiny("gta2cs"), GPU)
+    assert lines[1].startswith("needed: not estimated; reached: 11.0 GiB")
+    assert len(lines) == 4
+
+
+@pytest.mark.usefixtures("quick", "gpu")
+def test_a_model_that_does_not_fit_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(trained_module, "read_model", raising(FULL_GPU[0]))
+    monkeypatch.setattr(trained_module, "choose_device", lambda _: GPU)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(FastudaError) as caught:
+        trained_module.load_trained(tmp_path / "model.safetensors", device="cuda")
+    lines = str(caught.value).splitlines()
+    assert "needed: not estimated" in lines[1]
+    assert "--recipe FILE" in lines[-1]
+    assert "--device cpu" in lines[-1]
+    assert "--resume" not in "".join(lines)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("step", "work"), [("adaptation_step", "an adaptation"), ("warmup_step", "a warm-up")])
+@pytest.mark.parametrize("error", [FULL_GPU[0], FULL_GPU[1], FULL_GPU[2], FULL_HOST[0]], ids=named)
+def test_an_iteration_tells(step: str, work: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny("gta2cs")
+    monkeypatch.setattr(iteration_module, step, raising(error))
+    given = batches(recipe)[: 1 if step == "warmup_step" else 2]
+    with pytest.raises(FastudaError, match=f"memory is full: {work} iteration of batch 2 asked for"):
+        Iteration(begin(recipe), recipe, AS_IT_IS, PLAIN)(*given)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("error", [FULL_GPU[0], FULL_GPU[1], FULL_HOST[0]], ids=named)
+def test_a_trial_of_the_compiler_that_fills_the_memory_is_no_missing_compiler(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = tiny("gta2cs")
+    monkeypatch.setattr(iteration_module, "adaptation_step", raising(error))
+    with pytest.raises(FastudaError, match="memory is full"):
+        Iteration(begin(recipe), recipe, AS_IT_IS, replace(PLAIN, compiled=True))(*batches(recipe))
+    assert "torch.compile failed" not in caplog.text
+
+
+@pytest.mark.parametrize("error", [*FULL_GPU[:3], OTHERS[0]], ids=named)
+def test_a_capture_hands_on_full_memory_and_nothing_else(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_graph_module, "_settle", lambda: None)
+    monkeypatch.setattr(cuda_graph_module, "_warm_up", lambda step, stream: step())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    for name in ("current_stream", "set_stream", "synchronize"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    recipe = tiny("gta2cs")
+    expected = type(error) if is_out_of_memory(error) else CaptureError
+    with pytest.raises(expected) as caught:
+        CapturedIteration(raising(error), begin(recipe), batches(recipe))
+    assert (caught.value is error) == is_out_of_memory(error)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_loader_that_finds_no_memory_tells() -> None:
+    class Empty:
+        def __next__(self) -> Any:
+            raise FULL_GPU[4]
+
+    loop = Loop.__new__(Loop)
+    loop._recipe, loop._device = tiny("gta2cs"), CPU
+    loop._loaders = {"source": Empty(), "target": Empty()}  # type: ignore[dict-item]
+    with pytest.raises(FastudaError, match="an adaptation iteration of batch 2 asked for more"):
+        loop()
+
+
+@pytest.fixture
+def packed(pack: Callable[..., Packed], tiny_recipe: Callable[..., Recipe]) -> tuple[Packed, Recipe]:
+    recipe = tiny_recipe("eval.size=[32, 16]")
+    picture, label = np.zeros((16, 32, 3), np.uint8), np.zeros((16, 32), np.uint8)
+    return pack(recipe, [picture], [label], size=(32, 16), own_label_size=True), recipe
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("error", [FULL_GPU[0], FULL_GPU[1], FULL_HOST[0]], ids=named)
+def test_an_evaluation_tells(error: Exception, packed: tuple[Packed, Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    split, recipe = packed
+    monkeypatch.setattr(evaluate_module, "evaluation_logits", raising(error))
+    with pytest.raises(FastudaError, match="an evaluation of batch 3 asked for") as caught:
+        evaluate(build_network(recipe).eval(), EvaluationLoader(split, 3, 1, CPU), recipe, AS_IT_IS)
+    lines = str(caught.value).splitlines()
+    assert ", besides what else this process holds" in lines[1]
+    assert "--resume" in lines[-2]
+    assert "--recipe FILE" in lines[-1]
+    monkeypatch.setattr(batch_norm_module, "update_bn", raising(error))
+    with pytest.raises(FastudaError, match="an evaluation of batch 4 asked for"):
+        gather_statistics(build_network(recipe), split, recipe, AS_IT_IS, CPU)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("error", [FULL_GPU[0], FULL_GPU[1], FULL_HOST[0]], ids=named)
+def test_a_prediction_tells(
+    error: Exception, tmp_path: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe("eval.size=[32, 16]")
+    Image.new("RGB", (32, 16)).save(tmp_path / "a.png")
+    trained = Trained(build_network(recipe).eval(), recipe, Passes.of(recipe, CPU), CPU, tmp_path / "none")
+    monkeypatch.setattr(predict_module, "evaluation_logits", raising(error))
+    with pytest.raises(FastudaError, match="a prediction of batch 1 asked for"):
+        predict(trained, [Input(tmp_path / "a.png", "a")], tmp_path / "out", lambda *_: None)
+
+
+def fields(found: Sequence[Saving]) -> list[str]:
+    return [one.settings for one in found]
+
+
+def _iteration_bytes(recipe: Recipe, device: torch.device, *, adapts: bool = True) -> int:
+    """A peak that is the source view's or that of the mixed crops, whichever is larger, as in a real iteration."""
+    views, each = recipe.views, recipe.train.batch_size * (8 if recipe.runtime.amp == "none" else 4)
+    area = {name: size[0] * size[1] for name, size in views if name.endswith("_size")}
+    source = area["source_size"] if views.whole else area["crop_size"]
+    passes = [source, 2 * area["crop_size"], area["target_size"] / 16 if views.whole else 0] if adapts else [source]
+    return 1000 + int(each * max(passes))
+
+
+def _evaluation_bytes(recipe: Recipe, device: torch.device, batch_size: int) -> int:
+    width, height = recipe.eval.size
+    each = (2 if recipe.runtime.amp == "none" else 1) * (1.5 if recipe.eval.flip else 1)
+    return 1000 + int(batch_size * width * height * max(recipe.eval.scales) ** 2 * each)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimates by a formula: the real ones take seconds each."""
+    monkeypatch.setattr(savings_module, "estimate_bytes", _iteration_bytes)
+    monkeypatch.setattr(savings_module, "estimate_evaluation_bytes", _evaluation_bytes)
+
+
+CROPS_ARE_THE_PEAK = ["views.source_size=[256, 128]", "views.target_size=[256, 128]", "views.crop_size=[160, 160]"]
+VIEW_IS_THE_PEAK = ["views.source_size=[512, 256]", "views.target_size=[64, 64]", "views.crop_size=[64, 64]"]
+TARGET_IS_THE_PEAK = ["views.source_size=[64, 64]", "views.target_size=[1024, 512]", "views.crop_size=[64, 64]"]
+EQUAL = ["views.source_size=[256, 128]", "views.target_size=[256, 128]", "views.crop_size=[128, 128]"]
+ONE = "train.batch_size=1"
+_BATCH, _CROP, _SOURCE = ("--set " + one for one in (
+    "train.batch_size=1", "views.crop_size=[120,120]", "views.source_size=[384,192]"
+))  # fmt: skip
+
+
+@pytest.mark.usefixtures("counted")
+@pytest.mark.parametrize(
+    ("work", "device", "settings", "expected"),
+    [
+        ("adaptation", CPU, CROPS_ARE_THE_PEAK, [_BATCH, _CROP, f"{_BATCH} {_CROP}"]),
+        ("adaptation", CPU, VIEW_IS_THE_PEAK, ["--set views.whole=false", _BATCH, _SOURCE]),
+        ("warm-up", CPU, VIEW_IS_THE_PEAK, [_BATCH, _SOURCE, f"{_BATCH} {_SOURCE}"]),
+        ("adaptation", CPU, [*TARGET_IS_THE_PEAK, ONE], ["--set views.target_size=[768,384]"]),
+        ("warm-up", CPU, [*VIEW_IS_THE_PEAK, ONE], [_SOURCE]),
+        ("warm-up", CPU, [*CROPS_ARE_THE_PEAK, ONE, "views.whole=false"], [_CROP]),
+        ("adaptation", CPU, [*CROPS_ARE_THE_PEAK, "source_mix.enabled=true"], [_CROP]),
+        (
+            "adaptation", CPU, [*EQUAL, ONE],
+            ["--set views.crop_size=[96,96] --set views.source_size=[192,96] --set views.whole=false"],
+        ),
+        (
+            "adaptation", GPU, [*CROPS_ARE_THE_PEAK, ONE, 'runtime.amp="none"'],
+            ['--set runtime.amp="auto"', _CROP, f'--set runtime.amp="auto" {_CROP}'],
+        ),
+        ("adaptation", CPU, [*CROPS_ARE_THE_PEAK, ONE, 'runtime.amp="none"'], [_CROP]),
+        (
+            "evaluation", GPU,
+            ["eval.size=[256, 128]", "eval.flip=true", "eval.scales=[1.0, 2.0]", 'runtime.amp="none"'],
+            ["--set eval.scales=[1.0]", '--set runtime.amp="auto"', "--set eval.size=[192,96]"],
+        ),
+        ("prediction", CPU, ["eval.size=[256, 128]"], ["--set eval.size=[192,96]"]),
+        ("prediction", CPU, ["eval.size=[8, 8]"], []),
+    ],
+)  # fmt: skip
+def test_what_saves_is_offered_in_order(
+    work: Any, device: torch.device, settings: list[str], expected: list[str]
+) -> None:
+    recipe = tiny("gta2cs", *settings)
+    needed = savings_module.estimate(recipe, device, work, 4)
+    found = savings(recipe, device, work, 4, needed)
+    assert fields(found) == expected
+    for one in found:
+        changed = tiny("gta2cs", *settings, *(part.strip() for part in one.settings.split("--set ")[1:]))
+        assert one.bytes == savings_module.estimate(changed, device, work, 4) < needed, "ready for a command line"
+
+
+def test_an_iterations_savings_are_its_estimates() -> None:
+    """Uncounted by formula: a warm-up of crops alone is the shortest."""
+    settings = ("views.whole=false", "views.crop_size=[64, 64]", ONE)
+    recipe = tiny("gta2cs", *settings)
+    (one,) = savings(recipe, CPU, "warm-up", 1, estimate_bytes(recipe, CPU, adapts=False))
+    changed = tiny("gta2cs", *settings, "views.crop_size=[48, 48]")
+    assert one == Saving("--set views.crop_size=[48,48]", estimate_bytes(changed, CPU, adapts=False))
+
+
+def test_an_evaluations_estimate_grows_with_batch_size_and_scales() -> None:
+    recipe = tiny("gta2cs", "eval.size=[256, 128]")
+    once = estimate_evaluation_bytes(recipe, CPU, 1)
+    weights = sum(tensor.nbytes for tensor in build_network(recipe).state_dict().values())
+    assert once > weights
+    assert estimate_evaluation_bytes(recipe, CPU, 4) - weights == pytest.approx(4 * (once - weights), rel=0.1)
+    scaled = tiny("gta2cs", "eval.size=[256, 128]", "eval.scales=[1.0, 2.0]")
+    assert estimate_evaluation_bytes(scaled, CPU, 1) > 1.5 * once
+
+
+def test_the_wait_is_said(caplog: pytest.LogCaptureFixture, quick: None) -> None:
+    with caplog.at_level(logging.WARNING):
+        told(MemoryError(), "adaptation", tiny("gta2cs"), CPU)
+    assert "this machine's memory is full; estimating what would need less" in caplog.text
+
+
+def test_a_process_that_may_have_little_memory_says_so() -> None:
+    code = """
+import resource, torch
+from fastuda.engine.out_of_memory import memory_told
+from fastuda.errors import FastudaError
+limit = 2**40
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    with memory_told("prediction", None, torch.device("cpu")):
+        torch.empty(2**42, dtype=torch.uint8)
+except FastudaError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "this machine's memory is full: a prediction of batch 1 asked for 4096.0 GiB more" in done.stdout
+    assert "this process may have 1024.0 GiB (ulimit -v)" in done.stdout
