@@ -46,10 +46,14 @@ class Watchdog:
         self._last = time.monotonic()
 
     def watching(self, progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
-        """`progress`, whose calls are signs of life."""
+        """`progress`, whose calls are signs of life as long as more is done from one to the next."""
+        last = -1
 
         def watched(done: int, total: int) -> None:
-            self.alive()
+            nonlocal last
+            if done != last:
+                last = done
+                self.alive()
             progress(done, total)
 
         return watched

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -162,12 +165,36 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
 def test_an_interrupted_draw_leaves_nothing(tmp_path: Path, workers: int) -> None:
     def stop(done: int, total: int) -> None:
         assert total == 9
-        if done == 2:
+        if done >= 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         draw(tmp_path / "demo", progress=stop, workers=workers)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_draw_is_left_while_its_workers_still_start(tmp_path: Path) -> None:
+    asked: list[float] = []
+
+    def stop(done: int, total: int) -> None:
+        asked.append(time.monotonic())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw(tmp_path / "demo", progress=stop, workers=2)
+    assert time.monotonic() - asked[0] < 1.5  # seconds less than an interpreter takes to start
+    assert not multiprocessing.active_children()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_worker_that_is_killed_ends_the_draw_with_a_message(tmp_path: Path) -> None:
+    def kill(done: int, total: int) -> None:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+
+    with pytest.raises(FastudaError, match="ended by something else, for want of memory perhaps; run again"):
+        draw(tmp_path / "demo", progress=kill, workers=2)
+    assert os.listdir(tmp_path) == []
 
 
 def test_progress_counts_every_image(tmp_path: Path) -> None:

@@ -38,6 +38,22 @@ def test_a_hanging_run_is_ended_with_all_stacks_and_advice() -> None:
         assert part in ended.stderr
 
 
+WAITING = """
+import time
+from fastuda.watchdog import Watchdog
+with Watchdog(0.02, "") as dog:
+    progress = dog.watching(lambda done, total: None)
+    for _ in range(300):
+        time.sleep(0.2)
+        progress(3, 8)
+"""
+
+
+def test_a_count_that_stays_where_it_is_is_no_sign_of_life() -> None:
+    ended = subprocess.run([sys.executable, "-c", WAITING], capture_output=True, text=True, timeout=50)
+    assert ended.returncode == EXIT_STUCK
+
+
 def test_a_living_run_is_left_alone_and_nothing_watches_afterwards() -> None:
     ended = subprocess.run([sys.executable, "-c", LIVING], capture_output=True, text=True, timeout=50)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -10,7 +10,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Generator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ MARKER = "demo.json"
 # Raised whenever the same seed draws other pictures than before.
 _GENERATOR = 1
 _CHUNK = 4
+_LOOK_SECONDS = 0.2
 _PR_SET_PDEATHSIG = 1
 _COMPRESS_LEVEL = 2
 
@@ -84,7 +85,8 @@ def draw_demo(
     Writes `source` and `source_val` (GTA5 layout: RGB images, palette PNGs of labelIds) and `target`
     (Cityscapes layout: `leftImg8bit/{train,val}`, and for `val` only `gtFine` labelIds); void is 0.
     The files are a function of `seed`, `size` (width, height in pixels) and their own number, whatever
-    the number of `workers` (processes; every core by default). `progress(done, total)` counts images.
+    the number of `workers` (processes; every core by default). `progress(done, total)` counts images, and is called
+    while nothing new is done too: what it raises ends the call at once.
     Everything is drawn in a hidden folder beside `root` and renamed at the end, so an interrupted call
     leaves no `root`. Raises FastudaError for settings out of range, a `root` that holds anything else
     or an incomplete demo, and files that cannot be written.
@@ -115,6 +117,10 @@ def draw_demo(
         inner.rename(root)
     except OSError as error:
         raise FastudaError(f"{root}: the demo could not be written ({error})") from error
+    except BrokenExecutor as error:
+        raise FastudaError(
+            f"{root}: a process that drew the demo was ended by something else, for want of memory perhaps; run again"
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -142,23 +148,36 @@ def _draw_all(jobs: list[_Job], workers: int | None, progress: Callable[[int, in
         folder.mkdir(parents=True, exist_ok=True)
     workers = min(workers or os.cpu_count() or 1, len(jobs))
     # Closed before the caller removes its folder, so that no worker is still writing into it.
-    with closing(_results(jobs, workers)) as results:
-        for done, _ in enumerate(results, 1):
+    with closing(_counts(jobs, workers)) as counts:
+        for done in counts:
             if progress is not None:
                 progress(done, len(jobs))
 
 
-def _results(jobs: list[_Job], workers: int) -> Generator[None, None, None]:
+def _counts(jobs: list[_Job], workers: int) -> Generator[int, None, None]:
+    """How many are drawn, again and again, a few times a second, so that a caller can leave; close it to do so."""
     if workers <= 1:
-        yield from map(_draw_one, jobs)
+        for done, job in enumerate(jobs, 1):
+            _draw_one(job)
+            yield done
         return
+    others = multiprocessing.active_children()
     # Spawned, not forked: the caller may hold threads or a GPU context that must not be copied.
     pool = ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_follow_parent, initargs=(os.getpid(),)
     )
+    done = 0
     try:
-        yield from pool.map(_draw_one, jobs, chunksize=_CHUNK)
+        running = {pool.submit(_draw, jobs[i : i + _CHUNK]) for i in range(0, len(jobs), _CHUNK)}
+        while running:
+            finished, running = wait(running, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+            done += sum(future.result() for future in finished)
+            yield done
     finally:
+        if done < len(jobs):
+            for worker in multiprocessing.active_children():
+                if worker not in others:
+                    worker.kill()  # it may be seconds from its first picture
         pool.shutdown(cancel_futures=True)
 
 
@@ -168,6 +187,12 @@ def _follow_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before this
         os._exit(1)
+
+
+def _draw(jobs: list[_Job]) -> int:
+    for job in jobs:
+        _draw_one(job)
+    return len(jobs)
 
 
 def _draw_one(job: _Job) -> None:

@@ -27,6 +27,8 @@ _MOST_MIB = 3072
 _MOST_CHARACTERS = 3000
 _FRESH = 50
 """Of so many tries one is a process that began with nothing imported, as a user's is."""
+_OF_MODELS = ("field missing", "field unknown", "field wrong", "model text", "wide")
+"""Kinds of mutation that a checkpoint has no place for; it has a bit flipped instead."""
 _shared = Path()
 
 
@@ -142,7 +144,9 @@ def _weights(seed: int) -> list[Try]:
             files = CheckpointStore(folder / "checkpoints").files()
             files[0].path.unlink()
             path = files[1].path
-            kind = mutated_weights.mutated(seed, path, path).partition(":")[0]
+            kinds = mutated_weights.KINDS
+            number = seed if kinds[seed % len(kinds)] not in _OF_MODELS else seed * len(kinds)
+            kind = mutated_weights.mutated(number, path, path).partition(":")[0]
             command = arguments(folder, "--resume", settings=("train.checkpoints_kept=3",))
             kind = f"checkpoint, {kind}"
         else:
