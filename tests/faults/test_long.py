@@ -49,7 +49,7 @@ def test_a_message_of_a_full_disk_is_one_line_that_names_the_file(output: str, f
 
 
 def test_a_part_counts_kinds_failures_and_the_largest_of_what_it_measures() -> None:
-    tries = [Try("cut", None, {"seconds": 1.0}), Try("flip", "not told", {"seconds": 3.0}), Try("cut", count=0)]
+    tries = [Try("cut", None, {"seconds": 1.0}), Try("flip", "not told", {"seconds": 3.0}), Try("done", count=0)]
     result = Part("p", "title", 3, lambda count: tries[:count]).result()
     assert result["kinds"] == {"cut": 1, "flip": 1}
     assert (result["tries"], result["failed"], result["failures"]) == (2, 1, ["flip: not told"])

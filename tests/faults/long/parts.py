@@ -58,7 +58,7 @@ class Part:
             "tries": total,
             "failed": len(failures),
             "failures": failures[:_SHOWN],
-            "kinds": dict(sorted(kinds.items())),
+            "kinds": {kind: count for kind, count in sorted(kinds.items()) if count},
             "largest": {name: round(value, 3) for name, value in sorted(largest.items())},
             "seconds": round(seconds, 1),
         }
