@@ -46,7 +46,7 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes], *, durable: bool 
     `durable` also holds against a power cut: the content is on the disk before the name is, and the name before this
     returns. Without it a file may be short after a power cut, which is why packs record sizes and checksums.
     """
-    with whole_file(path, durable=durable) as write:
+    with whole_file(path, durable=durable) as write, _refusals_named(path):
         for chunk in [content] if isinstance(content, bytes) else content:
             write(chunk)
 

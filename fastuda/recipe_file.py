@@ -71,7 +71,7 @@ def preset_text(name: str) -> str:
     """The TOML text of a preset; raises UsageError naming the nearest preset."""
     if name not in preset_names():
         raise UsageError(
-            f"no recipe is called {brief(name)}{nearest(name, preset_names())}; `fastuda recipes` lists them"
+            f"no recipe is called {brief(name, 300)}{nearest(name, preset_names())}; `fastuda recipes` lists them"
         )
     return (_RECIPES / f"{name}.toml").read_text("utf-8")
 
@@ -80,7 +80,7 @@ def variant_text(name: str) -> str:
     """The TOML text of a variant; raises UsageError naming the nearest variant."""
     if name not in variant_names():
         near = nearest(name, variant_names())
-        raise UsageError(f"no variant is called {brief(name)}{near}; there are {', '.join(variant_names())}")
+        raise UsageError(f"no variant is called {brief(name, 300)}{near}; there are {', '.join(variant_names())}")
     return (_VARIANTS / f"{name}.toml").read_text("utf-8")
 
 
@@ -101,7 +101,7 @@ def _split(name_or_path: str) -> tuple[str, list[str]]:
         return name_or_path, []
     variants = match["variants"].split("+")[1:]
     if len(variants) > _MOST_VARIANTS:
-        raise UsageError(f"recipe {brief(name_or_path)}: more than {_MOST_VARIANTS} variants")
+        raise UsageError(f"recipe {brief(name_or_path, 300)}: more than {_MOST_VARIANTS} variants")
     return match["stem"], variants
 
 

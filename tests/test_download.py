@@ -52,7 +52,7 @@ def test_of_two_that_want_a_file_one_downloads_and_the_other_waits(
         first, second = pool.map(lambda _: fetch(url, cache), range(2))
     assert first == second
     assert asked == [url]
-    assert "another process is downloading here" in caplog.text
+    assert "waiting, since another process" in caplog.text
 
 
 def test_what_a_killed_download_left_is_no_part_of_the_next_one(tmp_path: Path) -> None:
