@@ -1,7 +1,9 @@
-"""A sound weights file of a very small network, and what it holds."""
+"""A sound weights file of a very small network, what it holds, and an end for tests that wait for ever."""
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,20 @@ from fastuda.model.build import build_network
 from fastuda.model.weights import read_weights
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe
+
+
+@pytest.fixture
+def no_hang() -> Iterator[None]:
+    """A test that waits for a pipe, say, fails after a minute instead."""
+
+    def late(*_: object) -> None:
+        raise AssertionError("this takes for ever")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="module")

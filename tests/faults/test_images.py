@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +43,9 @@ from fastuda.recipe_file import load_recipe
 from fastuda_cli.main import app
 
 # Pillow warns of some damage and goes on, as it does for users.
-pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
+pytestmark = [pytest.mark.filterwarnings("ignore:::PIL"), pytest.mark.usefixtures("no_hang")]
 SEEDS = range(4 * len(KINDS))
 SECONDS = 5
-
-
-@pytest.fixture(autouse=True)
-def _no_hang() -> Iterator[None]:
-    """A test that waits for a pipe fails instead."""
-
-    def late(*_: object) -> None:
-        raise AssertionError("this takes for ever")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="module")

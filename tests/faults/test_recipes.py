@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,19 +21,8 @@ from fastuda.recipe_file import dump_recipe, load_recipe, recipe_name
 from fastuda.toml_text import FILE_LIMIT, parse_toml, read_toml
 from fastuda_cli.main import app
 
+pytestmark = pytest.mark.usefixtures("no_hang")
 SECONDS = 5
-
-
-@pytest.fixture(autouse=True)
-def _no_hang() -> Iterator[None]:
-    def late(*_: object) -> None:
-        raise AssertionError("this takes for ever")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 def required_short(said: str) -> None:

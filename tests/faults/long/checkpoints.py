@@ -9,35 +9,28 @@ from pathlib import Path
 
 from faults.long.commands import Command, room
 from faults.long.parts import Try, spread
+from faults.long.undisturbed import Undisturbed, undisturbed
 from faults.runs import arguments, differences
 
 from fastuda.checkpoint.store import CheckpointStore
 
 _SETTINGS = ("warmup.iterations=2", "train.iterations=5", "train.evaluate_every=20", "train.checkpoints_kept=3")
-_shared = Path()
+_base: Undisturbed
 
 
 def checkpoints(tries: int) -> Iterator[Try]:
     """A run two iterations before its end, its newest checkpoint damaged in a way of the seed's."""
-    global _shared
-    with room() as shared:
-        _shared = shared
-        outcome = Command(_arguments(shared / "whole"), shared, _environment()).wait(600)
-        if fault := outcome.fault(codes=(0,)):
-            yield Try("undisturbed", f"{fault}: {outcome.said()}")
-            return
-        shutil.copytree(shared / "whole", shared / "near")
-        (shared / "near" / "results.json").unlink()
-        CheckpointStore(shared / "near" / "checkpoints").files()[0].path.unlink()
+    global _base
+    with undisturbed(*_SETTINGS) as _base:
+        near = _near()
+        shutil.copytree(_base.run, near)
+        (near / "results.json").unlink()
+        CheckpointStore(near / "checkpoints").files()[0].path.unlink()
         yield from spread(_damaged, range(tries))
 
 
-def _arguments(folder: Path, *options: str) -> list[str]:
-    return arguments(folder, *options, settings=_SETTINGS)
-
-
-def _environment() -> dict[str, str]:
-    return {"FASTUDA_CACHE": str(_shared / "cache")}
+def _near() -> Path:
+    return _base.place / "near"
 
 
 def _cut(dice: random.Random, data: bytearray) -> bytes:
@@ -69,15 +62,15 @@ def _damaged(seed: int) -> list[Try]:
     dice, (kind, damage) = random.Random(seed), _KINDS[seed % len(_KINDS)]
     with room() as place:
         folder = place / "run"
-        shutil.copytree(_shared / "near", folder)
+        shutil.copytree(_near(), folder)
         newest = CheckpointStore(folder / "checkpoints").files()[0].path
         newest.write_bytes(damage(dice, bytearray(newest.read_bytes())))
-        outcome = Command(_arguments(folder, "--resume"), place, _environment()).wait(600)
+        outcome = Command(arguments(folder, "--resume", settings=_SETTINGS), place, _base.environment).wait(600)
         fault = outcome.fault(codes=(0,))
         if fault:
             fault += f": {outcome.said()}"
         elif newest.name not in outcome.output or "the one before it is used" not in outcome.output:
             fault = f"seed {seed}: not told"
-        elif found := differences(_shared / "whole", folder):
+        elif found := differences(_base.run, folder):
             fault = f"seed {seed}: not as without: {', '.join(found[:5])}"
         return [Try(kind, fault)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from faults.long.commands import Command, room
 from faults.long.parts import Try, spread
 from faults.long.phases import LASTS, PHASES, Phases
+from faults.long.undisturbed import Undisturbed, undisturbed
 from faults.runs import arguments, differences
 
 _A_CHAIN = len(PHASES) - 2
@@ -18,18 +19,12 @@ _A_CHAIN = len(PHASES) - 2
 
 def kills(tries: int) -> Iterator[Try]:
     """Chains of kills, one in each phase, each chain's end compared with a run that nobody killed."""
-    with room() as shared:
-        whole = shared / "whole"
-        outcome = Command(arguments(whole), shared, {"FASTUDA_CACHE": str(shared / "cache")}).wait(600)
-        if fault := outcome.fault(codes=(0,)):
-            yield Try("undisturbed", f"{fault}: {outcome.said()}")
-            return
-        global _whole
-        _whole = whole
+    global _base
+    with undisturbed() as _base:
         yield from spread(_chain, range(-(-tries // _A_CHAIN)))
 
 
-_whole = Path()
+_base: Undisturbed
 
 
 def _chain(seed: int) -> list[Try]:
@@ -44,7 +39,7 @@ def _chain(seed: int) -> list[Try]:
         fault = outcome.fault(codes=(0,))
         if fault:
             fault += f": {outcome.said()}"
-        elif found := differences(_whole, folder):
+        elif found := differences(_base.run, folder):
             fault = f"not as a run that nobody killed: {', '.join(found[:5])}"
         elif left := [path.name for path in [*place.rglob("*.part")]]:
             fault = f"left behind: {left}"

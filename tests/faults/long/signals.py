@@ -6,11 +6,11 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from faults.long.commands import Command, room
 from faults.long.parts import Try, spread
 from faults.long.phases import LASTS, PHASES, Phases
+from faults.long.undisturbed import Undisturbed, undisturbed
 from faults.runs import arguments, differences
 
 from fastuda.stop import EXIT_STOPPED
@@ -18,18 +18,13 @@ from fastuda.stop import EXIT_STOPPED
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _LIMIT = 2.0
 """Seconds beside an iteration."""
-_whole = Path()
+_base: Undisturbed
 
 
 def signals(tries: int) -> Iterator[Try]:
     """Each signal in each phase; the time until the process has ended, beside that of an iteration."""
-    global _whole
-    with room() as shared:
-        _whole = shared / "whole"
-        outcome = Command(arguments(_whole), shared, {"FASTUDA_CACHE": str(shared / "cache")}).wait(600)
-        if fault := outcome.fault(codes=(0,)):
-            yield Try("undisturbed", f"{fault}: {outcome.said()}")
-            return
+    global _base
+    with undisturbed() as _base:
         yield from spread(_signalled, range(tries))
 
 
@@ -58,6 +53,6 @@ def _signalled(seed: int) -> list[Try]:
             again = Command(arguments(folder, "--resume"), place, environment).wait(600)
             if fault := again.fault(codes=(0,)):
                 fault = f"does not go on: {fault}: {again.said()}"
-            elif found := differences(_whole, folder):
+            elif found := differences(_base.run, folder):
                 fault = f"not as without: {', '.join(found[:5])}"
         return [Try(kind, fault, {"seconds to the end": seconds, "seconds of an iteration": phases.longest()})]

@@ -8,28 +8,20 @@ from pathlib import Path
 
 from faults.long.commands import Command, room
 from faults.long.parts import Try, spread
+from faults.long.undisturbed import Undisturbed, undisturbed
 from faults.runs import arguments, differences
 
 from fastuda.checkpoint.store import CheckpointStore
 
 _SETTINGS = ("warmup.iterations=24", "train.iterations=36", "train.evaluate_every=20", "train.checkpoints_kept=100")
-_shared = Path()
+_base: Undisturbed
 
 
 def steps(tries: int) -> Iterator[Try]:
     """One run of 60 iterations that keeps every checkpoint, gone on with from each of them."""
-    global _shared
-    with room() as shared:
-        _shared = shared
-        outcome = Command(arguments(shared / "whole", settings=_SETTINGS), shared, _environment()).wait(600)
-        if fault := outcome.fault(codes=(0,)):
-            yield Try("undisturbed", f"{fault}: {outcome.said()}")
-            return
-        yield from spread(_from, range(min(tries, len(_states(shared / "whole")) - 1)))
-
-
-def _environment() -> dict[str, str]:
-    return {"FASTUDA_CACHE": str(_shared / "cache")}
+    global _base
+    with undisturbed(*_SETTINGS) as _base:
+        yield from spread(_from, range(min(tries, len(_states(_base.run)) - 1)))
 
 
 def _states(folder: Path) -> list[Path]:
@@ -37,7 +29,7 @@ def _states(folder: Path) -> list[Path]:
 
 
 def _from(number: int) -> list[Try]:
-    whole = _shared / "whole"
+    whole = _base.run
     with room() as place:
         folder = place / "run"
         shutil.copytree(whole, folder)
@@ -45,7 +37,7 @@ def _from(number: int) -> list[Try]:
         for path in states[number + 1 :]:
             path.unlink()
         (folder / "results.json").unlink()
-        outcome = Command(arguments(folder, "--resume", settings=_SETTINGS), place, _environment()).wait(600)
+        outcome = Command(arguments(folder, "--resume", settings=_SETTINGS), place, _base.environment).wait(600)
         fault = outcome.fault(codes=(0,))
         if fault:
             fault += f": {outcome.said()}"
