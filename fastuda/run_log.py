@@ -6,13 +6,14 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
-
-from torch.utils.tensorboard import SummaryWriter
 
 from fastuda.checkpoint.notes import STAGES
 from fastuda.disk import write_atomic
 from fastuda.engine.readback import Reading
+from fastuda.events import EventsFile
 from fastuda.metrics import Scores
 from fastuda.run_folder import RunFolder
 
@@ -31,13 +32,13 @@ class RunLog:
     def __init__(self, folder: RunFolder, since: tuple[str, int] | None = None) -> None:
         self._folder = folder
         self._since = since
-        self._writer: Any = None
+        self._events_file: EventsFile | None = None
 
     def __enter__(self) -> RunLog:
         rows = [] if self._since is None else self._rewind(self._since)
         shutil.rmtree(self._folder.tensorboard, ignore_errors=True)
         try:
-            self._writer = SummaryWriter(str(self._folder.tensorboard))
+            self._events_file = EventsFile(self._folder.tensorboard)
         except OSError as error:
             self._do_without(error)
         for row in rows:
@@ -45,7 +46,7 @@ class RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._event(lambda writer: writer.close())
+        self._event(EventsFile.close)
 
     def training(self, stage: str, reading: Reading) -> None:
         """Mean losses since the last row, iterations a second, share of waiting for data, and learning rate."""
@@ -80,19 +81,19 @@ class RunLog:
         for name, value in values.items():
             number = float("nan") if value is None else value
             tag, step, at = f"{row['stage']}/{name}", row["iteration"], row["time"]
-            self._event(lambda writer, t=tag, n=number, s=step, w=at: writer.add_scalar(t, n, s, walltime=w))
+            self._event(partial(EventsFile.add, tag=tag, value=number, step=step, at=at))
 
-    def _event(self, write: Any) -> None:
+    def _event(self, write: Callable[[EventsFile], None]) -> None:
         """Write events; a disk that refuses them does not end a run, whose rows say the same."""
-        if self._writer is None:
+        if self._events_file is None:
             return
         try:
-            write(self._writer)
+            write(self._events_file)
         except OSError as error:
             self._do_without(error)
 
     def _do_without(self, error: OSError) -> None:
-        self._writer = None
+        self._events_file = None
         log.warning(
             "%s: TensorBoard's events cannot be written (%s); log.jsonl has the same numbers",
             self._folder.tensorboard, error.strerror or error,

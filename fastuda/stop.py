@@ -60,13 +60,18 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def look(self) -> None:
+        """To be called now and then in work that can be begun again; StopAskedError once a stop was asked for."""
+        if self.received:
+            raise StopAskedError(f"{self.received}: stopped")
+
     def watching(self, progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
         """`progress`, which raises StopAskedError once a stop was asked for."""
 
         def watched(done: int, total: int) -> None:
             progress(done, total)
-            if self.received and done < total:
-                raise StopAskedError(f"{self.received}: stopped")
+            if done < total:
+                self.look()
 
         return watched
 

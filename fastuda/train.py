@@ -147,7 +147,7 @@ def _train(
     recipe = with_demo_data(going_on.recipe if going_on else request.recipe, task)
     for domain in (recipe.source, recipe.target):
         data_root(domain)
-    require_memory(recipe, device)
+    require_memory(recipe, device, stop.look)
     if going_on:
         model = build_network(recipe)  # its weights are in the saved state
     else:

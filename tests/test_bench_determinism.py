@@ -105,6 +105,7 @@ def test_the_same_window_leaves_the_same_bits_and_another_seed_others() -> None:
 
 def test_a_process_measures_and_one_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastuda.engine.memory.require_memory", lambda *_: None)  # it takes longer than the rest
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     words = [word for setting in TINY for word in ("--set", setting)]
     out = tmp_path / "row.json"
     once = ["--device", "cpu", "--repeats", "1", "--iterations", "1", "--json", str(out)]

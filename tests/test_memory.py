@@ -16,6 +16,7 @@ from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step
 from fastuda.model.build import build_network
 from fastuda.recipe import Recipe
+from fastuda.stop import StopAskedError
 from fastuda_bench.memory import peak_extra_bytes
 
 CPU = torch.device("cpu")
@@ -48,6 +49,31 @@ def test_estimating_changes_no_random_number(recipe: Recipe) -> None:
     before = torch.get_rng_state()
     estimate_bytes(recipe, CPU)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Looks:
+    """Counts how often it is called, and raises at the `end`-th time."""
+
+    def __init__(self, end: int | None = None) -> None:
+        self.count, self._end = 0, end
+
+    def __call__(self) -> None:
+        self.count += 1
+        if self.count == self._end:
+            raise StopAskedError("enough")
+
+
+def test_an_estimate_can_be_left_at_any_operation() -> None:
+    recipe, looks = tiny("demo", "model.width=0.03125", "views.crop_size=[32, 32]"), Looks()
+    state, wanted = torch.get_rng_state(), estimate_bytes(recipe, CPU)
+    assert estimate_bytes(recipe, CPU, look=looks) == wanted
+    assert looks.count > 500
+    for end in (1, looks.count // 3, looks.count // 2, looks.count - 5):  # forward and backward
+        with pytest.raises(StopAskedError):
+            estimate_bytes(recipe, CPU, look=Looks(end))
+        assert torch.is_grad_enabled()
+        assert torch.equal(torch.get_rng_state(), state)
+    assert estimate_bytes(recipe, CPU) == wanted
 
 
 def test_a_recipe_that_does_not_fit_is_refused_with_what_to_lower(

@@ -224,6 +224,15 @@ def test_a_damaged_index_costs_only_what_its_damaged_lines_say(
     assert "index.json: damaged since it was written; made anew, and 1 sample packed again" in caplog.text
 
 
+def test_an_index_that_is_gone_is_told(
+    sound: Callable[[str], Sound], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = sound("png")
+    (wanted.copy(tmp_path / "cache") / "index.json").unlink()
+    wanted.open(tmp_path / "cache")
+    assert "index.json: gone since it was written; all is packed again" in caplog.text
+
+
 def ruined(packed: Packed, index: int, kind: str = "images") -> Path:
     path = packed.path(index, kind)  # type: ignore[arg-type]
     content = bytearray(path.read_bytes())

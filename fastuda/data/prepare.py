@@ -164,6 +164,8 @@ def _brought_up_to_date(
     finished = state.finished(samples)
     if finished is not None:
         return finished
+    if state.index is None and not state.earlier and any(any((folder / kind).glob("*")) for kind in pack.KINDS):
+        log.warning("%s: gone since it was written; all is packed again", folder / pack.INDEX)
     todo = [sample for sample in samples if sample.name not in state.done]
     _say_what_is_damaged(folder, state, len(todo))
     if state.index or state.done:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -27,13 +29,17 @@ _RUNTIME_BYTES = 2**31
 _FRAGMENTATION = 1.05
 
 
-def estimate_bytes(recipe: Recipe, device: torch.device, *, adapts: bool = True) -> int:
+def estimate_bytes(
+    recipe: Recipe, device: torch.device, *, adapts: bool = True, look: Callable[[], None] | None = None
+) -> int:
     """Peak bytes of an iteration on `device`: weights, optimiser, average, activations, gradients.
 
     The iteration is one of the adaptation or, unless `adapts`, of the warm-up.
 
     One iteration runs on tensors without memory, and the bytes alive at once are counted. The count is of the
     iteration as it is written; compiled code needs less, libraries' own workspaces come on top.
+
+    That takes seconds: `look` is called with every operation, forward and backward, and what it raises ends the count.
     """
     cpu, passes = torch.device("cpu"), Passes.of(recipe, device)
     with torch.random.fork_rng([]):
@@ -42,7 +48,7 @@ def estimate_bytes(recipe: Recipe, device: torch.device, *, adapts: bool = True)
     state = TrainingState.begin(model, recipe.train.optimizer, recipe.train.iterations, recipe.method.ema_decay)
     batches = made_batches(recipe, cpu)
     held = sum(tensor.nbytes for tensor in state.tensors())
-    with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live:
+    with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live, _Looking(look):
         if adapts:
             adaptation_step(state, *batches, recipe, passes)
         else:
@@ -63,12 +69,16 @@ def estimate_evaluation_bytes(recipe: Recipe, device: torch.device, batch_size: 
     return int(held + live.peak)
 
 
-def require_memory(recipe: Recipe, device: torch.device) -> None:
-    """Raise FastudaError, with the estimate and what to lower, when an iteration does not fit into free memory."""
+def require_memory(recipe: Recipe, device: torch.device, look: Callable[[], None] | None = None) -> None:
+    """Raise FastudaError, with the estimate and what to lower, when an iteration does not fit into free memory.
+
+    `look` is called again and again meanwhile, and may raise to end it.
+    """
     free = _free_bytes(device)
     if free is None:
         return
-    needed = _FRAGMENTATION * estimate_bytes(recipe, device) + (_RUNTIME_BYTES if device.type == "cuda" else 0)
+    needed = _FRAGMENTATION * estimate_bytes(recipe, device, look=look)
+    needed += _RUNTIME_BYTES if device.type == "cuda" else 0
     if needed <= free:
         return
     views, train = recipe.views, recipe.train
@@ -79,6 +89,29 @@ def require_memory(recipe: Recipe, device: torch.device) -> None:
         f"lower train.batch_size ({train.batch_size}), views.crop_size {list(views.crop_size)}, views.source_size "
         f"{list(views.source_size)} or views.target_size {list(views.target_size)}{crops}"
     )
+
+
+class _Looking(TorchFunctionMode):
+    """Calls `look` after every operation, and whenever the gradient of its result is there.
+
+    A dispatch mode is no place for it: C++ calls that from where an exception ends the process.
+    """
+
+    def __init__(self, look: Callable[[], None] | None) -> None:
+        super().__init__()
+        self._look = look
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if self._look is not None and isinstance(result, Tensor):  # what sets a mode back has no result
+            self._look()
+            if result.requires_grad:
+                result.register_hook(self._looked)  # type: ignore[no-untyped-call]
+        return result
+
+    def _looked(self, _gradient: Tensor) -> None:
+        if self._look is not None:
+            self._look()
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
