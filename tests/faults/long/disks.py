@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from faults.long.commands import Command, Outcome, room, run
+from faults.long.commands import Command, room, run
 from faults.long.parts import Try, spread
 from faults.long.phases import PHASES, Phases
+from faults.long.undisturbed import Undisturbed, undisturbed
 from faults.runs import arguments, differences
 
-_shared = Path()
+_base: Undisturbed
 _MOST_LINES = 4
 """Of a message: the file, and what to do."""
 
@@ -42,28 +43,16 @@ def _mount(*arguments: str) -> None:
 
 def full(tries: int) -> Iterator[Try]:
     """Runs, and commands that write pictures and reports, on disks of growing size, so that each write fails once."""
-    with _undisturbed() as outcome:
-        if fault := outcome.fault(codes=(0,)):
-            yield Try("undisturbed", f"{fault}: {outcome.said()}")
-            return
+    global _base
+    with undisturbed() as _base:
         yield from spread(_full, range(tries))
 
 
 def vanishing(tries: int) -> Iterator[Try]:
     """Run folders and caches that become read-only, or are deleted, in every phase of a run."""
-    with _undisturbed() as outcome:
-        if fault := outcome.fault(codes=(0,)):
-            yield Try("undisturbed", f"{fault}: {outcome.said()}")
-            return
+    global _base
+    with undisturbed() as _base:
         yield from spread(_gone, range(tries))
-
-
-@contextmanager
-def _undisturbed() -> Iterator[Outcome]:
-    global _shared
-    with room() as shared:
-        _shared = shared
-        yield run(arguments(shared / "whole"), shared, {"FASTUDA_CACHE": str(shared / "cache")}, 600)
 
 
 _OTHERS = ("predict", "eval", "check", "study")
@@ -97,7 +86,7 @@ def _filled(place: Path, phase: str, dice: random.Random) -> Try:
         site, kind = _site(outcome.output, small), f"filled in {phase}"
         (small / "others").unlink()
         if outcome.code == 0:
-            found = differences(_shared / "whole", folder)
+            found = differences(_base.run, folder)
             return Try(f"{kind}: done before", f"not as without: {', '.join(found[:5])}" if found else None)
         if fault := outcome.fault(codes=(1,)) or _untidy(outcome.output, small):
             return Try(f"{kind}: {site}", f"{fault}: {outcome.said()}")
@@ -108,12 +97,12 @@ def _run(place: Path, run_kib: int | None = None, cache_kib: int | None = None) 
     kind = "run folder" if run_kib else "cache"
     with disk(place / "small", run_kib or cache_kib or 4) as small:
         folder = (small if run_kib else place) / "run"
-        cache = small / "cache" if cache_kib else _shared / "cache"  # which holds the demo, packed
+        cache = small / "cache" if cache_kib else _base.place / "cache"  # which holds the demo, packed
         environment = {"FASTUDA_CACHE": str(cache)}
         outcome = run(arguments(folder), place, environment, 600)
         site = _site(outcome.output, small)
         if outcome.code == 0:
-            return Try(f"{kind}: large enough", None if not differences(_shared / "whole", folder) else "other results")
+            return Try(f"{kind}: large enough", None if not differences(_base.run, folder) else "other results")
         if fault := outcome.fault(codes=(1,)) or _untidy(outcome.output, small):
             return Try(f"{kind}: {site}", f"{run_kib or cache_kib} KiB: {fault}: {outcome.said()}")
         _mount("-o", "remount,size=64m", str(small))
@@ -124,15 +113,15 @@ def _goes_on(folder: Path, place: Path, environment: dict[str, str]) -> str | No
     outcome = run(arguments(folder, "--resume"), place, environment, 600)
     if fault := outcome.fault(codes=(0,)):
         return f"does not go on: {fault}: {outcome.said()}"
-    if found := differences(_shared / "whole", folder):
+    if found := differences(_base.run, folder):
         return f"not as without: {', '.join(found[:5])}"
     return None
 
 
 def _other(place: Path, kind: str, kib: int) -> Try:
     """Another command that writes, on a small disk."""
-    whole = str(_shared / "whole")
-    pictures = next((_shared / "cache" / "demo").glob("*/target"))
+    whole = str(_base.run)
+    pictures = next((_base.place / "cache" / "demo").glob("*/target"))
     with disk(place / "small", kib) as small:
         out = str(small / "out")
         commands = {
@@ -180,7 +169,7 @@ def _gone(seed: int) -> list[Try]:
         if "read-only" in what:
             _make_immutable(small, "-")
         if outcome.code == 0:
-            found = differences(_shared / "whole", folder)
+            found = differences(_base.run, folder)
             return [Try(kind, f"not as without: {', '.join(found[:5])}" if found else None)]
         return [Try(kind, _goes_on(folder, place, environment))]
 

@@ -4,39 +4,30 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
-from faults.long.commands import Command, room
+from faults.long.commands import Command
 from faults.long.parts import LANES, Try, spread
+from faults.long.undisturbed import Undisturbed, undisturbed
 from faults.packs import damaged
 from faults.runs import arguments, differences
 
 _SETTINGS = ("warmup.iterations=3", "train.iterations=5", "train.checkpoint_every=5")
 _TOLD = ("made anew", "are new", "packed again")
-"""Of a folder that is gone there is nothing to tell: it is packed as for the first time."""
+"""One of them is said of every damage but a folder that is gone: that is packed as for the first time."""
 _KEPT = ("index.json", "images", "labels")
-_shared = Path()
+_bases: list[Undisturbed] = []
 
 
 def packed(tries: int) -> Iterator[Try]:
     """A run over packs of which one is damaged, a kind a seed; whole folders and files, byte by byte, afterwards."""
-    global _shared
-    with room() as shared:
-        _shared = shared
-        for lane in range(LANES):
-            place = shared / f"lane{lane}"
-            place.mkdir()
-            outcome = Command(arguments(place / "whole", settings=_SETTINGS), place, _environment(place)).wait(600)
-            if fault := outcome.fault(codes=(0,)):
-                yield Try("undisturbed", f"{fault}: {outcome.said()}")
-                return
-            shutil.copytree(place / "cache", place / "sound")
+    with ExitStack() as stack:
         # A cache is one try's at a time: each lane has its own, and its seeds one after another.
+        _bases[:] = [stack.enter_context(undisturbed(*_SETTINGS)) for _ in range(LANES)]
+        for base in _bases:
+            shutil.copytree(base.place / "cache", base.place / "sound")
         yield from spread(_lane, [lane * 1000 + tries for lane in range(LANES)])
-
-
-def _environment(place: Path) -> dict[str, str]:
-    return {"FASTUDA_CACHE": str(place / "cache")}
 
 
 def _packs(cache: Path) -> list[Path]:
@@ -45,10 +36,11 @@ def _packs(cache: Path) -> list[Path]:
 
 def _lane(number: int) -> list[Try]:
     lane, tries = divmod(number, 1000)
-    return [_damaged(_shared / f"lane{lane}", seed) for seed in range(lane, tries, LANES)]
+    return [_damaged(_bases[lane], seed) for seed in range(lane, tries, LANES)]
 
 
-def _damaged(place: Path, seed: int) -> Try:
+def _damaged(base: Undisturbed, seed: int) -> Try:
+    place = base.place
     shutil.rmtree(place / "cache")
     shutil.copytree(place / "sound", place / "cache")
     packs = _packs(place / "cache")
@@ -56,11 +48,11 @@ def _damaged(place: Path, seed: int) -> Try:
     what = damaged(seed, packs[seed // 7 % len(packs)])
     folder = place / "run"
     shutil.rmtree(folder, ignore_errors=True)
-    outcome = Command(arguments(folder, settings=_SETTINGS), place, _environment(place)).wait(600)
+    outcome = Command(arguments(folder, settings=_SETTINGS), place, base.environment).wait(600)
     fault = outcome.fault(codes=(0,))
     if fault:
         fault += f": {outcome.said()}"
-    elif found := differences(place / "whole", folder):
+    elif found := differences(base.run, folder):
         fault = f"{what}: not as without: {', '.join(found[:5])}"
     elif other := _otherwise(place / "sound", place / "cache"):
         fault = f"{what}: not made anew: {', '.join(other[:5])}"

@@ -41,10 +41,13 @@ class Part:
     """Given how many tries."""
 
     def result(self, share: float = 1.0) -> dict[str, Any]:
-        """Run it, with a line whenever something fails; the counts, by kind too, and the failures."""
-        began, kinds, failures, largest = time.monotonic(), Counter[str](), [], {}
+        """Run it, telling every tenth and every failure; the counts, by kind too, and the failures."""
+        began, kinds, failures, largest, tenths = time.monotonic(), Counter[str](), [], {}, 0
         for done in self.run(max(1, round(self.tries * share))):
             kinds[done.kind] += done.count
+            if (total := sum(kinds.values())) * 10 // self.tries > tenths:
+                tenths = total * 10 // self.tries
+                print(f"{self.name}: {total} of {self.tries}", flush=True)
             for name, value in done.numbers.items():
                 largest[name] = max(value, largest.get(name, value))
             if done.fault is not None:

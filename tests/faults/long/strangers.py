@@ -17,6 +17,7 @@ from faults import recipes as mutated_recipes
 from faults import weights as mutated_weights
 from faults.long.commands import CANARY, HANG_SECONDS, Outcome, room, run
 from faults.long.parts import Try, spread
+from faults.long.undisturbed import Undisturbed, undisturbed
 from faults.runs import arguments
 from PIL import Image
 
@@ -25,11 +26,13 @@ from fastuda.checkpoint.store import CheckpointStore
 _MOST_MIB = 3072
 """Resident memory that a command may take: the interpreter with torch takes 600 MiB of it."""
 _MOST_CHARACTERS = 3000
+_COMPILED_SECONDS = 600.0
+"""A recipe may ask for a network that is compiled, which the command says and which takes minutes on two cores."""
 _FRESH = 50
 """Of so many tries one is a process that began with nothing imported, as a user's is."""
 _OF_MODELS = ("field missing", "field unknown", "field wrong", "model text", "wide")
 """Kinds of mutation that a checkpoint has no place for; it has a bit flipped instead."""
-_shared = Path()
+_base: Undisturbed
 
 
 def images(tries: int) -> Iterator[Try]:
@@ -52,33 +55,26 @@ def weights(tries: int) -> Iterator[Try]:
 
 @contextlib.contextmanager
 def _trained() -> Iterator[None]:
-    global _shared
-    with room() as shared:
-        _shared = shared
-        outcome = run(arguments(shared / "whole", settings=("train.checkpoints_kept=3",)), shared, _environment(), 600)
-        if outcome.code:
-            raise RuntimeError(outcome.said())
+    """A run whose checkpoints and models are there to be mutated, and a photograph beside it."""
+    global _base
+    with undisturbed("train.checkpoints_kept=3") as _base:
         dice = np.random.default_rng(0)
-        Image.fromarray(dice.integers(0, 256, (32, 64, 3), np.uint8)).save(shared / "photograph.png")
+        Image.fromarray(dice.integers(0, 256, (32, 64, 3), np.uint8)).save(_base.place / "photograph.png")
         yield
 
 
-def _environment() -> dict[str, str]:
-    return {"FASTUDA_CACHE": str(_shared / "cache")}
-
-
-def _asked(seed: int, command: Sequence[str], place: Path) -> Outcome:
+def _asked(seed: int, command: Sequence[str], place: Path, limit: float = HANG_SECONDS) -> Outcome:
     """The outcome; of some seeds in a process of its own from the beginning."""
     if seed % _FRESH != _FRESH - 1:
-        return run(command, place, _environment())
+        return run(command, place, _base.environment, limit)
     began = time.monotonic()
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "fastuda_cli.main", *command], cwd=place, env={**os.environ, **_environment()},
-            capture_output=True, timeout=HANG_SECONDS, stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "fastuda_cli.main", *command], cwd=place, env={**os.environ, **_base.environment},
+            capture_output=True, timeout=limit, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return Outcome(-9, "", HANG_SECONDS, 0, hung=True)
+        return Outcome(-9, "", limit, 0, hung=True)
     return Outcome(
         done.returncode, (done.stdout + done.stderr).decode(errors="backslashreplace"), time.monotonic() - began, 0
     )
@@ -109,7 +105,7 @@ def _image(seed: int) -> list[Try]:
         check = ["data", "check", "folder", str(pairs), "--recipe", recipe, "--domain", "source"]
         tries = [_judged(mutant.kind, seed, _asked(seed, check, place), place, _short)]
         if not mutant.is_label:
-            predict = ["predict", str(_shared / "whole"), str(pairs / "images"), "--out", str(place / "out")]
+            predict = ["predict", str(_base.run), str(pairs / "images"), "--out", str(place / "out")]
             outcome = _asked(seed, [*predict, "--device", "cpu"], place)
             tries.append(_judged(mutant.kind, seed, outcome, place, _short))
         return [Try(one.kind, one.fault, one.numbers, int(one is tries[0])) for one in tries]
@@ -124,7 +120,8 @@ def _recipe(seed: int) -> list[Try]:
             command = ["recipes", *mutant.arguments[:1]]
         else:
             command = ["train", *mutant.arguments, "--run", str(place / "run"), "--device", "cpu"]
-        outcome = _asked(seed, command, place)
+        compiles = mutant.recipe is not None and mutant.recipe.runtime.compile is True
+        outcome = _asked(seed, command, place, _COMPILED_SECONDS if compiles else HANG_SECONDS)
 
         def more(outcome: Outcome) -> str | None:
             if not valid and outcome.code == 0:
@@ -135,7 +132,7 @@ def _recipe(seed: int) -> list[Try]:
 
 
 def _weights(seed: int) -> list[Try]:
-    whole = _shared / "whole"
+    whole = _base.run
     with room() as place:
         if seed % 3 == 2:
             folder = place / "run"
@@ -153,7 +150,7 @@ def _weights(seed: int) -> list[Try]:
             path = place / f"w{'.safetensors' if seed % 2 else '.pth'}"
             kind = mutated_weights.mutated(seed, whole / "checkpoints" / "adapted-last.safetensors", path)
             kind = kind.partition(":")[0]
-            image = str(_shared / "photograph.png")
+            image = str(_base.place / "photograph.png")
             command = [
                 ["predict", str(path), image, "--out", str(place / "out"), "--device", "cpu"],
                 ["eval", str(path), "--device", "cpu"],
