@@ -54,12 +54,21 @@ class Datasets:
 
 
 def with_demo_data(recipe: Recipe, progress: Progress) -> Recipe:
-    """The recipe with the demo's folders filled in, drawn into the cache if need be; others unchanged."""
-    if recipe.demo is None or (recipe.source.root is not None and recipe.target.root is not None):
+    """The recipe with the demo's folders filled in, drawn into the cache if need be; others unchanged.
+
+    Folders that an earlier call filled in are drawn again if the cache was deleted since.
+    """
+    if recipe.demo is None:
         return recipe
     demo = recipe.demo
     counts = f"{demo.num_source}-{demo.num_source_val}-{demo.num_target}-{demo.num_val}"
     root = cache_folder(recipe.data) / "demo" / f"{demo.size[0]}x{demo.size[1]}-{counts}-seed{demo.seed}"
+    source, target = (
+        domain.model_copy(update={"root": domain.root or root / name})
+        for domain, name in ((recipe.source, "source"), (recipe.target, "target"))
+    )
+    if source.root != root / "source" and target.root != root / "target":
+        return recipe
     with held(make_folder(root.parent), "drawing a demo", wait=True, reading=True):
         draw_demo(
             root,
@@ -71,13 +80,7 @@ def with_demo_data(recipe: Recipe, progress: Progress) -> Recipe:
             seed=demo.seed,
             progress=progress("Drawing two domains"),
         )
-    source, target = recipe.source, recipe.target
-    return recipe.model_copy(
-        update={
-            "source": source.model_copy(update={"root": source.root or root / "source"}),
-            "target": target.model_copy(update={"root": target.root or root / "target"}),
-        }
-    )
+    return recipe.model_copy(update={"source": source, "target": target})
 
 
 def prepare_all(recipe: Recipe, progress: Progress) -> Datasets:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,9 @@ from fastuda.data.demo import draw_demo, furniture, people, vehicles
 from fastuda.data.demo.canvas import Camera, Painter
 from fastuda.data.demo.look import SOURCE, TARGET
 from fastuda.data.demo.scene import draw_scene
+from fastuda.datasets import with_demo_data
 from fastuda.errors import FastudaError
+from fastuda.recipe_file import load_recipe
 
 SIZE = (128, 64)
 COUNTS = {"num_source": 3, "num_source_val": 2, "num_target": 2, "num_val": 2}
@@ -209,3 +213,25 @@ def test_settings_out_of_range_are_refused(tmp_path: Path, settings: dict[str, o
     with pytest.raises(FastudaError, match="at least 0"):
         draw(tmp_path / "demo", **settings)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_whose_cache_was_deleted_is_drawn_again(tmp_path: Path) -> None:
+    counts = [f"demo.{name}=1" for name in ("num_source", "num_source_val", "num_target", "num_val")]
+    recipe = load_recipe("demo", [*counts, "demo.size=[64, 32]", f"data.cache={tmp_path / 'cache'}"])
+    drawn = with_demo_data(recipe, no_progress)
+    assert drawn.source.root is not None
+    picture = drawn.source.root / "images" / "00001.png"
+    pixels = picture.read_bytes()
+    shutil.rmtree(tmp_path / "cache")
+    assert with_demo_data(drawn, no_progress) == drawn
+    assert picture.read_bytes() == pixels
+    own = load_recipe(
+        "demo", [f"source.root={tmp_path}", f"target.root={tmp_path}", f"data.cache={tmp_path / 'other'}"]
+    )
+    assert with_demo_data(own, no_progress) is own
+    assert not (tmp_path / "other").exists()
+
+
+def no_progress(_title: str) -> Callable[[int, int], None]:
+    """Nobody is told."""
+    return lambda done, total: None
