@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from steps import SMALL
 from typer.testing import CliRunner
 
 import fastuda_bench.determinism as determinism_module
@@ -22,14 +23,6 @@ from fastuda_cli.main import app
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
-TINY = [
-    "model.depth=18",
-    "model.width=0.125",
-    "model.weights=random",
-    "views.source_size=[64, 48]",
-    "views.target_size=[64, 32]",
-    "views.crop_size=[32, 32]",
-]
 
 
 @pytest.fixture
@@ -48,8 +41,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def row_of(tmp_path: Path, repeats: int = 3) -> Any:
-    recipe = load_recipe("gta2cs", TINY)
-    return determinism_row(recipe, "tiny", "gta2cs", TINY, CPU, tmp_path, repeats=repeats, iterations=2)
+    recipe = load_recipe("gta2cs", SMALL)
+    return determinism_row(recipe, "tiny", "gta2cs", SMALL, CPU, tmp_path, repeats=repeats, iterations=2)
 
 
 def test_both_ways_are_measured_in_turn(measured: list[str], tmp_path: Path, console_text: Any) -> None:
@@ -87,7 +80,7 @@ def test_a_row_becomes_the_pages_figure(measured: list[str], tmp_path: Path) -> 
 
 
 def test_the_switch_itself_is_refused() -> None:
-    words = [word for setting in [*TINY, "runtime.deterministic=true"] for word in ("--set", setting)]
+    words = [word for setting in [*SMALL, "runtime.deterministic=true"] for word in ("--set", setting)]
     result = CliRunner().invoke(app, ["bench", "determinism", "gta2cs", "--device", "cpu", *words])
     assert result.exit_code == 2
     assert "both are measured here" in result.output
@@ -95,7 +88,7 @@ def test_the_switch_itself_is_refused() -> None:
 
 def test_the_same_window_leaves_the_same_bits_and_another_seed_others() -> None:
     def digest(*settings: str) -> Any:
-        found = window(load_recipe("gta2cs", [*TINY, *settings]), CPU, 1)
+        found = window(load_recipe("gta2cs", [*SMALL, *settings]), CPU, 1)
         assert found["ms"] > 0
         return found["digest"]
 
@@ -106,7 +99,7 @@ def test_the_same_window_leaves_the_same_bits_and_another_seed_others() -> None:
 def test_a_process_measures_and_one_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastuda.engine.memory.require_memory", lambda *_: None)  # it takes longer than the rest
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    words = [word for setting in TINY for word in ("--set", setting)]
+    words = [word for setting in SMALL for word in ("--set", setting)]
     out = tmp_path / "row.json"
     once = ["--device", "cpu", "--repeats", "1", "--iterations", "1", "--json", str(out)]
     result = CliRunner().invoke(app, ["bench", "determinism", "gta2cs", *words, *once])
@@ -114,6 +107,6 @@ def test_a_process_measures_and_one_that_fails_is_told(tmp_path: Path, monkeypat
     (row,) = json.loads(out.read_text())
     assert row["question"] == "determinism"
     assert row["ms_default"]["median"] > 0
-    assert row["settings"] == sorted(TINY)
+    assert row["settings"] == sorted(SMALL)
     with pytest.raises(FastudaError, match=r"with runtime\.deterministic=false failed \(rc 1\):(.|\n)*nonsense"):
-        determinism_row(load_recipe("gta2cs", TINY), "tiny", "nonsense", [], CPU, tmp_path, repeats=1, iterations=1)
+        determinism_row(load_recipe("gta2cs", SMALL), "tiny", "nonsense", [], CPU, tmp_path, repeats=1, iterations=1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from steps import SMALL
 from typer.testing import CliRunner
 
 from fastuda import compiled
@@ -31,19 +32,11 @@ from fastuda_cli.main import app
 from fastuda_kernels.pixel_contrast import pixel_contrast
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
-SIZES = [
-    "model.depth=18",
-    "model.width=0.125",
-    "model.weights=random",
-    "views.source_size=[64, 48]",
-    "views.target_size=[64, 32]",
-    "views.crop_size=[32, 32]",
-]
 
 
 @pytest.fixture
 def recipe() -> Recipe:
-    return load_recipe("gta2cs", SIZES)
+    return load_recipe("gta2cs", SMALL)
 
 
 @pytest.fixture
@@ -79,7 +72,7 @@ def test_each_rung_adds_its_own_switch_to_those_below(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", ["gta2cs", "gta2cs-edge", "gta2cs-released", "gta2cs-fast"])
 def test_the_plain_operations_are_the_same_step(name: str) -> None:
-    recipe = load_recipe(name, [*SIZES, "method.tau=0.06"])
+    recipe = load_recipe(name, [*SMALL, "method.tau=0.06"])
     batches = made_batches(recipe, CPU)
     with climbed(recipe, RUNGS[0], batches, CPU) as eager:
         expected = eager.call()
@@ -95,7 +88,7 @@ def test_the_plain_operations_are_the_same_step(name: str) -> None:
 
 def test_work_counts_convolutions_of_all_passes_and_the_traffic(recipe: Recipe) -> None:
     work = iteration_work(recipe, CPU)
-    once = iteration_work(load_recipe("gta2cs", [*SIZES, "train.batch_size=1"]), CPU)
+    once = iteration_work(load_recipe("gta2cs", [*SMALL, "train.batch_size=1"]), CPU)
     assert work.flops == pytest.approx(2 * once.flops, rel=0.01)
     assert 1.3 * once.bytes < work.bytes < 2 * once.bytes, "weights and optimiser are touched once"
 
@@ -225,7 +218,7 @@ def test_losses_are_compared_within_the_precisions_reach_and_nan_never_is() -> N
 
 @pytest.mark.parametrize("words", [["--set", "runtime.compile=false"], ["--source", "somewhere"]])
 def test_what_the_ladder_would_not_heed_is_refused(words: list[str]) -> None:
-    settings = [part for setting in SIZES for part in ("--set", setting)]
+    settings = [part for setting in SMALL for part in ("--set", setting)]
     result = CliRunner().invoke(app, ["bench", "step", "gta2cs", "--device", "cpu", *settings, *words])
     assert result.exit_code == 2, result.output
     assert words[1].partition("=")[0] in result.output or "--prepared" in result.output
@@ -250,7 +243,7 @@ def test_the_command_writes_rows_and_a_chart(prepared: bool, tmp_path: Path, mon
     monkeypatch.setattr(step, "measured_limits", lambda device: Limits(1e10, 1e11, 1e11, 1e9))
     demo = ["demo.num_source=2", "demo.num_source_val=1", "demo.num_target=2", "demo.num_val=1", "demo.size=[64, 32]"]
     own = ["views.source_size=[64, 32]", "eval.size=[64, 32]", "runtime.loader_threads=1", f"data.cache={tmp_path}"]
-    settings = [part for setting in (*SIZES, *demo, *own) for part in ("--set", setting)]
+    settings = [part for setting in (*SMALL, *demo, *own) for part in ("--set", setting)]
     out, chart = tmp_path / "step.json", tmp_path / "step.png"
     rungs = ["--rung", "amp-nhwc", "--rung", "eager-fp32"]
     words = ["bench", "step", "demo", "--device", "cpu", "--repeats", "1", "--iterations", "1", *rungs, *settings]
@@ -274,7 +267,7 @@ def test_a_rung_that_fails_makes_the_exit_code_1(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(step, "_windows", fails)
     monkeypatch.setattr(step, "measured_limits", lambda device: Limits(1e10, 1e11, 1e11, 1e9))
-    settings = [part for setting in SIZES for part in ("--set", setting)]
+    settings = [part for setting in SMALL for part in ("--set", setting)]
     chart, words = tmp_path / "step.png", ["bench", "step", "gta2cs", "--device", "cpu", "--rung", "eager-fp32"]
     result = CliRunner().invoke(app, [*words, "--chart", str(chart), *settings])
     assert result.exit_code == 1, result.output

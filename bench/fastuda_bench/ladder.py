@@ -17,9 +17,9 @@ from fastuda.fast_path import FastPath
 from fastuda.method.losses import Losses
 from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
-from fastuda.model.build import build_network
 from fastuda.recipe import Recipe
 from fastuda.runtime import configure
+from fastuda_bench.begun import begun
 from fastuda_bench.plain_operations import plain_operations
 
 _PLAIN: dict[str, Any] = {
@@ -109,17 +109,7 @@ def climbed(
     configure(at_rung.runtime, device)
     compiled.forget()
     fast, passes = FastPath.of(at_rung.runtime, device), Passes.of(at_rung, device)
-    torch.manual_seed(recipe.seed)
-    student = fast.place(build_network(at_rung), device).train()
-    state = TrainingState.begin(
-        student,
-        recipe.train.optimizer,
-        recipe.train.iterations,
-        recipe.method.ema_decay,
-        scaled=fast.scaled,
-        flat=fast.flat_update,
-        precision=fast.amp,
-    )
+    state = begun(at_rung, fast, device)
     iteration = Iteration(state, at_rung, passes, fast)
     with plain_operations() if rung.plain else nullcontext():
         yield Climbed(lambda: iteration(*batches), state, iteration)

@@ -20,11 +20,10 @@ from fastuda.data.made import made_batches
 from fastuda.engine.iteration import Iteration
 from fastuda.fast_path import FastPath
 from fastuda.method.network import Passes
-from fastuda.method.state import TrainingState
-from fastuda.model.build import build_network
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe
 from fastuda.runtime import choose_device, configure
+from fastuda_bench.begun import begun
 from fastuda_bench.results import Row, write_json
 
 _WARM_UP = 3
@@ -38,16 +37,7 @@ def window(recipe: Recipe, device: torch.device, iterations: int) -> Row:
     """
     configure(recipe.runtime, device)
     fast, passes = FastPath.of(recipe.runtime, device), Passes.of(recipe, device)
-    torch.manual_seed(recipe.seed)
-    state = TrainingState.begin(
-        fast.place(build_network(recipe), device).train(),
-        recipe.train.optimizer,
-        recipe.train.iterations,
-        recipe.method.ema_decay,
-        scaled=fast.scaled,
-        flat=fast.flat_update,
-        precision=fast.amp,
-    )
+    state = begun(recipe, fast, device)
     batches, iteration = made_batches(recipe, device), Iteration(state, recipe, passes, fast)
     for _ in range(_WARM_UP):
         iteration(*batches)

@@ -11,11 +11,10 @@ from fastuda.engine.loop import Loop
 from fastuda.engine.readback import Readback
 from fastuda.fast_path import FastPath
 from fastuda.method.network import Passes
-from fastuda.method.state import TrainingState
-from fastuda.model.build import build_network
 from fastuda.paper import PAPER_HOURS, same_work
 from fastuda.recipe import Recipe
 from fastuda.runtime import configure
+from fastuda_bench.begun import begun
 from fastuda_bench.results import Row, gpu, run_of, stamp, summary
 from fastuda_bench.step import NUM_DOMAINS
 
@@ -41,18 +40,7 @@ def training_row(
     """
     configure(recipe.runtime, device)
     fast, passes = FastPath.of(recipe.runtime, device), Passes.of(recipe, device)
-    torch.manual_seed(recipe.seed)
-    student = fast.place(build_network(recipe), device).train()
-    total = _WARM_UP + repeats * iterations
-    state = TrainingState.begin(
-        student,
-        recipe.train.optimizer,
-        total,
-        recipe.method.ema_decay,
-        scaled=fast.scaled,
-        flat=fast.flat_update,
-        precision=fast.amp,
-    )
+    state = begun(recipe, fast, device, _WARM_UP + repeats * iterations)
     loop, readback = Loop(state, data, recipe, passes, fast, adapts=True), Readback(state)
     for _ in range(min(_WARM_UP, iterations)):
         loop()

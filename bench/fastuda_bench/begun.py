@@ -1,0 +1,27 @@
+"""The state that a measurement begins from."""
+
+from __future__ import annotations
+
+import torch
+
+from fastuda.fast_path import FastPath
+from fastuda.method.state import TrainingState
+from fastuda.model.build import build_network
+from fastuda.recipe import Recipe
+
+
+def begun(recipe: Recipe, fast: FastPath, device: torch.device, num_iterations: int | None = None) -> TrainingState:
+    """A fresh adaptation on `device`, laid out as the fast path has it, of the random network that the seed gives.
+
+    The learning rate falls over `num_iterations`, the recipe's own by default. Two calls give the same bits.
+    """
+    torch.manual_seed(recipe.seed)
+    return TrainingState.begin(
+        fast.place(build_network(recipe), device).train(),
+        recipe.train.optimizer,
+        num_iterations or recipe.train.iterations,
+        recipe.method.ema_decay,
+        scaled=fast.scaled,
+        flat=fast.flat_update,
+        precision=fast.amp,
+    )
