@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SourceMetadata
@@ -22,14 +23,17 @@ class EventsFile:
         path.mkdir(parents=True, exist_ok=True)
         now = time.time()
         name = f"events.out.tfevents.{now:010.0f}.{socket.gethostname()}.{os.getpid()}.0"
-        self._file = (path / name).open("wb", buffering=0)
+        self._file = (path / name).open("wb")
         self._records = RecordWriter(self._file)
         metadata = SourceMetadata(writer="fastuda")
         self._write(Event(wall_time=now, file_version="brain.Event:2", source_metadata=metadata))
 
-    def add(self, tag: str, value: float, step: int, at: float) -> None:
-        """One number of a curve, at `at` seconds of the epoch."""
-        self._write(Event(wall_time=at, step=step, summary=scalar(tag, value)))  # type: ignore[no-untyped-call]
+    def add(self, values: Mapping[str, float], step: int, at: float) -> None:
+        """A number for each of several curves, by tag, at iteration `step` and `at` seconds of the epoch."""
+        event = Event(wall_time=at, step=step)
+        for tag, value in values.items():
+            event.summary.MergeFrom(scalar(tag, value))  # type: ignore[no-untyped-call]
+        self._write(event)
 
     def close(self) -> None:
         """No more is written."""
@@ -37,3 +41,4 @@ class EventsFile:
 
     def _write(self, event: Event) -> None:
         self._records.write(event.SerializeToString())
+        self._records.flush()

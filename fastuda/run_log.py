@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from fastuda.checkpoint.notes import STAGES
@@ -78,10 +78,8 @@ class RunLog:
         else:
             values = {f"loss/{name}": loss for name, loss in row["losses"].items()}
             values |= {name: row[name] for name in ("iterations_per_second", "waiting_for_data", "lr")}
-        for name, value in values.items():
-            number = float("nan") if value is None else value
-            tag, step, at = f"{row['stage']}/{name}", row["iteration"], row["time"]
-            self._event(partial(EventsFile.add, tag=tag, value=number, step=step, at=at))
+        curves = {f"{row['stage']}/{name}": math.nan if value is None else value for name, value in values.items()}
+        self._event(lambda events: events.add(curves, row["iteration"], row["time"]))
 
     def _event(self, write: Callable[[EventsFile], None]) -> None:
         """Write events; a disk that refuses them does not end a run, whose rows say the same."""

@@ -23,11 +23,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from steps import small_network
 
+from fastuda.checkpoint import save_model
 from fastuda.data.pack import Packed
 from fastuda.data.prepare import prepare
 from fastuda.recipe import Data, Domain, Recipe
 from fastuda.recipe_file import load_recipe
+from fastuda.trained import Trained, load_trained
 
 Pixels = NDArray[np.uint8]
 
@@ -138,3 +141,18 @@ def console_text() -> Callable[[Any], str]:
         return out.getvalue()
 
     return text
+
+
+@pytest.fixture
+def weights(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> Path:
+    """A small model file with its recipe."""
+    path = tmp_path / "model.safetensors"
+    recipe = tiny_recipe()
+    save_model(path, small_network(recipe), recipe, {"iteration": 3})
+    return path
+
+
+@pytest.fixture
+def trained(weights: Path) -> Trained:
+    """That model, loaded."""
+    return load_trained(weights, device="cpu")

@@ -28,11 +28,12 @@ with RunLog(RunFolder(pathlib.Path(sys.argv[1]))) as log:
 def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     events, values = EventsFile(tmp_path / "tensorboard"), {1: 0.5, 7: float("nan"), 9: -2.25}
     for step, value in values.items():
-        events.add("adapted/loss", value, step, 1000.0 + step)
+        events.add({"adapted/loss": value, "adapted/lr": 0.25}, step, 1000.0 + step)
     events.close()
     read = EventAccumulator(str(tmp_path / "tensorboard"))
     read.Reload()
-    assert read.Tags()["scalars"] == ["adapted/loss"]
+    assert read.Tags()["scalars"] == ["adapted/loss", "adapted/lr"]
+    assert [event.value for event in read.Scalars("adapted/lr")] == [0.25] * 3
     found = read.Scalars("adapted/loss")
     assert [(event.wall_time, event.step) for event in found] == [(1000.0 + step, step) for step in values]
     assert [event.value for event in found] == pytest.approx(list(values.values()), nan_ok=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fastuda.data import pack_sample, prepare
 from fastuda.data.evaluation_loader import EvaluationLoader
-from fastuda.data.pack import FORMAT_VERSION, Packed
+from fastuda.data.pack import FORMAT_VERSION, JOURNAL, Packed
 from fastuda.data.pack_index import read_index
 from fastuda.data.png import encode_png
 from fastuda.data.training_loader import TrainingLoader
@@ -231,6 +231,17 @@ def test_an_index_that_is_gone_is_told(
     (wanted.copy(tmp_path / "cache") / "index.json").unlink()
     wanted.open(tmp_path / "cache")
     assert "index.json: gone since it was written; all is packed again" in caplog.text
+
+
+def test_an_index_that_was_not_written_yet_is_not_told_as_gone(
+    sound: Callable[[str], Sound], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = sound("png")
+    folder = wanted.copy(tmp_path / "cache")
+    (folder / "index.json").unlink()
+    (folder / JOURNAL).touch()  # killed before its first line
+    wanted.open(tmp_path / "cache")
+    assert not caplog.text
 
 
 def ruined(packed: Packed, index: int, kind: str = "images") -> Path:

@@ -1,4 +1,4 @@
-"""Predictions on a user's own images, and the trained models they come from."""
+"""Predictions on a user's own images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
-from safetensors import safe_open
-from safetensors.torch import save_file
+from steps import small_network
 from typer.testing import CliRunner
 
 from fastuda.checkpoint import save_model
@@ -26,13 +24,9 @@ from fastuda.classes import ClassSet, Values
 from fastuda.errors import FastudaError
 from fastuda.inference import evaluation_logits
 from fastuda.label_files import write_class_values, write_label
-from fastuda.model.deeplab import DeepLabV2
-from fastuda.model.digest import sealed
 from fastuda.predict import Input, find_images, predict
-from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe
-from fastuda.run_folder import RunFolder
-from fastuda.trained import Trained, load_trained
+from fastuda.trained import Trained
 from fastuda_cli.main import app
 
 LABEL_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
@@ -44,28 +38,6 @@ def picture(path: Path, seed: int = 0) -> Path:
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 8, 3), np.uint8)
     Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC).save(path)
     return path
-
-
-def network(recipe: Recipe, **changes: Any) -> DeepLabV2:
-    torch.manual_seed(1)
-    settings: dict[str, Any] = {"depth": 18, "width": recipe.model.width, "aspp": recipe.model.aspp}
-    model = DeepLabV2(len(recipe.classes.build()), **settings | changes)
-    for branch in model.head.branches:
-        torch.nn.init.normal_(branch.weight)  # type: ignore[arg-type]
-    return model
-
-
-@pytest.fixture
-def weights(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> Path:
-    path = tmp_path / "model.safetensors"
-    recipe = tiny_recipe()
-    save_model(path, network(recipe), recipe, {"iteration": 3})
-    return path
-
-
-@pytest.fixture
-def trained(weights: Path) -> Trained:
-    return load_trained(weights, device="cpu")
 
 
 def test_images_are_found_below_a_folder_under_their_own_folders_names(tmp_path: Path) -> None:
@@ -301,7 +273,7 @@ print(peaks[1] - peaks[0])
 @pytest.mark.parametrize("mode", ["whole", "tiled"])
 def test_memory_grows_by_the_decoded_photograph_alone(tmp_path: Path, mode: str) -> None:
     recipe = load_recipe("demo", ["model.weights=random", "eval.size=[1280, 640]", "model.width=0.0625"])
-    save_model(tmp_path / "w.safetensors", network(recipe), recipe, {})
+    save_model(tmp_path / "w.safetensors", small_network(recipe), recipe, {})
     exif = Image.Exif()
     exif[0x0112] = 6  # a copy turned upright would be as large again
     size = (8000, 5000) if mode == "whole" else (3000, 2000)
@@ -405,95 +377,3 @@ def test_a_link_that_was_copied_as_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "photos/day1").write_text("../day1")
     with pytest.raises(FastudaError, match=r"photos/day1: a link to \.\./day1 that was copied as text"):
         find_images([tmp_path / "photos"])
-
-
-def test_a_saved_model_comes_back_with_its_weights_and_recipe(
-    weights: Path, trained: Trained, tiny_recipe: Callable[..., Recipe]
-) -> None:
-    recipe = tiny_recipe()
-    assert trained.recipe == recipe
-    assert trained.file == weights
-    assert not trained.model.training
-    expected = network(recipe).state_dict()
-    assert all(torch.equal(value, expected[key]) for key, value in trained.model.state_dict().items())
-
-
-@pytest.fixture
-def run_folder(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> Path:
-    recipe = tiny_recipe("seed=5")
-    folder = RunFolder(tmp_path / "run")
-    folder.begin(recipe, "demo")
-    for number, (stage, which) in enumerate([("source_only", "last"), ("adapted", "last"), ("adapted", "best")]):
-        model = network(recipe)
-        torch.nn.init.constant_(model.head.branches[0].bias, number)  # type: ignore[arg-type]
-        save_model(folder.model(stage, which), model, recipe, {})
-    return tmp_path / "run"
-
-
-@pytest.mark.parametrize(
-    ("choice", "number"),
-    [({}, 1), ({"which": "best"}, 2), ({"stage": "source_only"}, 0), ({"stage": "adapted", "which": "last"}, 1)],
-)
-def test_a_runs_folder_stands_for_the_stage_and_checkpoint_asked_for(
-    choice: dict[str, str], number: int, run_folder: Path
-) -> None:
-    found = load_trained(run_folder, device="cpu", **choice)
-    assert found.recipe.seed == 5
-    assert (found.model.head.branches[0].bias == number).all()
-
-
-def test_a_model_that_the_run_lacks_is_named_with_those_it_has(run_folder: Path) -> None:
-    with pytest.raises(FastudaError) as caught:
-        load_trained(run_folder, stage="source_only", which="best", device="cpu")
-    assert "run: no source_only-best.safetensors in this run" in str(caught.value)
-    assert "there are adapted-best.safetensors, adapted-last.safetensors, source_only-last" in str(caught.value)
-
-
-def test_a_run_without_any_model_says_so(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
-    RunFolder(tmp_path / "run").begin(tiny_recipe(), "demo")
-    with pytest.raises(FastudaError, match="it holds no evaluated model yet"):
-        load_trained(tmp_path / "run", device="cpu")
-
-
-def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FastudaError, match="none: no such run folder or weights file"):
-        load_trained(tmp_path / "none", device="cpu")
-
-
-def test_a_recipe_of_another_class_count_is_refused_with_both_counts(weights: Path) -> None:
-    with pytest.raises(FastudaError, match=r"the model has 19 classes, the recipe 16; choose another --recipe"):
-        load_trained(weights, recipe="syn2cs", device="cpu")
-
-
-def test_a_recipe_named_by_hand_takes_the_place_of_the_files_own(weights: Path) -> None:
-    found = load_trained(weights, recipe="gta2cs-edge", device="cpu")
-    assert found.recipe.edge.enabled
-
-
-def strangers_weights(path: Path, num_classes: int, tiny_recipe: Callable[..., Recipe]) -> Path:
-    """A model without its recipe."""
-    names = [f"class {i}" for i in range(num_classes)]
-    recipe = tiny_recipe(f"classes.names={names}", "model.aspp=[6, 12]", 'model.input="bgr-caffe"')
-    save_model(path, network(recipe), recipe, {})
-    with safe_open(path, "pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        metadata = {key: value for key, value in file.metadata().items() if key != "recipe"}
-    save_file(tensors, path, sealed(tensors, metadata))
-    return path
-
-
-@pytest.mark.parametrize(("num_classes", "layout"), [(19, "gta5"), (16, "synthia")])
-def test_weights_without_a_recipe_get_the_preset_of_their_class_count(
-    num_classes: int, layout: str, tmp_path: Path, tiny_recipe: Callable[..., Recipe]
-) -> None:
-    found = load_trained(strangers_weights(tmp_path / "w.safetensors", num_classes, tiny_recipe), device="cpu")
-    assert found.recipe.source.layout == layout
-    # Input convention is the file's, whatever the preset says.
-    assert found.recipe.model.input == "bgr-caffe"
-    assert found.passes.normalisation.bgr
-
-
-def test_weights_of_an_unknown_class_count_ask_for_a_recipe(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
-    path = strangers_weights(tmp_path / "w.safetensors", 7, tiny_recipe)
-    with pytest.raises(FastudaError, match=r"these weights know 7 classes and do not say which.*--recipe"):
-        load_trained(path, device="cpu")

@@ -164,8 +164,6 @@ def _brought_up_to_date(
     finished = state.finished(samples)
     if finished is not None:
         return finished
-    if state.index is None and not state.earlier and any(any((folder / kind).glob("*")) for kind in pack.KINDS):
-        log.warning("%s: gone since it was written; all is packed again", folder / pack.INDEX)
     todo = [sample for sample in samples if sample.name not in state.done]
     _say_what_is_damaged(folder, state, len(todo))
     if state.index or state.done:
@@ -197,6 +195,9 @@ def _brought_up_to_date(
 
 
 def _say_what_is_damaged(folder: Path, state: _State, num_todo: int) -> None:
+    begun = (folder / pack.JOURNAL).exists()  # a pack that was left half made has no index yet
+    if state.index is None and not begun and any(any((folder / kind).glob("*")) for kind in pack.KINDS):
+        log.warning("%s: gone since it was written; all is packed again", folder / pack.INDEX)
     if state.index is not None and state.index.fingerprint is None:
         log.warning(
             "%s: damaged since it was written; made anew, and %s packed again",

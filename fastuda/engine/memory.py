@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def estimate_bytes(
     state = TrainingState.begin(model, recipe.train.optimizer, recipe.train.iterations, recipe.method.ema_decay)
     batches = made_batches(recipe, cpu)
     held = sum(tensor.nbytes for tensor in state.tensors())
-    with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live, _Looking(look):
+    with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live, _Looking(look) if look else nullcontext():
         if adapts:
             adaptation_step(state, *batches, recipe, passes)
         else:
@@ -97,21 +98,20 @@ class _Looking(TorchFunctionMode):
     A dispatch mode is no place for it: C++ calls that from where an exception ends the process.
     """
 
-    def __init__(self, look: Callable[[], None] | None) -> None:
+    def __init__(self, look: Callable[[], None]) -> None:
         super().__init__()
         self._look = look
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if self._look is not None and isinstance(result, Tensor):  # what sets a mode back has no result
+        if isinstance(result, Tensor):  # what sets a mode back has no result
             self._look()
             if result.requires_grad:
                 result.register_hook(self._looked)  # type: ignore[no-untyped-call]
         return result
 
     def _looked(self, _gradient: Tensor) -> None:
-        if self._look is not None:
-            self._look()
+        self._look()
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
