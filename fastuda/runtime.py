@@ -29,7 +29,9 @@ def configure(settings: Runtime, device: torch.device) -> None:
     """Set torch's process-wide switches: TF32 in convolutions, cuDNN's benchmark mode, determinism.
 
     Matrix products stay in full fp32: the losses and the confidence threshold depend on them. On a GPU
-    determinism goes as far as torch has deterministic kernels; it warns of each operation that has none.
+    determinism goes as far as torch has deterministic kernels; it warns of each operation that has none. Memory that
+    nobody has written yet is not filled with NaN, as torch would then do by default: the tests do it, and no step
+    depends on it.
     """
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -37,6 +39,7 @@ def configure(settings: Runtime, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = settings.cudnn_benchmark and not settings.deterministic
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(settings.deterministic, warn_only=device.type == "cuda")
 
 

@@ -50,9 +50,10 @@ def test_another_device_is_refused_naming_those_there_are() -> None:
 
 @pytest.fixture
 def _switches_put_back() -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
     yield
-    torch.use_deterministic_algorithms(before)
+    torch.use_deterministic_algorithms(before[0])
+    torch.utils.deterministic.fill_uninitialized_memory = before[1]
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -63,6 +64,13 @@ def test_determinism_is_as_asked_for(asked: bool, monkeypatch: pytest.MonkeyPatc
     configure(Runtime(deterministic=asked), torch.device("cpu"))
     assert torch.are_deterministic_algorithms_enabled() == asked
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+
+
+@pytest.mark.usefixtures("_switches_put_back")
+def test_determinism_does_not_pay_for_filling_memory_that_is_written_anyway() -> None:
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    configure(Runtime(deterministic=True), torch.device("cpu"))
+    assert not torch.utils.deterministic.fill_uninitialized_memory
 
 
 @pytest.mark.parametrize(

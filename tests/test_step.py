@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from steps import AS_IT_IS, VIEW, batches, begin, tiny
+from steps import AS_IT_IS, VIEW, batches, begin, differ, tensors, tiny
 from torch import Tensor
 
 from fastuda.method.losses import mixed_losses, segmentation_loss, weighted_sum
@@ -205,6 +205,17 @@ def test_the_step_is_the_same_on_the_kernels(name: str, request: pytest.FixtureR
     for parameter, gradient in gradients(plain.student).items():
         tolerance = 1e-3 * float(gradient.abs().max()) + 1e-6
         torch.testing.assert_close(ours[parameter], gradient, rtol=1e-3, atol=tolerance, msg=parameter)
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.usefixtures("poisoned")
+def test_the_step_reads_no_memory_that_nobody_wrote(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny(name, "method.tau=0.06")
+    poisoned, unpoisoned = begin(recipe), begin(recipe)
+    adaptation_step(poisoned, *batches(recipe), recipe, AS_IT_IS)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
+    adaptation_step(unpoisoned, *batches(recipe), recipe, AS_IT_IS)
+    assert differ(tensors(poisoned), tensors(unpoisoned)) == []
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
