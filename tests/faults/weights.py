@@ -217,6 +217,7 @@ def _narrow(base: Base) -> bytes:
 def _shape(base: Base) -> bytes:
     key = base.weight()
     value = base.tensors[key]
+    value = value if value.ndim else value[None]  # a checkpoint counts in scalars
     changed: dict[str, Tensor] = {
         "scalar": value.flatten()[0], "flat": value.flatten() if value.ndim > 1 else value[0],
         "one more": value[None], "empty": value[:0], "zero and huge": torch.zeros(0, 2**40, dtype=value.dtype),
