@@ -15,7 +15,7 @@ def faults(parts: dict[str, dict[str, Any]]) -> str:
             f"{part['tries']:,}",
             str(len(part["kinds"])),
             str(part["failed"]),
-            ", ".join(f"{name} {value:,.4g}" for name, value in part["largest"].items()) or "–",
+            ", ".join(f"{name} {_number(value)}" for name, value in part["largest"].items()) or "–",
         )
         for part in parts.values()
     ]
@@ -31,3 +31,8 @@ def faults(parts: dict[str, dict[str, Any]]) -> str:
     return (
         table(("what was done, and what has to come of it", "tries", "kinds", "failed", "at most"), rows) + "\n" + note
     )
+
+
+def _number(value: float) -> str:
+    """Counts whole, measures to four digits."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
