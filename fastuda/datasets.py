@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from fastuda.data.suspicion import Suspicion, class_suspicions, foreground_suspi
 from fastuda.disk import make_folder
 from fastuda.errors import FastudaError
 from fastuda.lock import held
-from fastuda.recipe import Domain, Recipe
+from fastuda.recipe import Demo, Domain, Recipe
 
 log = logging.getLogger(__name__)
 
@@ -60,14 +61,9 @@ def with_demo_data(recipe: Recipe, progress: Progress) -> Recipe:
     """
     if recipe.demo is None:
         return recipe
-    demo = recipe.demo
-    counts = f"{demo.num_source}-{demo.num_source_val}-{demo.num_target}-{demo.num_val}"
-    root = cache_folder(recipe.data) / "demo" / f"{demo.size[0]}x{demo.size[1]}-{counts}-seed{demo.seed}"
-    source, target = (
-        domain.model_copy(update={"root": domain.root or root / name})
-        for domain, name in ((recipe.source, "source"), (recipe.target, "target"))
-    )
-    if source.root != root / "source" and target.root != root / "target":
+    demo, root = recipe.demo, _demo_root(recipe, recipe.demo)
+    recipe = with_demo_folders(recipe)
+    if recipe.source.root != root / "source" and recipe.target.root != root / "target":
         return recipe
     with held(make_folder(root.parent), "drawing a demo", wait=True, reading=True):
         draw_demo(
@@ -80,7 +76,24 @@ def with_demo_data(recipe: Recipe, progress: Progress) -> Recipe:
             seed=demo.seed,
             progress=progress("Drawing two domains"),
         )
+    return recipe
+
+
+def with_demo_folders(recipe: Recipe) -> Recipe:
+    """The recipe with the demo's folders filled in where none are given, drawn or not; others unchanged."""
+    if recipe.demo is None:
+        return recipe
+    root = _demo_root(recipe, recipe.demo)
+    source, target = (
+        domain.model_copy(update={"root": domain.root or root / name})
+        for domain, name in ((recipe.source, "source"), (recipe.target, "target"))
+    )
     return recipe.model_copy(update={"source": source, "target": target})
+
+
+def _demo_root(recipe: Recipe, demo: Demo) -> Path:
+    counts = f"{demo.num_source}-{demo.num_source_val}-{demo.num_target}-{demo.num_val}"
+    return cache_folder(recipe.data) / "demo" / f"{demo.size[0]}x{demo.size[1]}-{counts}-seed{demo.seed}"
 
 
 def prepare_all(recipe: Recipe, progress: Progress) -> Datasets:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from fastuda.errors import FastudaError
 from fastuda.printable import on_one_line
@@ -49,6 +52,16 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes], *, durable: bool 
     with whole_file(path, durable=durable) as write, _refusals_named(path):
         for chunk in [content] if isinstance(content, bytes) else content:
             write(chunk)
+
+
+def write_json(path: Path, content: Any, *, indent: int, durable: bool = False) -> None:
+    """Write `content` as JSON for people too, by `write_atomic`: letters of all languages stay as they are.
+
+    Names of files that are no UTF-8 become JSON's own escapes, from which they can be had again.
+    """
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    text = re.sub(r"[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
+    write_atomic(path, text.encode() + b"\n", durable=durable)
 
 
 @contextlib.contextmanager

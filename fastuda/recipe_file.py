@@ -67,6 +67,18 @@ def dump_recipe(recipe: Recipe) -> str:
     return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True, by_alias=True))
 
 
+def require_text(recipe: Recipe) -> None:
+    """UsageError, with the field's name, for a recipe that TOML cannot hold: a path or a name that is no UTF-8."""
+    for where, text in _texts(recipe.model_dump(exclude_none=True, by_alias=True), ""):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{on_one_line(where)}: {on_one_line(text, 300)} is no UTF-8, so a run's recipe.toml cannot hold it; "
+                "rename it, or give a link to it that has another name"
+            ) from None
+
+
 def preset_text(name: str) -> str:
     """The TOML text of a preset; raises UsageError naming the nearest preset."""
     if name not in preset_names():
@@ -82,6 +94,20 @@ def variant_text(name: str) -> str:
         near = nearest(name, variant_names())
         raise UsageError(f"no variant is called {brief(name, 300)}{near}; there are {', '.join(variant_names())}")
     return (_VARIANTS / f"{name}.toml").read_text("utf-8")
+
+
+def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:
+    """Every text below a value of a recipe, keys too, and the field that it stands in."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            name = f"{where}.{key}" if where else str(key)
+            yield name, str(key)
+            yield from _texts(inner, name)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner, where)
+    elif isinstance(value, str | os.PathLike):
+        yield where, os.fspath(value)
 
 
 _RECIPES = resources.files("fastuda") / "recipes"

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fastuda.checkpoint.notes import SOURCE_ONLY
 from fastuda.checkpoint.state_file import SavedState
 from fastuda.checkpoint.store import CheckpointStore
 from fastuda.datasets import Datasets
@@ -55,7 +56,8 @@ def continued(request: Request, folder: RunFolder) -> Continued:
     """The newest sound checkpoint of a run, and the recipe to go on with.
 
     Raises UsageError, with every difference, when another recipe, code or library is asked for than the run's own and
-    nobody said `force`; FastudaError when no sound checkpoint is left.
+    nobody said `force`, and when the stage is to end before where it is already; FastudaError when no sound checkpoint
+    is left.
     """
     saved = CheckpointStore(folder.checkpoints).newest_sound(set_aside=True)
     try:
@@ -63,6 +65,7 @@ def continued(request: Request, folder: RunFolder) -> Continued:
     except FastudaError as error:
         if not request.force:
             raise FastudaError(f"{error}; {_FORCE}") from error
+        _require_end(request.recipe, saved)
         return Continued(request.recipe, saved, None, [str(error)])
     lines = record.identity.asked_differences(request.name, request.named, request.recipe, request.init)
     if lines and not request.force:
@@ -74,7 +77,21 @@ def continued(request: Request, folder: RunFolder) -> Continued:
             + f"{advice}\n{_FORCE}"
         )
     recipe = record.identity.resumed(request.recipe, load_recipe(str(folder.recipe)))
+    _require_end(recipe, saved)
     return Continued(recipe, saved, record, lines)
+
+
+def _require_end(recipe: Recipe, saved: SavedState) -> None:
+    """UsageError for a recipe that ends, or leaves out, a stage before where it is already."""
+    table, end = (
+        ("warmup", recipe.warmup.iterations) if saved.stage == SOURCE_ONLY else ("train", recipe.train.iterations)
+    )
+    least = max(1, saved.iteration)
+    if end < least:
+        raise UsageError(
+            f"{saved.path}: {saved.iteration} iterations are done already, and {table}.iterations={end} would end this "
+            f"stage before; ask for {least} or more, or start a new run with --init"
+        )
 
 
 def require_same_data(going_on: Continued, request: Request, recipe: Recipe, data: Datasets) -> RunRecord:

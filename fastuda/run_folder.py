@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastuda.checkpoint.store import CheckpointStore
-from fastuda.disk import PART, append, make_folder, sweep, write_atomic
+from fastuda.disk import PART, append, make_folder, sweep, write_atomic, write_json
 from fastuda.errors import FastudaError
 from fastuda.lock import HOLDER, LOCK, held
+from fastuda.paths import entries, is_folder
+from fastuda.printable import on_one_line
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import dump_recipe
 from fastuda.stop import StoppedError
@@ -20,6 +24,8 @@ from fastuda.stop import StoppedError
 Standing = Literal["new", "half-made", "run", "foreign"]
 """new: nothing there, or an empty folder; half-made: begun, and ended before the first checkpoint; run: there is work
 to go on from; foreign: something else."""
+_HALF_WRITTEN = re.compile(rf"\..+\.\d+-\d+{re.escape(PART)}")
+"""Names under which files are written before they have their own."""
 
 
 class RunFolder:
@@ -47,29 +53,30 @@ class RunFolder:
                 return "new"
             if not self.path.is_dir():
                 return "foreign"
-            entries = {entry.name for entry in self.path.iterdir()} - {LOCK, HOLDER}
+            names = {entry.name for entry in self.path.iterdir() if not _is_passing(entry.name)}
+            if not names:
+                return "new"
+            # A source-only model alone is what `--init` was scored with just before the end.
+            if self.results.exists() or CheckpointStore(self.checkpoints).files() or self._adapted():
+                return "run"
+            files, folders = (self.recipe, self.begun, self.record, self.log), (self.tensorboard, self.checkpoints)
+            if names - {path.name for path in (*files, *folders, self.pictures)}:
+                return "foreign"
+            # A recipe, or a folder such as `pictures`, may be anybody's: what `begin` makes first is not.
+            return "half-made" if self._was_begun() or not self._holds_files() else "foreign"
         except OSError as error:
-            raise FastudaError(f"{self.path}: cannot be looked into ({error.strerror})") from error
-        if not entries:
-            return "new"
-        # A source-only model alone is what `--init` was scored with just before the end.
-        if self.results.exists() or CheckpointStore(self.checkpoints).files() or self._adapted():
-            return "run"
-        files, folders = (self.recipe, self.begun, self.record, self.log), (self.tensorboard, self.checkpoints)
-        ours = {path.name for path in (*files, *folders, self.pictures)}
-        foreign = [name for name in entries if name not in ours and not name.endswith(PART)]
-        # A folder such as `pictures` alone may be anybody's: one that a run began holds its recipe, or no file at all.
-        begun = self.recipe.exists() or not any(
-            path.is_file() for path in self.path.rglob("*") if path.name not in (LOCK, HOLDER)
-        )
-        return "half-made" if begun and not foreign else "foreign"
+            raise FastudaError(
+                f"{on_one_line(error.filename or self.path)}: cannot be looked into ({error.strerror})"
+            ) from error
 
     def require(self, *, resume: bool) -> Standing:
         """What is there; FastudaError where a new run would write over work, or one that is to go on is none."""
         standing = self.standing()
         if standing == "foreign" and resume:
             raise FastudaError(f"{self.path}: no run to resume here, but other files; name the run's folder with --run")
-        if standing == "foreign" or (standing == "run" and not resume):
+        if standing == "foreign":
+            raise FastudaError(f"{self.path}: exists already and is no run; choose another --run folder")
+        if standing == "run" and not resume:
             raise FastudaError(
                 f"{self.path}: exists already; continue it with --resume, or choose another --run folder"
             )
@@ -99,18 +106,21 @@ class RunFolder:
     def begin(self, recipe: Recipe, name: str, init: Path | None = None) -> None:
         """Make the folder a run's: what an earlier one left before its first checkpoint goes, what is asked for comes.
 
+        begun.json comes first, so that whatever a kill leaves is known for fastuda's own, and no file of anybody else's
+        is ever taken for that.
+
         Until there is a checkpoint, recipe.toml is the recipe as asked for, and begun.json has the recipe's `name` and
         the network that the adaptation starts from, so that `--resume` need not be told them again.
         """
-        for path in (self.begun, self.record, self.log):
+        make_folder(self.path)
+        self._write_beginning(None, None)
+        for path in (self.record, self.log):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.tensorboard, ignore_errors=True)
         make_folder(self.checkpoints)
         make_folder(self.pictures)
         self.write_recipe(recipe)
-        # Last: where it is, the recipe is this run's.
-        start = {"name": name, "init": None if init is None else str(init.absolute())}
-        write_atomic(self.begun, json.dumps(start).encode() + b"\n", durable=True)
+        self._write_beginning(name, init)  # last: where it names a recipe, recipe.toml is this run's
 
     def goes_on(self) -> bool:
         """Whether `--resume` goes by the recipe in the folder: of a run, or of one that ended before it was one."""
@@ -121,7 +131,8 @@ class RunFolder:
         """Recipe's name and `--init` of a run that was begun here; None where nothing tells."""
         try:
             content = json.loads(self.begun.read_text())
-            return str(content["name"]), None if content["init"] is None else Path(content["init"])
+            name, init = content["name"], content["init"]
+            return None if name is None else (str(name), None if init is None else Path(init))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
@@ -144,15 +155,42 @@ class RunFolder:
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Write results.json."""
-        write_atomic(self.results, json.dumps(results, indent=2, ensure_ascii=False).encode() + b"\n", durable=True)
+        write_json(self.results, results, indent=2, durable=True)
 
     def _adapted(self) -> bool:
         return any(self.model("adapted", which).exists() for which in ("last", "best"))
 
+    def _write_beginning(self, name: str | None, init: Path | None) -> None:
+        start = {"name": name, "init": None if init is None else str(init.absolute())}
+        write_atomic(self.begun, json.dumps(start).encode() + b"\n", durable=True)
+
+    def _was_begun(self) -> bool:
+        """Whether begun.json is one that `begin` wrote; raises OSError when it cannot be read."""
+        try:
+            content = json.loads(self.begun.read_bytes())
+        except (FileNotFoundError, ValueError, RecursionError):
+            return False
+        return isinstance(content, dict) and {"name", "init"} <= content.keys()
+
+    def _holds_files(self) -> bool:
+        """Whether any file lies in the folder or below, but for what passes; raises OSError for a locked one."""
+
+        def refused(error: OSError) -> None:
+            raise error
+
+        walked = os.walk(self.path, onerror=refused)
+        return any(not _is_passing(name) for _, _, files in walked for name in files)
+
+
+def _is_passing(name: str) -> bool:
+    """Whether it is what a process that works in a folder leaves there for a while, or for good if it is killed."""
+    return name in (LOCK, HOLDER) or _HALF_WRITTEN.fullmatch(name) is not None
+
 
 def latest_run(parent: Path, recipe_name: str) -> Path:
     """The newest run of a recipe among `parent`'s folders `NAME-DATE-TIME`; raises FastudaError when there is none."""
-    runs = sorted(parent.glob(f"{recipe_name}-[0-9]*"))
+    wanted = re.compile(rf"{re.escape(recipe_name)}-\d{{8}}-\d{{6}}")
+    runs = [path for path in (entries(parent) if is_folder(parent) else []) if wanted.fullmatch(path.name)]
     if not runs:
-        raise FastudaError(f"{parent}: no run of {recipe_name} to resume; name its folder with --run")
+        raise FastudaError(f"{parent}: no run of {on_one_line(recipe_name)} to resume; name its folder with --run")
     return runs[-1]

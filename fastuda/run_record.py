@@ -60,7 +60,7 @@ class RunRecord(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write the file with a checksum over its content; whole, durable."""
-        content = self.model_dump(mode="json")
+        content = self.model_dump()  # as it is: pydantic's own JSON has no names that are no UTF-8
         write_atomic(path, json.dumps({**content, _CHECKSUM: _checksum(content)}).encode() + b"\n", durable=True)
 
     @classmethod

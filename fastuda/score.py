@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from fastuda.data.audit import domain_of
 from fastuda.data.evaluation_loader import EvaluationLoader
 from fastuda.data.listing import LeftOut
 from fastuda.datasets import Progress, prepare_evaluation, with_demo_data
-from fastuda.disk import write_atomic
+from fastuda.disk import write_json
 from fastuda.errors import UsageError
 from fastuda.evaluate import evaluate
 from fastuda.label_bands import label_at
@@ -139,7 +138,7 @@ def write_scores(path: Path, found: Assessment, trained: Trained) -> None:
         "device": device_name(trained.device),
         **provenance(),
     }
-    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+    write_json(path, content, indent=2)
 
 
 def _domain(recipe: Recipe, root: Path | None, split: str | None, layout: str | None) -> Domain:

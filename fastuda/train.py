@@ -13,7 +13,7 @@ import torch
 from fastuda.batch_norm import gather_statistics
 from fastuda.checkpoint.model_file import ModelFile
 from fastuda.checkpoint.notes import ADAPTED, SOURCE_ONLY, STAGES, Notes, Record, StageName, StageNotes
-from fastuda.checkpoint.state_file import SavedState, restore_state
+from fastuda.checkpoint.state_file import SavedState, require_fit, restore_state
 from fastuda.checkpoint.store import CheckpointStore
 from fastuda.checkpoint.writer import CheckpointWriter
 from fastuda.comparison import comparison_grid
@@ -23,7 +23,7 @@ from fastuda.data.failures import numbers
 from fastuda.data.layouts import data_root
 from fastuda.data.sampling import DomainName
 from fastuda.data.training_loader import TrainingLoader
-from fastuda.datasets import Datasets, prepare_all, with_demo_data
+from fastuda.datasets import Datasets, prepare_all, with_demo_data, with_demo_folders
 from fastuda.display import Display, StageProgress
 from fastuda.engine.loop import Loop
 from fastuda.engine.memory import require_memory
@@ -39,6 +39,7 @@ from fastuda.model.deeplab import DeepLabV2
 from fastuda.paper import same_work
 from fastuda.provenance import provenance
 from fastuda.recipe import Optimizer, Recipe
+from fastuda.recipe_file import require_text
 from fastuda.resume import Request, begun, continued, require_same_data
 from fastuda.run_folder import RunFolder
 from fastuda.run_log import RunLog
@@ -114,6 +115,8 @@ def train(
     torch_device = choose_device(device)
     configure(recipe.runtime, torch_device)
     folder = RunFolder(path)
+    for one in (recipe, with_demo_folders(recipe)):
+        require_text(one)
     folder.require(resume=resume)  # before anything is made
     again = f"continue with --run {path} --resume"
     watchdog = Watchdog(recipe.runtime.watchdog_minutes, again)
@@ -148,8 +151,11 @@ def _train(
     for domain in (recipe.source, recipe.target):
         data_root(domain)
     require_memory(recipe, device, stop.look)
+    fast = FastPath.of(recipe.runtime, device)
     if going_on:
         model = build_network(recipe)  # its weights are in the saved state
+        optimizer = (recipe.warmup if going_on.saved.stage == SOURCE_ONLY else recipe.train).optimizer
+        require_fit(going_on.saved, model, momenta=optimizer.momentum > 0 or fast.flat_update)
     else:
         model, recipe = build_model(recipe, cache_folder(recipe.data), request.init)
     data = prepare_all(recipe, task)
@@ -163,7 +169,6 @@ def _train(
         folder.write_recipe(recipe)
     for line in declined(recipe.runtime, device):
         log.warning(line)
-    fast = FastPath.of(recipe.runtime, device)
     with memory_told("adaptation", recipe, device):
         model = fast.place(model, device)
     since = (saved.stage, saved.iteration) if saved else None

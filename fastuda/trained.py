@@ -114,8 +114,13 @@ def _model_file(path: Path, stage: str, which: str) -> Path:
     if not is_folder:
         return path
     file = RunFolder(path).model(stage, which)
-    if not file.exists():
-        known = sorted(p.name for p in RunFolder(path).checkpoints.glob("*-*.safetensors"))
-        there = f"there are {', '.join(known)}" if known else "it holds no evaluated model yet"
-        raise FastudaError(f"{path}: no {file.name} in this run; {there}")
-    return file
+    try:
+        if file.exists():
+            return file
+        known = sorted(one.name for one in file.parent.iterdir() if one.match("*-*.safetensors"))
+    except FileNotFoundError:
+        known = []
+    except OSError as error:
+        raise FastudaError(f"{file.parent}: cannot be looked into ({error.strerror})") from error
+    there = f"there are {', '.join(known)}" if known else "it holds no evaluated model yet"
+    raise FastudaError(f"{path}: no {file.name} in this run; {there}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from safetensors.torch import save_file
 
 from fastuda.checkpoint import read_state, restore_state, save_model, save_state
 from fastuda.checkpoint.notes import Notes, Record, StageNotes
+from fastuda.checkpoint.snapshot import take_snapshot
+from fastuda.checkpoint.state_file import require_fit, write_state
 from fastuda.data.batch import DomainBatch
 from fastuda.errors import FastudaError
 from fastuda.method.network import Passes
@@ -188,5 +192,44 @@ def test_a_checkpoint_of_another_network_is_named_with_what_differs(
     trained: TrainingState, begin: Begin, tmp_path: Path
 ) -> None:
     save_state(tmp_path / "s", trained, "adapted", Notes(warmup=True))
-    with pytest.raises(FastudaError, match=r"(?s)s: this checkpoint is of another network: .*head\.branches"):
+    with pytest.raises(
+        FastudaError, match=r"s: this checkpoint is of another network: student\.head\.branches"
+    ) as said:
         restore_state(read_state(tmp_path / "s"), begin(num_classes=16), tmp_path / "s")
+    assert re.fullmatch(
+        r"[^\n;]*weight is \[19, .*\], not \[16, .*\];[^\n;]*bias is \[19\], not \[16\];[^\n;]*; and \d+ more",
+        str(said.value),
+    )
+
+
+def test_what_a_checkpoint_lacks_or_has_too_much_is_named(trained: TrainingState, begin: Begin, tmp_path: Path) -> None:
+    save_state(tmp_path / "s", trained, "adapted", Notes(warmup=True))
+    saved, model = read_state(tmp_path / "s"), begin().student
+    require_fit(saved, model, momenta=True)
+    saved.tensors["student.extra"] = saved.tensors.pop("average.head.branches.0.bias")
+    with pytest.raises(FastudaError, match=r"bias is missing, not \[19\]; student.extra is \[19\], not there$"):
+        require_fit(saved, model, momenta=True)
+
+
+def test_a_checkpoint_without_momenta_fits_an_optimiser_without(trained: TrainingState, tmp_path: Path) -> None:
+    save_state(tmp_path / "s", trained, "adapted", Notes(warmup=True))
+    saved = read_state(tmp_path / "s")
+    for key in [key for key in saved.tensors if key.startswith("momentum.")]:
+        del saved.tensors[key]
+    require_fit(saved, trained.student, momenta=False)
+    with pytest.raises(FastudaError, match="s: this checkpoint is of another optimiser: it holds no momenta"):
+        require_fit(saved, trained.student, momenta=True)
+
+
+def test_failed_samples_whose_names_are_no_utf_8_are_remembered(begin: Begin, tmp_path: Path) -> None:
+    notes = Notes(warmup=True, failed={"target": {"stra\udcdfe": "stra\udcdfe.png: damaged"}})
+    save_state(tmp_path / "s", begin(), "adapted", notes)
+    assert read_state(tmp_path / "s").notes == notes
+
+
+@pytest.mark.parametrize("notes", ["", "{", "[" * 100_000, "1" * 10_000, '{"warmup": 7}'])
+def test_notes_that_are_none_are_refused(notes: str, begin: Begin, tmp_path: Path) -> None:
+    snapshot = take_snapshot(begin(), "adapted", 0, Notes(warmup=True))
+    write_state(tmp_path / "s", replace(snapshot, header={**snapshot.header, "notes": notes}))
+    with pytest.raises(FastudaError, match=r"s: not a checkpoint that a run wrote: notes[^\n]*$"):
+        read_state(tmp_path / "s")

@@ -53,6 +53,12 @@ def test_the_last_two_are_kept(store: CheckpointStore, state: TrainingState) -> 
     ]
 
 
+def test_a_folder_that_is_none_is_named_and_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(FastudaError, match=r"checkpoints: cannot be looked into \(Not a directory\)$"):
+        CheckpointStore(tmp_path / "checkpoints").files()
+
+
 @pytest.mark.parametrize("kept", [1, 3])
 def test_or_as_many_as_are_asked_for(kept: int, tmp_path: Path, state: TrainingState) -> None:
     saved(CheckpointStore(tmp_path, kept), state, 0, 1, 2, 3)

@@ -75,6 +75,13 @@ def test_a_study_prints_its_tables_and_goes_on_where_it_was(tmp_path: Path) -> N
         assert picture.width > 1000
 
 
+def test_repeat_names_a_file_in_the_place_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    code, output = fastuda("train", "demo", "--repeat", "2", "--run", tmp_path / "runs", *tiny())
+    assert code == 1
+    assert "runs: cannot be read (Not a directory)" in output
+
+
 def test_repeat_runs_seeds_and_refuses_a_folder_in_use(tmp_path: Path) -> None:
     command = ["train", "demo", "--repeat", "2", "--run", tmp_path / "runs", *tiny()]
     code, output = fastuda(*command)

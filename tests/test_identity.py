@@ -149,6 +149,14 @@ def test_a_record_comes_back_as_it_was_written(known: Identity, tmp_path: Path) 
     assert record.forced() == ["seed: the run has 0, you ask for 1"]
 
 
+def test_names_that_are_no_utf_8_come_back_too(known: Identity, tmp_path: Path) -> None:
+    source = known.data["source"].model_copy(update={"samples": {"stra\udcdfe": [1, 2]}})
+    changes = {"init": "/n\udcfc/net.safetensors", "name": "\udcfc", "data": {**known.data, "source": source}}
+    record = RunRecord(identity=known.model_copy(update=changes))
+    record.write(tmp_path / "run.json")
+    assert RunRecord.read(tmp_path / "run.json") == record
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_a_damaged_record_is_refused(seed: int, known: Identity, tmp_path: Path) -> None:
     path = tmp_path / "run.json"

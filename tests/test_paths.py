@@ -52,6 +52,12 @@ def test_every_path_of_every_command_is_read_by_the_one_function() -> None:
     assert seen > 30
 
 
+@pytest.mark.parametrize("name", ["Straße 日本 😀", "stra\udcdfe", "a'b\"c\\d", "del\x7f\x01"])
+def test_a_data_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe("demo", options.settings(None, tmp_path / name, None))
+    assert recipe.source.root == tmp_path / name
+
+
 def test_every_path_of_a_recipe_is_made_absolute(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home / "data")
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import fastuda.run_folder as run_folder_module
 from fastuda.checkpoint.store import CheckpointStore
 from fastuda.errors import FastudaError
 from fastuda.lock import HeldError
@@ -63,9 +66,13 @@ def made(kind: str, folder: RunFolder) -> None:
     elif kind == "lock":
         folder.path.mkdir()
         (folder.path / ".lock").touch()
+    elif kind == "torn":
+        folder.path.mkdir()
+        (folder.path / ".begun.json.12-34.part").touch()
     elif kind in ("recipe", "log", "parts", "scored"):
         folder.checkpoints.mkdir(parents=True)
         folder.recipe.write_text("x")
+        folder.begun.write_text('{"name": null, "init": null}')
         if kind == "log":
             folder.log.write_text("{}")
             folder.tensorboard.mkdir()
@@ -89,6 +96,20 @@ def made(kind: str, folder: RunFolder) -> None:
     elif kind == "thesis":
         folder.path.mkdir()
         (folder.path / "thesis.txt").write_text("precious")
+    elif kind == "own recipe":
+        folder.path.mkdir()
+        folder.recipe.write_text("# mine\nbase = 'demo'\n")
+    elif kind == "own layout":
+        folder.checkpoints.mkdir(parents=True)
+        folder.recipe.write_text("# mine\nbase = 'demo'\n")
+        folder.log.write_text("mine")
+    elif kind == "own begun":
+        folder.path.mkdir()
+        folder.begun.write_text('["when I had begun"]')
+        folder.recipe.write_text("# mine\nbase = 'demo'\n")
+    elif kind == "download":
+        folder.path.mkdir()
+        (folder.path / "film.mkv.part").touch()
     elif kind == "pictures":
         folder.pictures.mkdir(parents=True)
         (folder.pictures / "holiday.jpg").touch()
@@ -98,7 +119,7 @@ def made(kind: str, folder: RunFolder) -> None:
         folder.path.symlink_to("nowhere")
 
 
-@pytest.mark.parametrize("kind", ["none", "empty", "lock"])
+@pytest.mark.parametrize("kind", ["none", "empty", "lock", "torn"])
 def test_nothing_there_is_a_new_run(kind: str, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     made(kind, folder)
@@ -127,12 +148,14 @@ def test_work_is_gone_on_with_or_left_alone(kind: str, tmp_path: Path) -> None:
         folder.require(resume=False)
 
 
-@pytest.mark.parametrize("kind", ["thesis", "pictures", "file", "link"])
+@pytest.mark.parametrize(
+    "kind", ["thesis", "own recipe", "own layout", "own begun", "download", "pictures", "file", "link"]
+)
 def test_what_is_no_run_is_left_alone(kind: str, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     made(kind, folder)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(FastudaError, match="run: exists already"):
+    with pytest.raises(FastudaError, match="run: exists already and is no run; choose another --run folder"):
         folder.require(resume=False)
     with pytest.raises(FastudaError, match="run: no run to resume here, but other files"):
         folder.require(resume=True)
@@ -181,6 +204,21 @@ def test_the_latest_run_is_the_one_of_that_recipe_with_the_newest_date(tmp_path:
     assert latest_run(tmp_path, "gta2cs-edge").name == names[2]
 
 
+@pytest.mark.parametrize("name", ["**x", "my[1]", "a?", "b+cmix", "c\udcfc"])
+def test_a_recipes_name_is_no_pattern(name: str, tmp_path: Path) -> None:
+    for folder in (
+        f"{name}-20260101-120000",
+        f"{name}-1-20270101-120000",
+        "yyx-20270101-120000",
+        "my1-20270101-120000",
+    ):
+        (tmp_path / folder).mkdir()
+    assert latest_run(tmp_path, name).name == f"{name}-20260101-120000"
+    with pytest.raises(FastudaError, match=r"no run of .* to resume") as caught:
+        latest_run(tmp_path / "none", name)
+    assert str(caught.value).isprintable()
+
+
 def test_no_run_of_that_recipe_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "gta2cs-edge-20260301-000000").mkdir()
     with pytest.raises(FastudaError, match="no run of gta2cs to resume; name its folder with --run"):
@@ -188,11 +226,83 @@ def test_no_run_of_that_recipe_is_an_error_that_says_what_to_do(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"name": "demo"}', "\0", "[" * 100_000])
-def test_a_torn_beginning_is_none(content: str, tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+def test_a_torn_beginning_is_none_and_what_lies_beside_it_is_left_alone(
+    content: str, tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.begin(tiny_recipe(), "demo")
     assert folder.goes_on()
     folder.begun.write_text(content)
     assert folder.beginning() is None
-    assert folder.standing() == "half-made"
+    assert folder.standing() == "foreign"
     assert not folder.goes_on()
+
+
+def test_a_kill_at_any_write_of_a_beginning_leaves_what_is_begun_again(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, left = RunFolder(tmp_path / "run"), []
+
+    def watch(name: str) -> None:
+        original = getattr(run_folder_module, name)
+
+        def watched(*args: Any, **options: Any) -> Any:
+            done = original(*args, **options)
+            left.append((folder.standing(), folder.beginning()))
+            return done
+
+        monkeypatch.setattr(run_folder_module, name, watched)
+
+    watch("make_folder")
+    watch("write_atomic")
+    for _ in range(2):  # the second time over what the first one left
+        folder.begin(tiny_recipe(), "demo")
+    done = ("half-made", ("demo", None))
+    unfinished = [("half-made", None)] * 4
+    assert left == [("new", None), *unfinished, done, done, *unfinished, done]
+
+
+@pytest.mark.parametrize("place", ["run", "run/checkpoints", "run/pictures"])
+def test_a_locked_folder_is_named_and_never_taken_for_an_empty_one(
+    place: str, tmp_path: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, listed = RunFolder(tmp_path / "run"), os.scandir
+    folder.begin(tiny_recipe(), "demo")
+    folder.begun.unlink()
+    folder.recipe.unlink()
+
+    def refused(path: Any) -> Any:
+        if str(path) == str(tmp_path / place):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    monkeypatch.setattr(os, "listdir", lambda path: [entry.name for entry in refused(path)])
+    for resume in (False, True):
+        with pytest.raises(FastudaError, match=rf"{place}: cannot be looked into \(Permission denied\)$"):
+            folder.require(resume=resume)
+
+
+def test_a_folder_whose_files_may_not_be_looked_at_is_named(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, looked = RunFolder(tmp_path / "run"), os.stat
+    folder.begin(tiny_recipe(), "demo")
+
+    def refused(path: Any, **options: Any) -> Any:
+        if str(path).startswith(f"{folder.path}/"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return looked(path, **options)
+
+    monkeypatch.setattr(os, "stat", refused)
+    with pytest.raises(FastudaError, match=r"results\.json: cannot be looked into \(Permission denied\)$"):
+        folder.require(resume=True)
+
+
+def test_results_keep_names_that_are_no_utf_8(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(tiny_recipe(), "demo")
+    folder.write_results({"command": "fastuda train --run runs/\udcfc", "title": "für 日本"})
+    text = folder.results.read_text("utf-8")
+    assert "für 日本" in text
+    assert json.loads(text)["command"] == "fastuda train --run runs/\udcfc"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from fastuda.study.chart import study_chart
 from fastuda.study.conduct import failures
 from fastuda.study.plan import Plan, plan_study
 from fastuda.study.printed import class_tables, score_table
-from fastuda.study.report import report
+from fastuda.study.report import report, write_report
 from fastuda.study.run import Outcome
 from fastuda.study.table import Row, Table
 
@@ -55,6 +56,16 @@ def outcomes(plan: Plan, *, failing: str = "") -> list[Outcome]:
             scored = None if failed else results(miou, reading.stage)
             found.append(Outcome(reading.cell, scored, "the loss was not finite" if failed else ""))
     return found
+
+
+def test_a_report_of_a_command_that_is_no_utf_8_is_written(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/bin/fastuda", "study", "--run", "runs/\udcfc"])
+    write_report(tmp_path / "study.json", report(plan, outcomes(plan), FOLDER))
+    text = (tmp_path / "study.json").read_text("utf-8")
+    assert "A → B" in text
+    assert json.loads(text)["command"] == "fastuda study --run 'runs/\udcfc'"
 
 
 def test_spread_is_mean_and_sample_deviation_of_what_there_is() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable
@@ -28,6 +29,8 @@ from fastuda.errors import FastudaError, UsageError
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe
 from fastuda.stop import StoppedError
+from fastuda.study.conduct import conduct
+from fastuda.study.plan import plan_repeats
 from fastuda.train import train
 
 TINY = [
@@ -212,6 +215,98 @@ def test_an_evaluation_split_without_a_class_of_the_recipe_is_refused(
 def test_resuming_with_another_recipe_names_the_field(finished: Any, tiny: Callable[..., Recipe]) -> None:
     with pytest.raises(UsageError, match=r"method\.tau: the run has 0\.95, you ask for 0\.5"):
         run(tiny("method.tau=0.5"), finished[0], resume=True)
+
+
+def stopped(recipe: Recipe, path: Path, step: str, at: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """A run stopped at an iteration of a stage, whose step that is; returns the content of its files."""
+    original, calls = getattr(iteration_module, step), []
+
+    def interrupted(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(iteration_module, step, interrupted)
+        with pytest.raises(StoppedError):
+            run(recipe, path)
+    return contents(path)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("step", "at", "settings", "message"),
+    [
+        ("adaptation_step", 5, ["train.iterations=4"],
+         r"adapted-0000005\.state\.safetensors: 5 iterations are done already, and train\.iterations=4 would end this "
+         r"stage before; ask for 5 or more"),
+        ("adaptation_step", 1, ["train.iterations=0"], r"train\.iterations=0 would end .*ask for 1 or more"),
+        ("warmup_step", 3, ["warmup.iterations=2"], r"3 iterations .* warmup\.iterations=2 .*ask for 3 or more"),
+        ("warmup_step", 1, ["model.width=0.25"],
+         r"source_only-0000001\.state\.safetensors: this checkpoint is of another network: student\.\S+ is \[8, "),
+        ("warmup_step", 1, ["classes.names=['a', 'b']", "classes.palette=[[1, 2, 3], [4, 5, 6]]"],
+         r"of another network: student\.head\S+ is \[19, .*\], not \[2, "),
+    ],
+)  # fmt: skip
+def test_what_force_cannot_go_on_with_is_refused_in_one_line_and_nothing_is_written(
+    step: str,
+    at: int,
+    settings: list[str],
+    message: str,
+    tmp_path: Path,
+    tiny: Callable[..., Recipe],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = stopped(tiny(), tmp_path / "run", step, at, monkeypatch)
+    with pytest.raises(FastudaError, match=message) as said:
+        run(tiny(*settings), tmp_path / "run", resume=True, force=True)
+    assert "\n" not in str(said.value)
+    assert contents(tmp_path / "run") == left
+
+
+def test_force_may_end_a_stage_where_it_is(
+    tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped(tiny(), tmp_path / "run", "adaptation_step", 2, monkeypatch)
+    results, _ = run(tiny("train.iterations=2"), tmp_path / "run", resume=True, force=True)
+    assert results["adapted"]["last"]["iteration"] == 2
+    assert results["forced"] == ["train.iterations: the run has 6, you ask for 2"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        (["data.cache=/nowhere/\udcfc"], "data.cache"),
+        (["source.root=/nowhere/\udcfc"], "source.root"),
+        (["eval.subsets={'r\udcfc' = ['road']}"], r"eval.subsets.r\xfc"),
+        (["description=f\udcfcr"], "description"),
+    ],
+)
+def test_what_a_runs_recipe_cannot_hold_is_named_before_any_folder_is_made(
+    settings: list[str], field: str, tmp_path: Path, tiny: Callable[..., Recipe]
+) -> None:
+    recipe = tiny(*settings)
+    with pytest.raises(
+        UsageError, match=rf"^{re.escape(field)}: \S+ is no UTF-8, so a run's recipe.toml cannot hold it"
+    ):
+        run(recipe, tmp_path / "run")
+    plan = plan_repeats(recipe, "demo", 2, tmp_path / "repeat")
+    with pytest.raises(UsageError, match=rf"^{re.escape(field)}: "):
+        conduct(plan, tmp_path / "repeat", "repeat", device="cpu", display=Display(Console()))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_that_the_demos_recipe_cannot_hold_is_named_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTUDA_CACHE", str(tmp_path / "\udcfc"))
+    with pytest.raises(UsageError, match=r"^source\.root: .*/\\xfc/demo/.* is no UTF-8"):
+        run(load_recipe("demo", TINY), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 def test_resuming_where_nothing_ran_yet_starts_there(

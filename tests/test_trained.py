@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +15,12 @@ from safetensors.torch import save_file
 from steps import small_network
 
 from fastuda.checkpoint import save_model
+from fastuda.data.listing import LeftOut
 from fastuda.errors import FastudaError
 from fastuda.model.digest import sealed
 from fastuda.recipe import Recipe
 from fastuda.run_folder import RunFolder
+from fastuda.score import Assessment, write_scores
 from fastuda.trained import Trained, load_trained
 
 
@@ -65,6 +70,23 @@ def test_a_run_without_any_model_says_so(tmp_path: Path, tiny_recipe: Callable[.
     RunFolder(tmp_path / "run").begin(tiny_recipe(), "demo")
     with pytest.raises(FastudaError, match="it holds no evaluated model yet"):
         load_trained(tmp_path / "run", device="cpu")
+
+
+def test_scores_of_a_model_whose_path_is_no_utf_8_are_written(trained: Trained, tmp_path: Path) -> None:
+    found = Assessment({}, "ab", LeftOut())
+    write_scores(tmp_path / "scores.json", found, replace(trained, file=Path("runs/\udcfc/net.safetensors")))
+    assert json.loads((tmp_path / "scores.json").read_text("utf-8"))["model"] == "runs/\udcfc/net.safetensors"
+
+
+def test_a_locked_folder_of_models_is_named_and_not_taken_for_an_empty_one(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refused)
+    with pytest.raises(FastudaError, match=r"run/checkpoints: cannot be looked into \(Permission denied\)$"):
+        load_trained(run_folder, device="cpu")
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fastuda.disk import make_folder, write_atomic
+from fastuda import disk
 
 Row = dict[str, Any]
 NOT_COMPARED = "not compared"
@@ -99,8 +99,8 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all. Raises FastudaError when the disk refuses."""
-    make_folder(path.parent)
-    write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    disk.make_folder(path.parent)
+    disk.write_json(path, content, indent=1)
 
 
 def _version(package: str) -> str:

@@ -52,9 +52,13 @@ Stage = Annotated[str, typer.Option(help="adapted or source_only.", metavar="ada
 def settings(set_: list[str] | None, source: Path | None, target: Path | None) -> list[str]:
     """`--set` values with `--source` and `--target` as the settings that they stand for; those win."""
     roots = {"source": source, "target": target}
-    # JSON quotes a path as TOML would, whatever characters it has.
-    extra = [f"{domain}.root={json.dumps(str(path.absolute()))}" for domain, path in roots.items() if path is not None]
+    extra = [f"{domain}.root={_quoted(str(path.absolute()))}" for domain, path in roots.items() if path is not None]
     return [*(set_ or []), *extra]
+
+
+def _quoted(text: str) -> str:
+    """Text as TOML quotes it: as JSON does, but for DEL, and without an escape for half a character."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def deadline(max_time: str | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -86,12 +87,13 @@ def _repeat(
 ) -> None:
     from fastuda.display import Display
     from fastuda.errors import FastudaError
+    from fastuda.paths import entries
     from fastuda.stop import StoppedError
     from fastuda.study.conduct import conduct
     from fastuda.study.plan import plan_repeats
     from fastuda_cli.spread import show_spread
 
-    if not resume and folder.exists() and any(folder.iterdir()):
+    if not resume and os.path.lexists(folder) and entries(folder):
         raise FastudaError(f"{folder}: exists already; continue it with --resume, or choose another --run folder")
     plan = plan_repeats(recipe, name, count, folder, init=init)
     again = f"--run {folder} --resume added to the command"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +75,7 @@ def take_snapshot(
         "stage": stage,
         "iteration": str(iteration),
         "window": str(count),
-        "notes": notes.model_dump_json(),
+        "notes": json.dumps(notes.model_dump()),  # pydantic's own JSON has no names that are no UTF-8
     }
     known = {} if onto is None else onto.tensors
     copies = {name: _copy(value, known.get(name)) for name, value in tensors.items()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
-from torch import Tensor
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
 
 from fastuda.checkpoint.notes import Notes, StageName
 from fastuda.checkpoint.snapshot import SCALER_FIELDS, WINDOW, Snapshot, take_snapshot
@@ -16,8 +17,18 @@ from fastuda.errors import FastudaError
 from fastuda.method.state import TrainingState
 from fastuda.model.archive import read_archive
 from fastuda.model.weights import save_weights
+from fastuda.printable import on_one_line
 
 FORMAT = "fastuda-state-2"
+_SHOWN = 3
+
+
+def _parsed(text: str) -> object:
+    """JSON, whose texts may hold the stray bytes of a file's name; ValueError for anything else."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("tables in tables without end") from None
 
 
 class _Header(BaseModel):
@@ -29,7 +40,7 @@ class _Header(BaseModel):
     stage: StageName
     iteration: Annotated[int, Field(ge=0)]
     window: Annotated[int, Field(ge=0)]
-    notes: Json[Notes]
+    notes: Annotated[Notes, BeforeValidator(_parsed)]
 
 
 @dataclass(frozen=True)
@@ -82,15 +93,34 @@ def read_state(path: Path) -> SavedState:
     return SavedState(path, tensors, header.stage, header.iteration, header.notes, header.window)
 
 
+def require_fit(saved: SavedState, model: nn.Module, *, momenta: bool, path: Path | None = None) -> None:
+    """FastudaError, in one line, unless a saved stage is of a network like `model` and, if asked for, holds momenta."""
+    path = path or saved.path
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    wanted = {f"{prefix}{key}": shape for prefix in _MODELS for key, shape in shapes.items()}
+    found = {key: list(value.shape) for key, value in saved.tensors.items() if key.startswith(_MODELS)}
+    lines = [
+        f"{on_one_line(key, 200)} is {found.get(key, 'missing')}, not {wanted.get(key, 'there')}"
+        for key in (*wanted, *(found.keys() - wanted.keys()))
+        if found.get(key) != wanted.get(key)
+    ]
+    if lines:
+        more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        raise FastudaError(f"{path}: this checkpoint is of another network: {'; '.join(lines[:_SHOWN])}{more}")
+    if momenta and not any(key.startswith("momentum.") for key in saved.tensors):
+        raise FastudaError(f"{path}: this checkpoint is of another optimiser: it holds no momenta")
+
+
+_MODELS = ("student.", "average.")
+
+
 def restore_state(saved: SavedState, state: TrainingState, path: Path | None = None) -> None:
     """Put a saved stage into a freshly begun one, in place; raises FastudaError when the networks differ."""
     path = path or saved.path
-    for prefix, model in (("student.", state.student), ("average.", state.averaged)):
+    require_fit(saved, state.student, momenta=False, path=path)
+    for prefix, model in zip(_MODELS, (state.student, state.averaged), strict=True):
         own = {key.removeprefix(prefix): value for key, value in saved.tensors.items() if key.startswith(prefix)}
-        try:
-            model.load_state_dict(own)
-        except RuntimeError as error:
-            raise FastudaError(f"{path}: this checkpoint is of another network: {error}") from error
+        model.load_state_dict(own)
     with torch.no_grad():
         for name, parameter in state.student.named_parameters():
             buffer = state.optimizer.state.get(parameter, {}).get("momentum_buffer")

@@ -39,13 +39,21 @@ class CheckpointStore:
         self._keep = keep
 
     def files(self) -> list[StateFile]:
-        """All states, the newest first; damaged ones too."""
+        """All states, the newest first; damaged ones too. FastudaError for a folder that cannot be looked into."""
         found = []
-        for path in self.folder.glob("*.state.safetensors"):
+        for path in self._entries():
             if match := _NAME.fullmatch(path.name):
                 stages: tuple[str, ...] = STAGES
                 found.append(StateFile(stages.index(match[1]), int(match[2]), path))
         return sorted(found, reverse=True)
+
+    def _entries(self) -> list[Path]:
+        try:
+            return list(self.folder.iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise FastudaError(f"{self.folder}: cannot be looked into ({error.strerror})") from error
 
     def path(self, stage: StageName, iteration: int) -> Path:
         """Where a state goes."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from fastuda.data.layouts import Split
 from fastuda.data.listing import counted
 from fastuda.data.report import CheckReport, Comparison
 from fastuda.data.skip_list import write_skip_list
-from fastuda.disk import write_atomic
+from fastuda.disk import write_json
 from fastuda.errors import UsageError
 from fastuda.paths import user_path
 from fastuda.recipe import Domain, Recipe
@@ -76,10 +74,7 @@ def labelled_split(domain: Domain) -> Split:
 def write_report(path: Path, report: CheckReport, gaps: Comparison | None = None) -> None:
     """The report as JSON, with the comparison if there is one, written whole or not at all."""
     content = report.to_json() | ({"comparison": gaps.to_json()} if gaps is not None else {})
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    # Names of files that are no UTF-8: JSON's own escapes, from which they can be had again.
-    text = re.sub(r"[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
-    write_atomic(path, text.encode() + b"\n")
+    write_json(path, content, indent=2)
 
 
 def next_steps(report: CheckReport, recipe: str, skip_list: Path) -> list[str]:

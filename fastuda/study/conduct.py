@@ -7,6 +7,7 @@ from pathlib import Path
 from fastuda.disk import make_folder
 from fastuda.display import Display
 from fastuda.lock import held
+from fastuda.recipe_file import require_text
 from fastuda.study.chart import study_chart
 from fastuda.study.plan import Plan
 from fastuda.study.report import Report, report, write_report
@@ -35,6 +36,8 @@ def conduct(
         if any(row["last"] is not None for row in content["rows"]):
             study_chart(folder / f"{name}.png", content)
 
+    for cell in plan.cells:
+        require_text(cell.recipe)
     with held(make_folder(folder), "running a study", wait=False):
         outcomes = run_study(plan, device=device, display=display, finished=keep, force=force, deadline=deadline)
         return report(plan, outcomes, folder)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastuda.disk import write_atomic
+from fastuda.disk import write_json
 from fastuda.provenance import provenance
 from fastuda.spread import spread, spread_of_records
 from fastuda.study.plan import Plan, Reading
@@ -54,7 +53,7 @@ def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
 
 def write_report(path: Path, content: Report) -> None:
     """Write the study as JSON, whole or not at all."""
-    write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+    write_json(path, content, indent=1)
 
 
 def _cell(reading: Reading, results: Results, folder: Path) -> dict[str, Any]:

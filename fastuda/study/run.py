@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +83,12 @@ def run_study(
 def _run(cell: Cell, device: str | None, display: Display, force: bool, deadline: float | None) -> Results:
     folder = RunFolder(cell.folder)
     _refuse_another(cell)
-    if folder.results.exists():
+    standing = folder.standing()
+    if standing == "run" and folder.results.exists():
         results: Results = json.loads(folder.results.read_text())
         display.note(f"finished before: {cell.folder}")
         return results
-    resume = folder.standing() == "run"
+    resume = standing == "run"
     return train(
         cell.recipe, cell.folder, name=cell.name, device=device, init=None if resume else cell.init, resume=resume,
         force=force, deadline=deadline, display=display,
@@ -99,7 +101,7 @@ def _refuse_another(cell: Cell) -> None:
     The run's own recipe.toml would not do: in it stand the network that weights have set and the data folders.
     """
     asked = cell.folder.with_name(f"{cell.folder.name}.asked.toml")
-    if not asked.exists():
+    if not os.path.exists(asked):  # a folder that is locked is named when it is written to
         make_folder(asked.parent)
         write_atomic(asked, dump_recipe(cell.recipe).encode())
         return
