@@ -86,12 +86,16 @@ def _repeat(
 ) -> None:
     from fastuda.display import Display
     from fastuda.errors import FastudaError
+    from fastuda.run_folder import RunFolder
     from fastuda.stop import StoppedError
     from fastuda.study.conduct import conduct
     from fastuda.study.plan import plan_repeats
     from fastuda_cli.spread import show_spread
 
-    if not resume and folder.exists() and any(folder.iterdir()):
+    standing = RunFolder(folder).standing()  # FastudaError for what cannot be looked into
+    if standing != "new" and not folder.is_dir():
+        raise FastudaError(f"{folder}: a file, and no folder for runs; choose another --run folder")
+    if standing != "new" and not resume:
         raise FastudaError(f"{folder}: exists already; continue it with --resume, or choose another --run folder")
     plan = plan_repeats(recipe, name, count, folder, init=init)
     again = f"--run {folder} --resume added to the command"
