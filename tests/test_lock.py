@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_a_wait_looks_several_times_a_second_and_ends_by_what_the_look_raises(
     caplog.set_level("INFO", "fastuda")
     with pytest.raises(StopAskedError), held(taken, "packing", wait=True, look=look):
         pass
-    assert max(later - one for one, later in zip(times, times[1:], strict=False)) < 0.5
+    assert max(later - one for one, later in pairwise(times)) < 0.5
     assert caplog.text.count("waiting, since another process is packing here") == 1
     assert (taken / HOLDER).exists()  # the holder's, and it goes on holding
     with pytest.raises(HeldError), held(taken, "packing", wait=False):

@@ -53,6 +53,7 @@ class Runs:
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     runs = Runs()
     monkeypatch.setattr(run_module, "train", runs)
+    monkeypatch.setattr(conduct_module, "study_chart", lambda *_: None)  # it takes its time
     return runs
 
 

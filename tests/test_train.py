@@ -375,16 +375,22 @@ def test_a_run_that_waits_for_another_process_lives_and_hears_a_stop(
     signs: list[float] = []
     monkeypatch.setattr(Watchdog, "alive", lambda _: signs.append(time.monotonic()))
     monkeypatch.setattr("fastuda.train.require_memory", lambda *_: None)
-    waiting = threading.Thread(target=_ask_after, args=(signs,))
-    with held(folder, "working", wait=False), pytest.raises(StoppedError, match="SIGTERM: stopped before the first"):
-        waiting.start()
+    other = threading.Thread(target=_hold_and_ask, args=(folder, signs, held_now := threading.Event()))
+    other.start()
+    held_now.wait(10)
+    with pytest.raises(StoppedError, match="SIGTERM: stopped before the first checkpoint; nothing is lost"):
         run(recipe, tmp_path / "run")
-    waiting.join()
+    assert other.is_alive()  # and so it still held the folder
+    other.join()
 
 
-def _ask_after(signs: list[float]) -> None:
-    """SIGTERM once there were signs of life for a while."""
-    end = time.monotonic() + 20
-    while len(signs) < 6 and time.monotonic() < end:
-        time.sleep(0.05)
-    os.kill(os.getpid(), signal.SIGTERM if len(signs) >= 6 else signal.SIGALRM)
+def _hold_and_ask(folder: Path, signs: list[float], held_now: threading.Event) -> None:
+    """Hold the folder, ask for a stop once there were signs of life for a while, and let go seconds later."""
+    with held(folder, "working", wait=False):
+        held_now.set()
+        end = time.monotonic() + 10
+        while len(signs) < 6 and time.monotonic() < end:
+            time.sleep(0.05)
+        if len(signs) >= 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(3)
