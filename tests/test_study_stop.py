@@ -1,4 +1,4 @@
-"""A stop in a study is heard wherever it comes: in a run, in the last moments of one, between two."""
+"""A stop in a study is heard in the last moments of a run and between two; what is damaged fails its run alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastuda.recipe_file import load_recipe
 from fastuda.stop import SIGNALS, StoppedError, StopRequest
 from fastuda.study import conduct as conduct_module
 from fastuda.study import run as run_module
-from fastuda.study.conduct import conduct
+from fastuda.study.conduct import conduct, failures
 from fastuda.study.plan import Plan, plan_repeats
 from fastuda_cli.main import app
 
@@ -120,3 +120,16 @@ def test_repeats_that_are_stopped_at_the_end_of_one_leave_with_the_code_for_requ
     gone_on = CliRunner().invoke(app, [*command, "--resume"], env={"COLUMNS": "200"})
     assert gone_on.exit_code == 0
     assert runs.seeds == [0, 1, 2]
+
+
+@pytest.mark.parametrize("content", [b"", b'[source]\nroot = "', b"\xff\xff\0"])
+def test_a_recipe_that_was_asked_for_and_is_damaged_fails_its_run_alone(
+    content: bytes, runs: Runs, plan: Plan, tmp_path: Path
+) -> None:
+    asked = tmp_path / "study" / "seed-1.asked.toml"
+    asked.parent.mkdir()
+    asked.write_bytes(content)
+    lines = failures(conducted(plan, tmp_path / "study"))
+    assert [line.partition(": ")[2].partition(": damaged (")[0] for line in lines] == [str(asked)] * 2  # a row each
+    assert all("\n" not in line and "delete it if the run beside it is of this recipe" in line for line in lines)
+    assert runs.seeds == [0, 2]

@@ -106,14 +106,20 @@ def _exists(path: Path) -> bool:
 def _refuse_another(cell: Cell) -> None:
     """Keep what the cell asks for beside its folder; UsageError when another recipe was asked for there before.
 
+    FastudaError when what was asked for cannot be read.
     The run's own recipe.toml would not do: in it stand the network that weights have set and the data folders.
     """
     asked = cell.folder.with_name(f"{cell.folder.name}.asked.toml")
     if not _exists(asked):
         make_folder(asked.parent)
-        write_atomic(asked, dump_recipe(cell.recipe).encode())
+        write_atomic(asked, dump_recipe(cell.recipe).encode(), durable=True)
         return
-    changed = differences(fields_of(load_recipe(str(asked))), fields_of(cell.recipe))
+    try:
+        before = load_recipe(str(asked))
+    except UsageError as error:
+        why = " ".join(str(error).split())
+        raise FastudaError(f"{asked}: damaged ({why}); delete it if the run beside it is of this recipe") from error
+    changed = differences(fields_of(before), fields_of(cell.recipe))
     if changed:
         raise UsageError(
             f"{cell.folder}: this folder holds a run of another recipe; choose another --run folder, or undo:\n  "
