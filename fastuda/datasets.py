@@ -20,7 +20,7 @@ from fastuda.data.prepare import LabelSize, prepare
 from fastuda.data.suspicion import Suspicion, class_suspicions, foreground_suspicion
 from fastuda.disk import make_folder
 from fastuda.errors import FastudaError
-from fastuda.lock import held
+from fastuda.lock import Look, held
 from fastuda.recipe import Demo, Domain, Recipe
 
 log = logging.getLogger(__name__)
@@ -54,10 +54,11 @@ class Datasets:
         return {name: packed.left_out.to_json() for name, packed in splits.items()}
 
 
-def with_demo_data(recipe: Recipe, progress: Progress) -> Recipe:
+def with_demo_data(recipe: Recipe, progress: Progress, look: Look | None = None) -> Recipe:
     """The recipe with the demo's folders filled in, drawn into the cache if need be; others unchanged.
 
-    Folders that an earlier call filled in are drawn again if the cache was deleted since.
+    Folders that an earlier call filled in are drawn again if the cache was deleted since. `look` is called while
+    another process that draws is waited for.
     """
     if recipe.demo is None:
         return recipe
@@ -65,7 +66,7 @@ def with_demo_data(recipe: Recipe, progress: Progress) -> Recipe:
     recipe = with_demo_folders(recipe)
     if recipe.source.root != root / "source" and recipe.target.root != root / "target":
         return recipe
-    with held(make_folder(root.parent), "drawing a demo", wait=True, reading=True):
+    with held(make_folder(root.parent), "drawing a demo", wait=True, look=look, reading=True):
         draw_demo(
             root,
             num_source=demo.num_source,
@@ -96,22 +97,22 @@ def _demo_root(recipe: Recipe, demo: Demo) -> Path:
     return cache_folder(recipe.data) / "demo" / f"{demo.size[0]}x{demo.size[1]}-{counts}-seed{demo.seed}"
 
 
-def prepare_all(recipe: Recipe, progress: Progress) -> Datasets:
-    """Pack, or find packed, the three splits that a run reads. Raises FastudaError as `prepare` does."""
+def prepare_all(recipe: Recipe, progress: Progress, look: Look | None = None) -> Datasets:
+    """Pack, or find packed, the three splits that a run reads; `look` and what is raised are as `prepare` has them."""
     source_size = recipe.views.source_size
     target_size = recipe.views.target_size
     data = Datasets(
-        source=_prepare("source training", recipe.source, "train", source_size, "resized", recipe, progress),
-        target=_prepare("target training", recipe.target, "train", target_size, "none", recipe, progress),
-        evaluation=prepare_evaluation(recipe, recipe.target, progress),
+        source=_prepare("source training", recipe.source, "train", source_size, "resized", recipe, progress, look),
+        target=_prepare("target training", recipe.target, "train", target_size, "none", recipe, progress, look),
+        evaluation=prepare_evaluation(recipe, recipe.target, progress, look),
     )
     _look_at_labels("source training", data.source, recipe.source, recipe)
     return data
 
 
-def prepare_evaluation(recipe: Recipe, domain: Domain, progress: Progress) -> Packed:
+def prepare_evaluation(recipe: Recipe, domain: Domain, progress: Progress, look: Look | None = None) -> Packed:
     """The labelled evaluation split of `domain` at `eval.size`, labels at their own size (protocol row 23)."""
-    packed = _prepare("evaluation", domain, "val", recipe.eval.size, "own", recipe, progress)
+    packed = _prepare("evaluation", domain, "val", recipe.eval.size, "own", recipe, progress, look)
     _look_at_labels("evaluation", packed, domain, recipe)
     return packed
 
@@ -124,6 +125,7 @@ def _prepare(
     labels: LabelSize,
     recipe: Recipe,
     progress: Progress,
+    look: Look | None,
 ) -> Packed:
     packed = prepare(
         domain,
@@ -133,6 +135,7 @@ def _prepare(
         classes=recipe.classes.build(),
         data=recipe.data,
         progress=progress(f"Packing {what} images"),
+        look=look,
     )
     left_out = f"; not used: {packed.left_out}" if str(packed.left_out) else ""
     log.info("%s: %s%s", what, counted(len(packed), "sample"), left_out)

@@ -126,6 +126,14 @@ def append(path: Path, line: bytes) -> None:
         raise write_failure(path, error) from error
 
 
+def remove(path: Path) -> None:
+    """Delete a file that may be gone already; FastudaError when the disk refuses."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise write_failure(path, error) from error
+
+
 def sweep(folder: Path) -> int:
     """Delete what killed writers left in a folder that nobody else writes to now; how many files that were."""
     orphans = list(folder.glob(f".*{PART}"))

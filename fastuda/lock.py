@@ -6,11 +6,13 @@ import contextlib
 import errno
 import json
 import logging
+import math
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +24,9 @@ from fastuda.errors import FastudaError
 
 LOCK, HOLDER = ".lock", ".holder.json"
 """Files in a folder that is, or was, held; the first may stay, the second says by whom."""
+Look = Callable[[], None]
+"""To be called now and then while something is waited for: a sign of life, and, by what it raises, the wait's end."""
+_LOOK_SECONDS = 0.25
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 log = logging.getLogger(__name__)
 
@@ -31,12 +36,21 @@ class HeldError(FastudaError):
 
 
 @contextmanager
-def held(folder: Path, what: str, *, wait: bool, reading: bool = False) -> Iterator[None]:
+def held(
+    folder: Path,
+    what: str,
+    *,
+    wait: bool,
+    patience: float = math.inf,
+    look: Look | None = None,
+    reading: bool = False,
+) -> Iterator[None]:
     """Hold an existing `folder` against other processes while entered; the lock ends with the process, however it ends.
 
-    With `wait` it is waited for, after a line that says for whom; without, HeldError names the holder: what it does,
-    its process, host, beginning and command. `reading` goes on without a lock where the folder cannot be written to.
-    FastudaError for a folder where no lock can be made.
+    With `wait` it is waited for, `patience` seconds at most, after a line that says for whom; `look` is called several
+    times a second meanwhile. Without, or when patience is over, HeldError names the holder: what it does, its process,
+    host, beginning and command. `reading` goes on without a lock where the folder cannot be written to. FastudaError
+    for a folder where no lock can be made.
     """
     lock = FileLock(folder / LOCK)
     try:
@@ -44,9 +58,9 @@ def held(folder: Path, what: str, *, wait: bool, reading: bool = False) -> Itera
             lock.acquire(timeout=0)
         except Timeout:
             if not wait:
-                raise HeldError(f"{folder}: {_holder(folder)}; wait for it, or stop it first") from None
+                raise _refusal(folder) from None
             log.info("%s: waiting, since %s", folder, _holder(folder))
-            lock.acquire()
+            _wait(lock, folder, time.monotonic() + patience, look)
     except OSError as error:
         if reading and error.errno in _READ_ONLY:
             yield
@@ -59,6 +73,23 @@ def held(folder: Path, what: str, *, wait: bool, reading: bool = False) -> Itera
         with contextlib.suppress(OSError):
             (folder / HOLDER).unlink()
         lock.release()
+
+
+def _wait(lock: FileLock, folder: Path, end: float, look: Look | None) -> None:
+    """Take the lock as soon as it is free; HeldError when that is not before `end`, of `time.monotonic`."""
+    while True:
+        if look is not None:
+            look()
+        try:
+            lock.acquire(timeout=_LOOK_SECONDS)
+            return
+        except Timeout:
+            if time.monotonic() >= end:
+                raise _refusal(folder) from None
+
+
+def _refusal(folder: Path) -> HeldError:
+    return HeldError(f"{folder}: {_holder(folder)}; wait for it, or stop it first")
 
 
 def _introduce(folder: Path, what: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ def train(
     force: bool = False,
     named: Recipe | None = None,
     deadline: float | None = None,
+    stop: StopRequest | None = None,
     display: Display,
 ) -> Results:
     """Run a recipe in the folder `path` and return what is then in its results.json.
@@ -107,7 +109,8 @@ def train(
     from a trained network and skips the warm-up; `resume` continues a stopped run, from the beginning if it has no
     checkpoint yet, and `force` continues it though recipe, data, code or libraries are others. Without adaptation
     iterations the run is source-only training, or with `init` a score of that network. `deadline`, of
-    `time.monotonic`, ends it as a signal does.
+    `time.monotonic`, ends it as a signal does. `stop` takes the place of both where a request goes beyond this run, as
+    a study's does; it is entered already. One that comes when all is trained lets the run finish.
 
     Raises FastudaError for anything the user can mend, HeldError when another process works in the folder, and
     StoppedError when a signal or the deadline ended the run, everything saved.
@@ -120,7 +123,8 @@ def train(
     folder.require(resume=resume)  # before anything is made
     again = f"continue with --run {path} --resume"
     watchdog = Watchdog(recipe.runtime.watchdog_minutes, again)
-    with StopRequest(deadline) as stop, folder.entered(), watchdog:
+    own: AbstractContextManager[StopRequest] = StopRequest(deadline) if stop is None else nullcontext(stop)
+    with own as stop, folder.entered(), watchdog:
         request = Request(recipe, name, named, init, resume, force)
         try:
             return _train(request, folder, torch_device, display, stop, watchdog)
@@ -140,6 +144,11 @@ def _train(
         """A progress bar whose steps are signs of life, and that ends when a stop is asked for."""
         return watchdog.watching(stop.watching(display.task(title)))
 
+    def look() -> None:
+        """While something else is waited for: a sign of life, and the end of the wait when a stop is asked for."""
+        watchdog.alive()
+        stop.look()
+
     found = folder.require(resume=request.resume)  # again, now that nobody else can come between
     going_on = continued(request, folder) if found == "run" else None
     if going_on is None:
@@ -147,7 +156,7 @@ def _train(
             log.info("%s: no checkpoint here yet, so the run starts from the beginning", folder.path)
         request = begun(request, folder)
         folder.begin(request.recipe, request.name, request.init)
-    recipe = with_demo_data(going_on.recipe if going_on else request.recipe, task)
+    recipe = with_demo_data(going_on.recipe if going_on else request.recipe, task, look)
     for domain in (recipe.source, recipe.target):
         data_root(domain)
     require_memory(recipe, device, stop.look)
@@ -157,8 +166,8 @@ def _train(
         optimizer = (recipe.warmup if going_on.saved.stage == SOURCE_ONLY else recipe.train).optimizer
         require_fit(going_on.saved, model, momenta=optimizer.momentum > 0 or fast.flat_update)
     else:
-        model, recipe = build_model(recipe, cache_folder(recipe.data), request.init)
-    data = prepare_all(recipe, task)
+        model, recipe = build_model(recipe, cache_folder(recipe.data), request.init, look)
+    data = prepare_all(recipe, task, look)
     if going_on:
         record, saved, notes = require_same_data(going_on, request, recipe, data), going_on.saved, going_on.saved.notes
         forced = going_on.forced

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,29 @@ def test_recipes_list_variants_and_show_a_recipe_with_one() -> None:
     code, output = fastuda("recipes", "cmix", "--changes")
     assert code == 0
     assert "[htcm]" in output
+
+
+def test_repeats_in_a_place_that_is_no_folder_are_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "closed").mkdir()
+    iterdir = Path.iterdir
+
+    def listed(path: Path) -> Iterator[Path]:
+        if path.name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    for place, part in (
+        ("file", "file: a file, and no folder for runs; choose another --run folder"),
+        ("closed", "closed: cannot be looked into (Permission denied)"),
+        ("x" * 300, "xxx: cannot be looked into (File name too long)"),
+    ):
+        for options in ([], ["--resume"]):
+            code, output = fastuda("train", "demo", "--repeat", "2", "--run", tmp_path / place, *options)
+            assert code == 1
+            assert part in output
+            assert output.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "precious"

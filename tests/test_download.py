@@ -16,6 +16,7 @@ import pytest
 
 from fastuda.errors import FastudaError
 from fastuda.model.download import KNOWN_WEIGHTS, fetch
+from fastuda.stop import StopAskedError
 
 
 def _served(tmp_path: Path, name: str = "net-{}.pth") -> tuple[str, str]:
@@ -116,6 +117,26 @@ def test_fetch_refuses_a_download_that_broke_off(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: _Response(b"1234"))
     with pytest.raises(FastudaError, match="4 of 10 bytes arrived"):
         fetch("https://example.org/net.pth", tmp_path)
+    assert kept(tmp_path) == []
+
+
+def test_a_stop_is_heard_while_a_file_arrives_and_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(_Response):
+        def read1(self, _size: int | None = -1, /) -> bytes:
+            return b"1"  # without end, a byte at a time
+
+    looks: list[int] = []
+
+    def look() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            raise StopAskedError("SIGTERM: stopped")
+
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: Slow())
+    with pytest.raises(StopAskedError):
+        fetch("https://example.org/net.pth", tmp_path, look=look)
     assert kept(tmp_path) == []
 
 

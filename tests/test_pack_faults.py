@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ from fastuda.data.pack_index import read_index
 from fastuda.data.png import encode_png
 from fastuda.data.training_loader import TrainingLoader
 from fastuda.errors import FastudaError
+from fastuda.lock import held
 from fastuda.recipe import Data, Domain, Recipe
 from fastuda.recipe_file import load_recipe
 
@@ -382,3 +384,61 @@ def test_a_folder_among_the_packed_files_is_refused(sound: Callable[[str], Sound
     (folder / "index.json").mkdir()
     with pytest.raises(FastudaError, match=r"index\.json: cannot be read \(Is a directory\); delete"):
         sound("png").open(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("what", ["images", "labels", "", "journal.jsonl"])
+def test_a_cache_deleted_as_the_last_sample_was_packed_is_no_crash(
+    what: str, root: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, lines = prepare.append, []
+
+    def deleting(path: Path, line: bytes) -> None:
+        append(path, line)
+        lines.append(line)
+        if len(lines) == NUM_SAMPLES:
+            gone = path.parent / what
+            gone.unlink() if gone.is_file() else shutil.rmtree(gone)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "append", deleting)
+        if what:
+            packed_in(tmp_path, root, recipe)
+        else:
+            with pytest.raises(FastudaError, match=r"index\.json: cannot be written \(No such file"):
+                packed_in(tmp_path, root, recipe)
+    whole = packed_in(tmp_path, root, recipe)
+    assert {path.parent.name for path in whole.folder.glob("*/*.png")} == {"images", "labels"}
+
+
+def test_a_disk_that_lets_nothing_be_deleted_is_named(
+    root: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = packed_in(tmp_path, root, recipe)
+    (packed.folder / "images" / "left over.png").touch()
+    damaged_one = next((packed.folder / "labels").iterdir())
+    damaged_one.write_bytes(b"")
+    unlink = Path.unlink
+
+    def refusing(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "left over.png":
+            raise OSError(errno.EROFS, "Read-only file system")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refusing)
+    with pytest.raises(FastudaError, match=r"left over\.png: cannot be written \(Read-only file system\)"):
+        packed_in(tmp_path, root, recipe)
+
+
+def test_training_does_not_wait_long_for_who_packs_the_same(
+    root: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fastuda.data.mend._PATIENCE", 0.1)
+    packed = packed_in(tmp_path, root, recipe)
+    wanted = [packed.image_bytes(i).tobytes() for i in range(2)]
+    shutil.rmtree(packed.folder / "images")
+    with held(packed.folder, "packing", wait=False):
+        assert [packed.image_bytes(i).tobytes() for i in range(2)] == wanted
+    assert "cannot be kept, and is made at every reading" in caplog.text
+    assert caplog.text.count("another process is packing here") == 1
+    assert packed.image_bytes(0).tobytes() == wanted[0]
+    assert len(list((packed.folder / "images").iterdir())) == 1

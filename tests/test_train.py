@@ -10,6 +10,8 @@ import os
 import re
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,15 @@ import fastuda.engine.iteration as iteration_module
 from fastuda.checkpoint.store import CheckpointStore
 from fastuda.display import Display
 from fastuda.errors import FastudaError, UsageError
+from fastuda.lock import held
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe
+from fastuda.run_folder import RunFolder
 from fastuda.stop import StoppedError
 from fastuda.study.conduct import conduct
 from fastuda.study.plan import plan_repeats
 from fastuda.train import train
+from fastuda.watchdog import Watchdog
 
 TINY = [
     "demo.num_source=6",
@@ -439,3 +444,48 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_as_it_was_asked_for(
     assert results["source_only"]["last"]["iteration"] == 0
     expected, got = _state(finished[0]), _state(path)
     assert all(torch.equal(expected[key], got[key]) for key in expected)
+
+
+def test_a_stop_when_all_is_trained_lets_a_run_finish(
+    finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, write = tmp_path / "run", RunFolder.write_results
+
+    def asked(folder: RunFolder, results: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(folder, results)
+
+    monkeypatch.setattr(RunFolder, "write_results", asked)
+    results, _ = run(tiny("train.iterations=1", "warmup.iterations=0"), path)
+    assert json.loads((path / "results.json").read_text()) == results
+
+
+@pytest.mark.parametrize("what", ["demo", "weights", "pack"])
+def test_a_run_that_waits_for_another_process_lives_and_hears_a_stop(
+    what: str, finished: Any, cache: Path, tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny("model.weights=file:///net.pth") if what == "weights" else tiny()
+    (cache / "weights").mkdir(exist_ok=True)
+    folder = next(path.parent for path in cache.glob("*/index.json")) if what == "pack" else cache / what
+    signs: list[float] = []
+    monkeypatch.setattr(Watchdog, "alive", lambda _: signs.append(time.monotonic()))
+    monkeypatch.setattr("fastuda.train.require_memory", lambda *_: None)
+    other = threading.Thread(target=_hold_and_ask, args=(folder, signs, held_now := threading.Event()))
+    other.start()
+    held_now.wait(10)
+    with pytest.raises(StoppedError, match="SIGTERM: stopped before the first checkpoint; nothing is lost"):
+        run(recipe, tmp_path / "run")
+    assert other.is_alive()  # and so it still held the folder
+    other.join()
+
+
+def _hold_and_ask(folder: Path, signs: list[float], held_now: threading.Event) -> None:
+    """Hold the folder, ask for a stop once there were signs of life for a while, and let go seconds later."""
+    with held(folder, "working", wait=False):
+        held_now.set()
+        end = time.monotonic() + 10
+        while len(signs) < 6 and time.monotonic() < end:
+            time.sleep(0.05)
+        if len(signs) >= 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(3)

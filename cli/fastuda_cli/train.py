@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -87,13 +86,16 @@ def _repeat(
 ) -> None:
     from fastuda.display import Display
     from fastuda.errors import FastudaError
-    from fastuda.paths import entries
+    from fastuda.run_folder import RunFolder
     from fastuda.stop import StoppedError
     from fastuda.study.conduct import conduct
     from fastuda.study.plan import plan_repeats
     from fastuda_cli.spread import show_spread
 
-    if not resume and os.path.lexists(folder) and entries(folder):
+    standing = RunFolder(folder).standing()  # FastudaError for what cannot be looked into
+    if standing != "new" and not folder.is_dir():
+        raise FastudaError(f"{folder}: a file, and no folder for runs; choose another --run folder")
+    if standing != "new" and not resume:
         raise FastudaError(f"{folder}: exists already; continue it with --resume, or choose another --run folder")
     plan = plan_repeats(recipe, name, count, folder, init=init)
     again = f"--run {folder} --resume added to the command"

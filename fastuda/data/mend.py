@@ -26,12 +26,15 @@ log = logging.getLogger(__name__)
 _SAID = 20
 """How many mended files are named one by one: of a cache folder that was deleted, all are."""
 
+_PATIENCE = 10.0
+"""Seconds for which training waits for another process: one that mends lets go at once, one that packs after hours."""
+
 
 class Mender:
     """Makes single packed files anew; what `Packed.mend` is. Any thread may call it.
 
-    `lock` holds the pack's folder against other processes. Where the folder cannot be written, the bytes made are used
-    and not kept.
+    `lock` holds the pack's folder against other processes, which it waits for as many seconds as it is told. Where the
+    folder cannot be written, or another process does not let go of it, the bytes made are used and not kept.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class Mender:
         job: Job,
         key: dict[str, Any],
         samples: list[Sample],
-        lock: Callable[[], AbstractContextManager[None]],
+        lock: Callable[[float], AbstractContextManager[None]],
     ) -> None:
         self._job = job
         self._key = key
@@ -69,7 +72,7 @@ class Mender:
         )
         try:
             make_folder(path.parent)
-            with self._lock():
+            with self._lock(0 if self._unwritable else _PATIENCE):
                 write_atomic(path, content)
                 if mended != record or not (self._job.folder / pack.INDEX).exists():
                     pack_index.remember(self._job.folder, mended, self._key)

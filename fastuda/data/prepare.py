@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,9 @@ from fastuda.data.pack_index import Index
 from fastuda.data.pack_sample import Job, LabelSize, encode_image, pack_sample, source_state
 from fastuda.data.parallel import run_parallel
 from fastuda.data.skip_list import read_skip_list
-from fastuda.disk import append, make_folder, require_free, write_atomic
+from fastuda.disk import append, make_folder, remove, require_free, write_atomic, write_failure
 from fastuda.errors import FastudaError
-from fastuda.lock import held
+from fastuda.lock import Look, held
 from fastuda.paths import user_path
 from fastuda.recipe import Data, Domain
 from fastuda.text_file import read_text
@@ -41,6 +41,7 @@ __all__ = ["LabelSize", "Packed", "encode_image", "prepare"]
 Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
 
+_PACKING = "packing"
 # Bytes a pixel (three for raw) to plan disk space with; bench/results/formats.json has the measured ones.
 _BYTES_PER_PIXEL: dict[PackFormat, float] = {"png": 1.5, "jpeg": 0.5, "raw": 3.0}
 _LABEL_BYTES_PER_PIXEL = 0.05
@@ -56,13 +57,15 @@ def prepare(
     data: Data,
     workers: int | None = None,
     progress: Progress | None = None,
+    look: Look | None = None,
 ) -> Packed:
     """Pack one split at `size` (width, height); returns at once when the cache holds it already.
 
     Images are resized bicubic, labels nearest (protocol rows 1 and 2) to `size` with "resized", or
     kept at their own with "own". Samples on the skip list of `check` are left out. A stopped call
     goes on where it stopped; source files that changed since are packed anew; two processes that
-    want the same pack take turns. `progress(done, total)` follows the samples.
+    want the same pack take turns. `progress(done, total)` follows the samples; `look` is called while
+    another process that packs is waited for.
 
     FastudaError: an unusable file (named), too little disk space, a cache folder with foreign
     or broken content.
@@ -92,7 +95,7 @@ def prepare(
     make_folder(folder)
     found = _sound_and_read_only(job, key, samples)
     if found is None:
-        with _locked(folder):
+        with held(folder, _PACKING, wait=True, look=look):
             found = _brought_up_to_date(job, key, samples, workers, progress)
     digest, records = found
     return Packed(
@@ -104,7 +107,7 @@ def prepare(
         data.pack,
         records,
         labels == "own",
-        Mender(job, key, samples, lambda: _locked(folder)),
+        Mender(job, key, samples, lambda patience: held(folder, _PACKING, wait=patience > 0, patience=patience)),
     )
 
 
@@ -178,7 +181,7 @@ def _brought_up_to_date(
     # The journal is whole before the index goes, so a kill between the two loses nothing.
     journal = b"".join(pack_index.journal_line(record, key) for record in state.done.values())
     write_atomic(folder / pack.JOURNAL, journal)
-    (folder / pack.INDEX).unlink(missing_ok=True)
+    remove(folder / pack.INDEX)
     done = dict(state.done)
     with closing(run_parallel(lambda sample: _pack(sample, state.sources[sample.name], job), todo, workers)) as packed:
         for _, record in packed:
@@ -190,7 +193,7 @@ def _brought_up_to_date(
     records = [done[sample.name] for sample in samples]
     digest = pack.fingerprint(key["options"], records)
     write_atomic(folder / pack.INDEX, pack_index.index_content(key, digest, records))
-    (folder / pack.JOURNAL).unlink()
+    remove(folder / pack.JOURNAL)
     return digest, records
 
 
@@ -254,19 +257,25 @@ def _pack(sample: Sample, source: list[int], job: Job) -> Record:
 
 
 def _remove_leftovers(folder: Path, records: Iterable[Record]) -> None:
-    """Delete packed files that no record names: of samples that are gone, and of runs that were killed."""
+    """Delete packed files that no record names: of samples that are gone, and of runs that were killed.
+
+    A folder that is gone has none: whoever deleted the cache meant to, and training makes its files anew.
+    """
     used = {f"{pack.IMAGES}/{record.image}" for record in records}
     used |= {f"{pack.LABELS}/{record.label}" for record in records}
     for kind in (pack.IMAGES, pack.LABELS):
-        with os.scandir(folder / kind) as entries:
-            for entry in entries:
-                if f"{kind}/{entry.name}" in used:
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    raise FastudaError(f"{entry.path}: a folder, which is no part of a packed data set; move it away")
-                os.unlink(entry.path)
+        for path in _entries(folder / kind):
+            if f"{kind}/{path.name}" in used:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                raise FastudaError(f"{path}: a folder, which is no part of a packed data set; move it away")
+            remove(path)
 
 
-def _locked(folder: Path) -> AbstractContextManager[None]:
-    """Hold the folder against other processes, such as the other ranks of a multi-GPU run."""
-    return held(folder, "packing", wait=True)
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise write_failure(folder, error) from error

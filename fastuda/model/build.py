@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fastuda.errors import FastudaError
+from fastuda.lock import Look
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.download import fetch
 from fastuda.model.weights import ImportedWeights, LoadReport, load_into, read_weights
@@ -18,7 +19,9 @@ from fastuda.recipe import Model, Recipe
 log = logging.getLogger(__name__)
 
 
-def build_model(recipe: Recipe, cache: Path, init: Path | None = None) -> tuple[DeepLabV2, Recipe]:
+def build_model(
+    recipe: Recipe, cache: Path, init: Path | None = None, look: Look | None = None
+) -> tuple[DeepLabV2, Recipe]:
     """The network on the CPU, and the recipe with the weights' own conventions written in.
 
     Weights come from `init` (a whole network: `--init`) or else from `model.weights`: `imagenet`
@@ -26,13 +29,13 @@ def build_model(recipe: Recipe, cache: Path, init: Path | None = None) -> tuple[
     dilations and heads hold where it brings heads; its stride and pooling hold unless it is
     torchvision's, whose networks the protocol strides Caffe's way all the same (rows 17, 18, 20).
 
-    Raises FastudaError when a file cannot be had, read or matched.
+    Raises FastudaError when a file cannot be had, read or matched. `look` is `fetch`'s.
     """
     torch.manual_seed(recipe.seed)
     if init is None and recipe.model.weights == "random":
         log.warning("model.weights = random: training from scratch; pretrained weights are worth many mIoU")
         return build_network(recipe), recipe
-    path = init or _pretrained(recipe.model, cache)
+    path = init or _pretrained(recipe.model, cache, look)
     imported = read_weights(path, recipe.model.convention)
     if init is not None and not imported.has_heads:
         raise FastudaError(
@@ -78,9 +81,9 @@ def build_network(recipe: Recipe) -> DeepLabV2:
     return network
 
 
-def _pretrained(settings: Model, cache: Path) -> Path:
+def _pretrained(settings: Model, cache: Path, look: Look | None) -> Path:
     if "://" in settings.weights:
-        return fetch(settings.weights, cache / "weights", settings.sha256)
+        return fetch(settings.weights, cache / "weights", settings.sha256, look)
     if settings.weights != "imagenet":
         return user_path(settings.weights)
     if settings.width != 1:
@@ -88,7 +91,7 @@ def _pretrained(settings: Model, cache: Path) -> Path:
             f'model.weights = "imagenet" is published for width 1 only, and model.width is {settings.width:g}: '
             "name a file, or ask for a random start with --set model.weights=random"
         )
-    return fetch(f"resnet{settings.depth}", cache / "weights")
+    return fetch(f"resnet{settings.depth}", cache / "weights", look=look)
 
 
 def _adopt(settings: Model, imported: ImportedWeights, path: Path) -> Model:

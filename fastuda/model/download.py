@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from fastuda.disk import PART
 from fastuda.errors import FastudaError
-from fastuda.lock import held
+from fastuda.lock import Look, held
 from fastuda.model.archive import MOST_BYTES, opened
 from fastuda.printable import is_plain
 
@@ -29,13 +29,13 @@ _CHUNK_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 30
 
 
-def fetch(name_or_url: str, cache: Path, sha256: str | None = None) -> Path:
+def fetch(name_or_url: str, cache: Path, sha256: str | None = None, look: Look | None = None) -> Path:
     """The file of a known name (`KNOWN_WEIGHTS`) or an http, https or file URL, in the folder `cache`.
 
     It is downloaded unless it lies there already; of two processes that want it one downloads, and
-    the other waits. Its SHA-256, as hex digits, must be `sha256`;
-    without one it must begin as the file name says (`resnet50-0676ba61.pth`), and a name
-    that says nothing is not checked. Raises FastudaError when the name is unknown, the hash
+    the other waits. `look` is called while it waits and while a file arrives. Its SHA-256, as hex
+    digits, must be `sha256`; without one it must begin as the file name says (`resnet50-0676ba61.pth`),
+    and a name that says nothing is not checked. Raises FastudaError when the name is unknown, the hash
     differs (nothing is left behind) or the download fails; the message says where to put the file.
     """
     url = KNOWN_WEIGHTS.get(name_or_url, name_or_url)
@@ -55,9 +55,9 @@ def fetch(name_or_url: str, cache: Path, sha256: str | None = None) -> Path:
     try:
         if not target.is_file():
             cache.mkdir(parents=True, exist_ok=True)
-            with held(cache, "downloading", wait=True):
+            with held(cache, "downloading", wait=True, look=look):
                 if not target.is_file():
-                    _download(url, partial, digits)
+                    _download(url, partial, digits, look)
                     os.replace(partial, target)
                     return target
         _check(target, digits, f"delete {target} to download it again from {url}")
@@ -75,7 +75,7 @@ def _digits_in(file_name: str) -> str:
     return match.group(1) if match else ""
 
 
-def _download(url: str, partial: Path, digits: str) -> None:
+def _download(url: str, partial: Path, digits: str, look: Look | None) -> None:
     """Download to `partial`, over whatever a killed process left there; nothing is left of what fails."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme == "file":
@@ -83,7 +83,7 @@ def _download(url: str, partial: Path, digits: str) -> None:
             pass  # a pipe or a device would never end
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response, partial.open("wb") as file:
-            _copy(response, file)
+            _copy(response, file, look)
         _check(partial, digits, f"{url} does not hold the expected file; nothing was kept")
     except BaseException:
         with contextlib.suppress(OSError):
@@ -91,9 +91,11 @@ def _download(url: str, partial: Path, digits: str) -> None:
         raise
 
 
-def _copy(response: Any, file: BinaryIO) -> None:
+def _copy(response: Any, file: BinaryIO, look: Look | None) -> None:
     arrived = 0
-    while chunk := response.read(_CHUNK_BYTES):
+    while chunk := response.read1(_CHUNK_BYTES):  # what has arrived, without waiting for as much
+        if look is not None:
+            look()
         arrived += len(chunk)
         if arrived > MOST_BYTES:
             raise OSError(f"it has more than {MOST_BYTES / 1e9:.0f} GB, as no weights have")

@@ -8,6 +8,7 @@ from fastuda.disk import make_folder
 from fastuda.display import Display
 from fastuda.lock import held
 from fastuda.recipe_file import require_text
+from fastuda.stop import StopRequest
 from fastuda.study.chart import study_chart
 from fastuda.study.plan import Plan
 from fastuda.study.report import Report, report, write_report
@@ -26,7 +27,8 @@ def conduct(
 ) -> Report:
     """Run what has not run yet and write NAME.json and NAME.png into `folder`, anew after each cell.
 
-    Returns the report of all cells; failed ones stand in its rows' `failures`. Raises as `run_study` does, and
+    Returns the report of all cells; failed ones stand in its rows' `failures`. A signal, or the `deadline` of
+    `time.monotonic`, ends it before the next cell, if not in the middle of one. Raises as `run_study` does, and
     HeldError when another study runs in the folder.
     """
 
@@ -38,8 +40,8 @@ def conduct(
 
     for cell in plan.cells:
         require_text(cell.recipe)
-    with held(make_folder(folder), "running a study", wait=False):
-        outcomes = run_study(plan, device=device, display=display, finished=keep, force=force, deadline=deadline)
+    with StopRequest(deadline) as stop, held(make_folder(folder), "running a study", wait=False):
+        outcomes = run_study(plan, stop, device=device, display=display, finished=keep, force=force)
         return report(plan, outcomes, folder)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,8 @@ from fastuda.errors import FastudaError, UsageError
 from fastuda.identity import differences, fields_of
 from fastuda.recipe_file import dump_recipe, load_recipe
 from fastuda.run_folder import RunFolder
-from fastuda.stop import StoppedError
+from fastuda.stop import StoppedError, StopRequest
+from fastuda.study.kept import kept_results
 from fastuda.study.plan import Cell, Plan
 from fastuda.train import Results, train
 
@@ -38,19 +37,19 @@ class Outcome:
 
 def run_study(
     plan: Plan,
+    stop: StopRequest,
     *,
     device: str | None,
     display: Display,
     finished: Callable[[list[Outcome]], None],
     force: bool = False,
-    deadline: float | None = None,
 ) -> list[Outcome]:
     """Run every cell that has no results yet, in order; `finished` sees all outcomes so far after each cell.
 
     A cell that fails (a loss that is not finite, say) does not end the study; cells that start from it fail
-    with it, and a later call tries them again. `force` and `deadline` are `train`'s. Raises StoppedError when a signal
-    or the deadline ended a run, everything saved, UsageError when a folder holds a run of another recipe, FastudaError
-    for a data folder that is not there.
+    with it, and a later call tries them again. `force` is `train`'s. Raises StoppedError once `stop` is asked for and
+    there is something left to run, everything saved; UsageError when a folder holds a run of another recipe;
+    FastudaError for a data folder that is not there.
     """
     for cell in plan.cells:
         if cell.recipe.demo is None:
@@ -63,9 +62,10 @@ def run_study(
         try:
             if cell.warmup is not None and cell.warmup.folder in failed:
                 raise FastudaError(f"its warm-up failed: {cell.warmup.folder}")
-            outcomes.append(Outcome(cell, _run(cell, device, display, force, deadline)))
+            outcomes.append(Outcome(cell, _run(cell, stop, device, display, force)))
         except StoppedError as error:
-            raise StoppedError(f"{cell.folder}: stopped, everything saved; the same command goes on") from error
+            what = f"{cell.folder}: stopped ({stop.received}), everything saved"
+            raise StoppedError(f"{what}; the same command goes on") from error
         except UsageError:
             raise
         except FastudaError as error:
@@ -80,32 +80,46 @@ def run_study(
     return outcomes
 
 
-def _run(cell: Cell, device: str | None, display: Display, force: bool, deadline: float | None) -> Results:
+def _run(cell: Cell, stop: StopRequest, device: str | None, display: Display, force: bool) -> Results:
     folder = RunFolder(cell.folder)
     _refuse_another(cell)
-    standing = folder.standing()
-    if standing == "run" and folder.results.exists():
-        results: Results = json.loads(folder.results.read_text())
+    if _exists(folder.results):
+        results = kept_results(cell, folder.results)
         display.note(f"finished before: {cell.folder}")
         return results
-    resume = standing == "run"
+    if stop.received:  # it came when the cell before had only its results left to write
+        raise StoppedError(f"{stop.received}: stopped before this run")
+    resume = folder.standing() == "run"
     return train(
         cell.recipe, cell.folder, name=cell.name, device=device, init=None if resume else cell.init, resume=resume,
-        force=force, deadline=deadline, display=display,
+        force=force, stop=stop, display=display,
     )  # fmt: skip
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise FastudaError(f"{path}: cannot be looked at ({error.strerror})") from error
 
 
 def _refuse_another(cell: Cell) -> None:
     """Keep what the cell asks for beside its folder; UsageError when another recipe was asked for there before.
 
+    FastudaError when what was asked for cannot be read.
     The run's own recipe.toml would not do: in it stand the network that weights have set and the data folders.
     """
     asked = cell.folder.with_name(f"{cell.folder.name}.asked.toml")
-    if not os.path.exists(asked):  # a folder that is locked is named when it is written to
+    if not _exists(asked):
         make_folder(asked.parent)
-        write_atomic(asked, dump_recipe(cell.recipe).encode())
+        write_atomic(asked, dump_recipe(cell.recipe).encode(), durable=True)
         return
-    changed = differences(fields_of(load_recipe(str(asked))), fields_of(cell.recipe))
+    try:
+        before = load_recipe(str(asked))
+    except UsageError as error:
+        why = " ".join(str(error).split())
+        raise FastudaError(f"{asked}: damaged ({why}); delete it if the run beside it is of this recipe") from error
+    changed = differences(fields_of(before), fields_of(cell.recipe))
     if changed:
         raise UsageError(
             f"{cell.folder}: this folder holds a run of another recipe; choose another --run folder, or undo:\n  "
