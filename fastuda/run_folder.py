@@ -43,13 +43,17 @@ class RunFolder:
     def standing(self) -> Standing:
         """What is there. Raises FastudaError when it cannot be looked at."""
         try:
-            if not self.path.exists() and not self.path.is_symlink():
-                return "new"
-            if not self.path.is_dir():
-                return "foreign"
-            entries = {entry.name for entry in self.path.iterdir()} - {LOCK, HOLDER}
+            return self._standing()
         except OSError as error:
             raise FastudaError(f"{self.path}: cannot be looked into ({error.strerror})") from error
+
+    def _standing(self) -> Standing:
+        """What is there; raises OSError too."""
+        if not self.path.exists() and not self.path.is_symlink():
+            return "new"
+        if not self.path.is_dir():
+            return "foreign"
+        entries = {entry.name for entry in self.path.iterdir()} - {LOCK, HOLDER}
         if not entries:
             return "new"
         # A source-only model alone is what `--init` was scored with just before the end.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from fastuda.checkpoint.notes import Notes, StageName
 from fastuda.checkpoint.snapshot import SCALER_FIELDS, WINDOW, Snapshot, take_snapshot
-from fastuda.errors import FastudaError
+from fastuda.errors import FastudaError, UnreadableError
 from fastuda.method.state import TrainingState
 from fastuda.model.archive import read_archive
 from fastuda.model.weights import save_weights
@@ -60,11 +61,18 @@ def write_state(path: Path, snapshot: Snapshot) -> None:
 
 
 def read_state(path: Path) -> SavedState:
-    """Read a file of `save_state`; raises FastudaError when it is missing, damaged or something else."""
-    if not path.exists() and not path.is_symlink():
+    """Read a file of `save_state`.
+
+    Raises FastudaError when it is gone, damaged or something else, and UnreadableError when the system refuses it.
+    """
+    if not os.path.lexists(path):
         raise FastudaError(f"{path}: no checkpoint to resume from")
     try:
         content, metadata = read_archive(path)
+    except UnreadableError as error:
+        raise UnreadableError(
+            f"{path}: this checkpoint cannot be read ({error.reason}); nothing was changed", error.reason
+        ) from error
     except FastudaError as error:
         reason = str(error).removeprefix(f"{path}: ").removeprefix("damaged: ")
         raise FastudaError(f"{path}: this checkpoint cannot be read, it is damaged: {reason}") from error
