@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -196,3 +197,15 @@ def test_a_torn_beginning_is_none(content: str, tmp_path: Path, tiny_recipe: Cal
     assert folder.beginning() is None
     assert folder.standing() == "half-made"
     assert not folder.goes_on()
+
+
+@pytest.mark.parametrize("call", ["exists", "iterdir"])
+def test_a_folder_that_the_system_refuses_is_not_an_empty_one(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, call, refused)
+    with pytest.raises(FastudaError, match=r"cannot be looked into \(Permission denied\)"):
+        RunFolder(tmp_path).standing()

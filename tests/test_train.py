@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -20,11 +21,14 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
+import fastuda.comparison as comparison_module
 import fastuda.disk as disk_module
 import fastuda.engine.iteration as iteration_module
+import fastuda.train as train_module
 from fastuda.checkpoint.store import CheckpointStore
 from fastuda.display import Display
-from fastuda.errors import FastudaError, UsageError
+from fastuda.errors import FastudaError, UnreadableError, UsageError
+from fastuda.model.weights import read_weights
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe
 from fastuda.stop import StoppedError
@@ -344,3 +348,136 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_as_it_was_asked_for(
     assert results["source_only"]["last"]["iteration"] == 0
     expected, got = _state(finished[0]), _state(path)
     assert all(torch.equal(expected[key], got[key]) for key in expected)
+
+
+def _near_the_end(finished: Any, tmp_path: Path) -> Path:
+    """A copy of the finished run without its results, as it is when it was killed just before them."""
+    path = tmp_path / "run"
+    shutil.copytree(finished[0], path)
+    (path / "results.json").unlink()
+    (path / "pictures" / "comparison.png").unlink()
+    return path
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_the_last_model_is_written_anew_in_the_same_bits(
+    damage: str, finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _near_the_end(finished, tmp_path)
+    model = path / "checkpoints" / "adapted-last.safetensors"
+    if damage == "flipped":
+        _flip(model)
+    elif damage == "cut":
+        model.write_bytes(model.read_bytes()[:-5])
+    else:
+        model.unlink()
+    results, _ = run(tiny(), path, resume=True)
+    assert results["adapted"] == finished[1]["adapted"]
+    whole = finished[0] / "checkpoints" / "adapted-last.safetensors"
+    expected, found = load_file(whole), load_file(model)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+    assert read_weights(model).metadata == read_weights(whole).metadata
+    (said,) = [line for line in caplog.messages if line.startswith(f"{model}: ")]
+    assert ("gone since it was written" if damage == "gone" else "damaged") in said
+    assert said.endswith("; written anew, in the same bits, from adapted-0000006.state.safetensors")
+    assert (path / "pictures" / "comparison.png").exists()
+    assert not list(path.rglob("*.damaged"))
+
+
+def test_models_of_gathered_statistics_come_again_in_the_same_bits_too(
+    finished: Any, tmp_path: Path, tiny: Callable[..., Recipe]
+) -> None:
+    recipe, path = tiny("eval.batch_norm='target'", "warmup.iterations=1", "train.iterations=2"), tmp_path / "run"
+    run(recipe, path)
+    model = path / "checkpoints" / "adapted-last.safetensors"
+    expected = load_file(model)
+    model.unlink()
+    run(recipe, path, resume=True)
+    found = load_file(model)
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+
+
+def test_a_model_that_nothing_is_left_of_is_set_aside_and_the_run_finishes(
+    finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _near_the_end(finished, tmp_path)
+    model = path / "checkpoints" / "source_only-last.safetensors"
+    _flip(model)
+    results, _ = run(tiny(), path, resume=True)
+    assert {stage: results[stage] for stage in ("source_only", "adapted")} == {
+        stage: finished[1][stage] for stage in ("source_only", "adapted")
+    }
+    assert f"{model}: damaged: its content is not what was written" in caplog.text
+    assert (
+        "no checkpoint of its iteration 4 is left to write it anew from; its scores stay in results.json" in caplog.text
+    )
+    assert not model.exists()
+    assert model.with_name(f"{model.name}.damaged").exists()
+    with (
+        Image.open(path / "pictures" / "comparison.png") as picture,
+        Image.open(finished[0] / "pictures" / "comparison.png") as whole,
+    ):
+        assert picture.width < whole.width
+
+
+def test_a_model_that_vanishes_while_the_run_goes_on_is_written_again_at_its_end(
+    tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, original = tmp_path / "run" / "checkpoints" / "adapted-last.safetensors", train_module._compare
+
+    def compared(*rest: Any) -> None:
+        model.unlink()
+        original(*rest)
+
+    monkeypatch.setattr(train_module, "_compare", compared)
+    run(tiny("warmup.iterations=1", "train.iterations=1"), tmp_path / "run")
+    assert read_weights(model).kind == "fastuda"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        MemoryError(),
+        UnreadableError("a.safetensors: cannot be read: Cannot allocate memory", "Cannot allocate memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_picture_that_finds_no_memory_costs_no_scores(
+    error: Exception, finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def full(*_: Any) -> None:
+        raise error
+
+    path = _near_the_end(finished, tmp_path)
+    monkeypatch.setattr(comparison_module, "read_model", full)
+    results, _ = run(tiny(), path, resume=True)
+    assert json.loads((path / "results.json").read_text()) == results
+    assert results["adapted"] == finished[1]["adapted"]
+    assert not (path / "pictures" / "comparison.png").exists()
+    assert f"{path / 'pictures' / 'comparison.png'}: not drawn; " in caplog.text
+
+
+def test_a_record_that_the_system_refuses_is_not_written_over_even_by_force(
+    finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, original = _near_the_end(finished, tmp_path), Path.read_text
+    before = (path / "run.json").read_bytes()
+
+    def refused(file: Path, *rest: Any, **options: Any) -> str:
+        if file.name == "run.json":
+            raise OSError(errno.EIO, "Input/output error")
+        return original(file, *rest, **options)
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(UnreadableError, match=r"run\.json: cannot be read \(Input/output error\).*with --resume$"):
+        run(tiny(), path, resume=True, force=True)
+    assert (path / "run.json").read_bytes() == before

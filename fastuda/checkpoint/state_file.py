@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 from torch import Tensor
 
 from fastuda.checkpoint.notes import Notes, StageName
-from fastuda.checkpoint.snapshot import SCALER_FIELDS, WINDOW, Snapshot, take_snapshot
+from fastuda.checkpoint.snapshot import SCALER_FIELDS, WINDOW, Snapshot, averaged, take_snapshot
 from fastuda.errors import FastudaError, UnreadableError
 from fastuda.method.state import TrainingState
 from fastuda.model.archive import read_archive
@@ -45,6 +45,10 @@ class SavedState:
     window: int
     """Iterations since the log's last row, whose summed losses are among the tensors."""
 
+    def average(self) -> dict[str, Tensor]:
+        """The averaged model's tensors, under the model's own names."""
+        return averaged(self.tensors)
+
     def window_sums(self) -> dict[str, Tensor]:
         """The losses since the log's last row, summed, by name."""
         return {key.removeprefix(WINDOW): value for key, value in self.tensors.items() if key.startswith(WINDOW)}
@@ -65,11 +69,11 @@ def read_state(path: Path) -> SavedState:
 
     Raises FastudaError when it is gone, damaged or something else, and UnreadableError when the system refuses it.
     """
-    if not os.path.lexists(path):
-        raise FastudaError(f"{path}: no checkpoint to resume from")
     try:
         content, metadata = read_archive(path)
     except UnreadableError as error:
+        if isinstance(error.__cause__, FileNotFoundError) and not os.path.lexists(path):
+            raise FastudaError(f"{path}: no checkpoint to resume from") from error
         raise UnreadableError(
             f"{path}: this checkpoint cannot be read ({error.reason}); nothing was changed", error.reason
         ) from error
