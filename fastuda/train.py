@@ -335,11 +335,14 @@ def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
     if stage.reads_target:
         names += _names_at(run, "target", first)
     run.checkpoints.wait()
-    kept = run.store.newest_sound()
+    try:
+        kept = run.store.newest_sound()
+        good = f"the last good checkpoint, {kept.path.name} of iteration {kept.iteration}, is kept and was verified"
+    except FastudaError as error:
+        good = f"which checkpoint is the last good one could not be verified: {error}"
     table = "train" if stage.reads_target else "warmup"
     raise FastudaError(
-        f"the loss was not finite at iteration {first + 1} of the {stage.title} (samples: {', '.join(names)}); "
-        f"the last good checkpoint, {kept.path.name} of iteration {kept.iteration}, is kept and was verified. "
+        f"the loss was not finite at iteration {first + 1} of the {stage.title} (samples: {', '.join(names)}); {good}. "
         f"Lower the learning rate (--set {table}.optimizer.lr_backbone=…) or check these samples"
     )
 

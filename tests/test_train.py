@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ from fastuda.errors import FastudaError, UnreadableError, UsageError
 from fastuda.model.weights import read_weights
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe
+from fastuda.run_folder import RunFolder
+from fastuda.run_log import RunLog
 from fastuda.stop import StoppedError
 from fastuda.train import train
 
@@ -365,7 +368,7 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
 def test_the_last_model_is_written_anew_in_the_same_bits(
     damage: str, finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -373,8 +376,6 @@ def test_the_last_model_is_written_anew_in_the_same_bits(
     model = path / "checkpoints" / "adapted-last.safetensors"
     if damage == "flipped":
         _flip(model)
-    elif damage == "cut":
-        model.write_bytes(model.read_bytes()[:-5])
     else:
         model.unlink()
     results, _ = run(tiny(), path, resume=True)
@@ -441,29 +442,62 @@ def test_a_model_that_vanishes_while_the_run_goes_on_is_written_again_at_its_end
     assert read_weights(model).kind == "fastuda"
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-        MemoryError(),
-        UnreadableError("a.safetensors: cannot be read: Cannot allocate memory", "Cannot allocate memory"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
 def test_a_picture_that_finds_no_memory_costs_no_scores(
-    error: Exception, finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch,
+    finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     def full(*_: Any) -> None:
-        raise error
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     path = _near_the_end(finished, tmp_path)
     monkeypatch.setattr(comparison_module, "read_model", full)
     results, _ = run(tiny(), path, resume=True)
     assert json.loads((path / "results.json").read_text()) == results
     assert results["adapted"] == finished[1]["adapted"]
-    assert not (path / "pictures" / "comparison.png").exists()
-    assert f"{path / 'pictures' / 'comparison.png'}: not drawn; " in caplog.text
+    picture = path / "pictures" / "comparison.png"
+    assert not picture.exists()
+    assert f"{picture}: not drawn; the GPU's memory is full, and the run is complete without it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "this machine's memory is full"),
+        (UnreadableError("a: cannot be read: Too many open files", "Too many open files"), "a: cannot be read: Too m"),
+        (RuntimeError("another"), None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("place", ["_sound_models", "comparison_grid"])
+def test_a_picture_is_gone_without_for_want_of_memory_or_of_files_alone(
+    place: str, error: Exception, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def full(*_: Any) -> None:
+        raise error
+
+    names = ("folder", "data", "recipe", "passes", "device")
+    shared: Any = SimpleNamespace(
+        **{**dict.fromkeys(names, SimpleNamespace(evaluation=None)), "folder": RunFolder(tmp_path)}
+    )
+    monkeypatch.setattr(train_module, "_sound_models", lambda *_: set())
+    monkeypatch.setattr(train_module, place, full)
+    if said is None:
+        with pytest.raises(RuntimeError, match="another"):
+            train_module._compare(shared, None)  # type: ignore[arg-type]
+        return
+    train_module._compare(shared, None)  # type: ignore[arg-type]
+    assert f"comparison.png: not drawn; {said}" in caplog.text
+
+
+def test_a_log_that_the_system_refuses_is_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.log.mkdir()
+    with (
+        pytest.raises(UnreadableError, match=r"log\.jsonl: cannot be read \(Is a directory\)"),
+        RunLog(folder, ("adapted", 3)),
+    ):
+        pass
 
 
 def test_a_record_that_the_system_refuses_is_not_written_over_even_by_force(
@@ -481,3 +515,15 @@ def test_a_record_that_the_system_refuses_is_not_written_over_even_by_force(
     with pytest.raises(UnreadableError, match=r"run\.json: cannot be read \(Input/output error\).*with --resume$"):
         run(tiny(), path, resume=True, force=True)
     assert (path / "run.json").read_bytes() == before
+
+
+def test_a_loss_that_was_not_finite_is_told_though_no_checkpoint_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> None:
+        raise UnreadableError("a: this checkpoint cannot be read (Input/output error)", "Input/output error")
+
+    store, writer = SimpleNamespace(newest_sound=refused), SimpleNamespace(wait=lambda: None)
+    shared: Any = SimpleNamespace(store=store, checkpoints=writer)
+    monkeypatch.setattr(train_module, "_names_at", lambda *_: ["x"])
+    stage: Any = SimpleNamespace(title="warm-up", reads_target=False)
+    with pytest.raises(FastudaError, match=r"not finite at iteration 5 .*verified: a: this checkpoint cannot be read"):
+        train_module._refuse_nonfinite(shared, stage, 4)
