@@ -10,5 +10,16 @@ class FastudaError(Exception):
     """
 
 
+class UnreadableError(FastudaError):
+    """A file that the system did not let be read, for want of rights, memory or a sound disk; its content is not known.
+
+    `reason` is the system's.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class UsageError(FastudaError):
     """Wrong usage of a command or recipe: an unknown field, a value out of range. Exit code 2."""

@@ -17,17 +17,22 @@ _KINDS = (
 )
 
 
+class IrregularError(OSError):
+    """What is found is no regular file and no folder, which is an IsADirectoryError."""
+
+
 def open_regular(path: Path) -> BinaryIO:
     """A regular file, named directly or through links, to be read.
 
-    Raises OSError, whose `strerror` says why, for whatever cannot be read, and for pipes, sockets, devices and folders.
+    Raises OSError, whose `strerror` says why, for whatever cannot be read, for folders (IsADirectoryError), and for
+    pipes, sockets and devices (IrregularError).
     """
     try:
         _require_regular(path, os.stat(path))
         # What is regular now may be a pipe a moment later, and opening that would wait for its other end.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:
-        raise OSError(errno.EINVAL, "a path with a NUL character", os.fspath(path)) from error
+        raise IrregularError(errno.EINVAL, "a path with a NUL character", os.fspath(path)) from error
     file = open(handle, "rb")  # noqa: SIM115, the caller's to close
     try:
         _require_regular(path, os.fstat(handle))
@@ -53,8 +58,8 @@ def _require_regular(path: Path, found: os.stat_result) -> None:
     if stat.S_ISREG(found.st_mode):
         return
     kind = next((name for holds, name in _KINDS if holds(found.st_mode)), "no regular file")
-    number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
-    raise OSError(number, f"it is {kind}, not a file", os.fspath(path))
+    said = f"it is {kind}, not a file", os.fspath(path)
+    raise OSError(errno.EISDIR, *said) if stat.S_ISDIR(found.st_mode) else IrregularError(errno.EINVAL, *said)
 
 
 def _too_long(path: Path, limit: int) -> OSError:

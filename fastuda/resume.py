@@ -10,7 +10,7 @@ from fastuda.checkpoint.notes import SOURCE_ONLY
 from fastuda.checkpoint.state_file import SavedState
 from fastuda.checkpoint.store import CheckpointStore
 from fastuda.datasets import Datasets
-from fastuda.errors import FastudaError, UsageError
+from fastuda.errors import FastudaError, UnreadableError, UsageError
 from fastuda.identity import Identity
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe
@@ -57,11 +57,13 @@ def continued(request: Request, folder: RunFolder) -> Continued:
 
     Raises UsageError, with every difference, when another recipe, code or library is asked for than the run's own and
     nobody said `force`, and when the stage is to end before where it is already; FastudaError when no sound checkpoint
-    is left.
+    is left; UnreadableError when the system does not let a checkpoint or run.json be read.
     """
     saved = CheckpointStore(folder.checkpoints).newest_sound(set_aside=True)
     try:
         record = RunRecord.read(folder.record)
+    except UnreadableError:
+        raise  # --force would write another over one that may be sound
     except FastudaError as error:
         if not request.force:
             raise FastudaError(f"{error}; {_FORCE}") from error

@@ -13,6 +13,7 @@ from typing import Any
 from fastuda.checkpoint.notes import STAGES
 from fastuda.disk import write_atomic
 from fastuda.engine.readback import Reading
+from fastuda.errors import UnreadableError
 from fastuda.events import EventsFile
 from fastuda.metrics import Scores
 from fastuda.run_folder import RunFolder
@@ -98,11 +99,16 @@ class RunLog:
         )  # fmt: skip
 
     def _rewind(self, since: tuple[str, int]) -> list[Row]:
-        """Take back the rows after `since`, and torn ones; returns those that stay."""
+        """Take back the rows after `since`, and torn ones; returns those that stay. Raises UnreadableError."""
         try:
             lines = self._folder.log.read_bytes().splitlines()
         except FileNotFoundError:
             return []
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UnreadableError(
+                f"{self._folder.log}: cannot be read ({reason}); see that it can be and go on with --resume", reason
+            ) from error
         last = STAGES.index(since[0]), since[1]
         rows = []
         for line in lines:

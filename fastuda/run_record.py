@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fastuda.disk import write_atomic
-from fastuda.errors import FastudaError
+from fastuda.errors import FastudaError, UnreadableError
 from fastuda.identity import Identity
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,10 @@ class RunRecord(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> RunRecord:
-        """Read the file; FastudaError when it is missing, damaged, or not what fastuda writes."""
+        """Read the file; FastudaError when it is missing, damaged, or not what fastuda writes.
+
+        UnreadableError when the system does not let it be read.
+        """
         try:
             content = json.loads(path.read_text())
             if content.pop(_CHECKSUM) != _checksum(content):
@@ -73,7 +76,14 @@ class RunRecord(BaseModel):
             return cls.model_validate(content)
         except FileNotFoundError:
             raise FastudaError(f"{path}: missing, so nothing says what this run is made of") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UnreadableError(
+                f"{path}: cannot be read ({reason}), so nothing says what this run is made of; see that it can be "
+                "read and go on with --resume",
+                reason,
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise FastudaError(f"{path}: damaged ({reason}), so nothing says what this run is made of") from error
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fastuda.batch_norm import gather_statistics
-from fastuda.checkpoint.model_file import ModelFile
+from fastuda.checkpoint.model_file import ModelFile, Which, held_or_mended
 from fastuda.checkpoint.notes import ADAPTED, SOURCE_ONLY, STAGES, Notes, Record, StageName, StageNotes
 from fastuda.checkpoint.state_file import SavedState, require_fit, restore_state
 from fastuda.checkpoint.store import CheckpointStore
@@ -28,9 +28,9 @@ from fastuda.datasets import Datasets, prepare_all, with_demo_data, with_demo_fo
 from fastuda.display import Display, StageProgress
 from fastuda.engine.loop import Loop
 from fastuda.engine.memory import require_memory
-from fastuda.engine.out_of_memory import memory_told
+from fastuda.engine.out_of_memory import is_out_of_memory, memory_told, shortage, shortage_told
 from fastuda.engine.readback import Readback, Reading
-from fastuda.errors import FastudaError
+from fastuda.errors import FastudaError, UnreadableError
 from fastuda.evaluate import evaluate
 from fastuda.fast_path import FastPath, declined
 from fastuda.method.network import Passes
@@ -127,7 +127,8 @@ def train(
     with own as stop, folder.entered(), watchdog:
         request = Request(recipe, name, named, init, resume, force)
         try:
-            return _train(request, folder, torch_device, display, stop, watchdog)
+            with shortage_told("the run"):  # wherever nothing more is known of it
+                return _train(request, folder, torch_device, display, stop, watchdog)
         except StopAskedError as asked:
             raise StoppedError(f"{asked} before the first checkpoint; nothing is lost, {again}") from asked
 
@@ -191,13 +192,16 @@ def _train(
             recipe, folder, data, device, passes, fast, display, task, run_log, stop, watchdog, store, checkpoints,
             notes,
         )  # fmt: skip
-        if saved is None and request.init is not None:
+        if saved is not None:
+            _sound_models(run, model)  # while there may be a checkpoint to write one anew from
+        elif request.init is not None:
             _score(run, SOURCE_ONLY, "--init", model.eval(), 0)
         for stage in _stages(recipe, notes.warmup):
             model = _run_stage(run, stage, model, saved)
         checkpoints.wait()
         for file in run.unsaved:  # `--init` without a stage: a score of that network
             file.write(model.state_dict())
+        _compare(run, model)
         return _finish(run, request.name, record)
 
 
@@ -226,7 +230,8 @@ def _run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | Non
         )
     readback = Readback(state)
     if saved is not None and saved.stage == stage.name:
-        restore_state(saved, state)
+        with memory_told("adaptation" if stage.reads_target else "warm-up", run.recipe, run.device):
+            restore_state(saved, state)
         readback.reopen(saved.window, saved.window_sums())
     start = int(state.iteration)
     notes = run.notes.stages.setdefault(stage.name, StageNotes())
@@ -344,11 +349,14 @@ def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
     if stage.reads_target:
         names += _names_at(run, "target", first)
     run.checkpoints.wait()
-    kept = run.store.newest_sound()
+    try:
+        kept = run.store.newest_sound()
+        good = f"the last good checkpoint, {kept.path.name} of iteration {kept.iteration}, is kept and was verified"
+    except FastudaError as error:
+        good = f"which checkpoint is the last good one could not be verified: {error}"
     table = "train" if stage.reads_target else "warmup"
     raise FastudaError(
-        f"the loss was not finite at iteration {first + 1} of the {stage.title} (samples: {', '.join(names)}); "
-        f"the last good checkpoint, {kept.path.name} of iteration {kept.iteration}, is kept and was verified. "
+        f"the loss was not finite at iteration {first + 1} of the {stage.title} (samples: {', '.join(names)}); {good}. "
         f"Lower the learning rate (--set {table}.optimizer.lr_backbone=…) or check these samples"
     )
 
@@ -359,16 +367,38 @@ def _names_at(run: Run, domain: DomainName, iteration: int) -> list[str]:
     return TrainingLoader.names_at(packed, domain, run.recipe, iteration, failed)
 
 
+def _sound_models(run: Run, model: DeepLabV2) -> set[Path]:
+    """The models that were written and can be read; says which cannot, and writes those anew that still can be."""
+    sound = set()
+    for stage, notes in run.notes.stages.items():
+        written: dict[Which, Record | None] = {"last": notes.last, "best": notes.best}
+        for which, record in written.items():
+            if record is not None:
+                path = run.folder.model(stage, which)
+                file = ModelFile.of(path, model, run.recipe, record.model_dump())
+                if held_or_mended(file, stage, which, record, run.store.path(stage, record.iteration)):
+                    sound.add(path)
+    return sound
+
+
+def _compare(run: Run, model: DeepLabV2) -> None:
+    """Draw the stages' last models beside one another; for want of memory a run goes without, its scores complete."""
+    path = run.folder.pictures / "comparison.png"
+    try:
+        sound = _sound_models(run, model)
+        lasts: list[tuple[str, Path]] = [(stage, run.folder.model(stage, "last")) for stage in STAGES]
+        models = [(stage, file) for stage, file in lasts if file in sound]
+        comparison_grid(path, models, run.data.evaluation, run.recipe, run.passes, run.device)
+    except UnreadableError as error:
+        log.warning("%s: not drawn; %s", path, error)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        log.warning("%s: not drawn; %s, and the run is complete without it", path, shortage(error))
+
+
 def _finish(run: Run, name: str, record: RunRecord) -> Results:
-    """Pictures and results.json."""
-    models: list[tuple[str, Path]] = [
-        (stage, run.folder.model(stage, "last"))
-        for stage in (SOURCE_ONLY, ADAPTED)
-        if run.folder.model(stage, "last").exists()
-    ]
-    comparison_grid(
-        run.folder.pictures / "comparison.png", models, run.data.evaluation, run.recipe, run.passes, run.device
-    )
+    """Write results.json."""
     results: Results = {
         "recipe": name,
         "description": run.recipe.description,

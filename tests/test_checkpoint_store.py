@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,16 +18,18 @@ import pytest
 import torch
 
 import fastuda.checkpoint.store as store_module
+import fastuda.model.archive as archive_module
+import fastuda.regular_file as regular_file
 from fastuda.checkpoint.model_file import ModelFile
 from fastuda.checkpoint.notes import Notes
 from fastuda.checkpoint.snapshot import take_snapshot
 from fastuda.checkpoint.state_file import read_state
 from fastuda.checkpoint.store import CheckpointStore
 from fastuda.checkpoint.writer import CheckpointWriter
-from fastuda.errors import FastudaError
+from fastuda.errors import FastudaError, UnreadableError
 from fastuda.method.state import TrainingState
 from fastuda.model.build import build_network
-from fastuda.model.weights import read_weights
+from fastuda.model.weights import read_weights, save_weights
 from fastuda.recipe import Recipe
 
 NOTES = Notes(warmup=True)
@@ -191,3 +197,146 @@ def test_a_state_after_a_loss_that_was_not_finite_is_not_kept(store: CheckpointS
     with CheckpointWriter(store) as writer:
         writer.write(state, "adapted", 6, NOTES)
     assert [file.iteration for file in store.files()] == [3]
+
+
+def listed(store: CheckpointStore) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in store.folder.iterdir()}
+
+
+@pytest.mark.parametrize("call", ["stat", "open", "fstat"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE, errno.ENOMEM])
+def test_a_newest_one_that_the_system_refuses_is_not_taken_for_damaged(
+    call: str, number: int, store: CheckpointStore, state: TrainingState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, newest = saved(store, state, 3, 6)
+    before = listed(store)
+
+    def broken(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(regular_file, "os", SimpleNamespace(**{**vars(os), call: broken}))
+    with pytest.raises(UnreadableError) as caught:
+        store.newest_sound(set_aside=True)
+    assert str(caught.value) == (
+        f"{newest}: this checkpoint cannot be read ({os.strerror(number)}); nothing was changed: see that it can be "
+        "read and go on with --resume, or move it away to go on from its elder adapted-0000003.state.safetensors"
+    )
+    assert listed(store) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError("Cannot allocate memory (os error 12)"), "Cannot allocate memory"),
+        (
+            RuntimeError("unable to mmap 167775304 bytes from file </proc/self/fd/3>: Cannot allocate memory (12)"),
+            "Cannot allocate memory",
+        ),
+        (
+            RuntimeError("unable to open file </proc/self/fd/3> in read-only mode: Too many open files (24)"),
+            "Too many open files",
+        ),
+        (FileNotFoundError("No such file or directory: /proc/self/fd/3"), "No such file or directory: /proc/self/fd/3"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+@pytest.mark.parametrize("place", ["safe_open", "verify"])
+def test_neither_is_one_that_cannot_be_mapped_or_summed(
+    place: str, error: Exception, reason: str, store: CheckpointStore, state: TrainingState,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (only,) = saved(store, state, 3)
+    before = listed(store)
+
+    def broken(*_: object) -> None:
+        raise error
+
+    if place == "verify" and isinstance(error, RuntimeError):
+        pytest.skip("the sum is Python's")
+    monkeypatch.setattr(archive_module, place, broken)
+    with pytest.raises(UnreadableError) as caught:
+        store.newest_sound(set_aside=True)
+    assert str(caught.value) == (
+        f"{only}: this checkpoint cannot be read ({reason}); nothing was changed: see that it can be read and go on "
+        "with --resume"
+    )
+    assert listed(store) == before
+
+
+def test_a_disk_that_fails_in_the_middle_of_a_file_is_told_before_it_is_mapped(
+    store: CheckpointStore, state: TrainingState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (only,) = saved(store, state, 3)
+
+    class Failing(io.BufferedReader):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 0:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    monkeypatch.setattr(archive_module, "open_regular", lambda path: Failing(io.FileIO(path)))
+    with pytest.raises(UnreadableError, match=rf"{only.name}: this checkpoint cannot be read \(Input/output error\)"):
+        store.newest_sound()
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "reason"),
+    [
+        ("AS", 8, "Cannot allocate memory"),
+        ("AS", 90, "Cannot allocate memory"),
+        ("NOFILE", 1, "Too many open files"),
+        ("NOFILE", 2, "Too many open files"),
+    ],
+)
+def test_little_memory_and_few_open_files_are_not_damage(
+    kind: str, more: int, reason: str, store: CheckpointStore
+) -> None:
+    """The system's own refusals, as `ulimit -v` and `ulimit -n` make them: `more` MiB or files than there are."""
+    for iteration in (3, 6):
+        save_weights(store.path("adapted", iteration), {"a": torch.zeros(16 << 20)}, {"format": "fastuda-state-2"})
+    names = sorted(os.listdir(store.folder))
+    mapped = int(Path("/proc/self/status").read_text().partition("VmSize:")[2].split()[0]) << 10
+    free = [number for number in range(1000) if not Path(f"/proc/self/fd/{number}").exists()]
+    limit = free[more] if kind == "NOFILE" else mapped + (more << 20)
+    which = getattr(resource, f"RLIMIT_{kind}")
+    soft, hard = resource.getrlimit(which)
+    resource.setrlimit(which, (limit, hard))
+    try:
+        with pytest.raises(UnreadableError) as caught:
+            store.newest_sound(set_aside=True)
+    finally:
+        resource.setrlimit(which, (soft, hard))
+    assert f"this checkpoint cannot be read ({reason}); nothing was changed" in str(caught.value)
+    assert sorted(os.listdir(store.folder)) == names
+
+
+def test_a_link_to_a_disk_that_is_not_there_is_not_damage(store: CheckpointStore, state: TrainingState) -> None:
+    _, newest = saved(store, state, 3, 6)
+    newest.unlink()
+    newest.symlink_to("/nowhere/adapted-0000006.state.safetensors")
+    with pytest.raises(UnreadableError, match=r"0000006.*cannot be read \(No such file or directory\)"):
+        store.newest_sound(set_aside=True)
+    assert newest.is_symlink()
+
+
+def test_one_that_another_process_deletes_meanwhile_is_passed_over(
+    store: CheckpointStore, state: TrainingState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, newest = saved(store, state, 3, 6)
+    files = store.files()
+    newest.unlink()
+    monkeypatch.setattr(store, "files", lambda: files)
+    assert store.newest_sound(set_aside=True).iteration == 3
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_an_empty_one(
+    store: CheckpointStore, state: TrainingState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(store, state, 3)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(store_module.os, "listdir", refused)
+    with pytest.raises(FastudaError, match=r"cannot be looked into \(Permission denied\)$"):
+        store.newest_sound()

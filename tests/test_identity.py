@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ import fastuda.identity as identity_module
 from fastuda.data.listing import LeftOut
 from fastuda.data.pack import Packed, Record
 from fastuda.datasets import Datasets
-from fastuda.errors import FastudaError
+from fastuda.errors import FastudaError, UnreadableError
 from fastuda.identity import Identity, code_version
 from fastuda.recipe import Recipe
 from fastuda.run_record import RunRecord
@@ -176,3 +177,14 @@ def test_what_is_no_record_is_refused(content: Any, tmp_path: Path) -> None:
     with pytest.raises(FastudaError, match=r"run\.json: damaged"):
         RunRecord.read(tmp_path / "run.json")
     assert json.dumps(content)
+
+
+def test_a_record_that_the_system_refuses_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(UnreadableError, match=r"run\.json: cannot be read \(Permission denied\), so nothing says"):
+        RunRecord.read(tmp_path / "run.json")

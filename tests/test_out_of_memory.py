@@ -14,19 +14,28 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from steps import AS_IT_IS, PLAIN, batches, begin, tiny
 
 import fastuda.batch_norm as batch_norm_module
+import fastuda.checkpoint.writer as writer_module
+import fastuda.data.prepare as prepare_module
 import fastuda.engine.cuda_graph as cuda_graph_module
 import fastuda.engine.iteration as iteration_module
 import fastuda.engine.out_of_memory as out_of_memory_module
 import fastuda.engine.savings as savings_module
 import fastuda.evaluate as evaluate_module
+import fastuda.model.weights as weights_module
 import fastuda.predict as predict_module
+import fastuda.train as train_module
 import fastuda.trained as trained_module
 from fastuda.batch_norm import gather_statistics
+from fastuda.checkpoint.notes import Notes
+from fastuda.checkpoint.store import CheckpointStore
+from fastuda.checkpoint.writer import CheckpointWriter
 from fastuda.data.evaluation_loader import EvaluationLoader
 from fastuda.data.pack import Packed
+from fastuda.display import Display
 from fastuda.engine.cuda_graph import CapturedIteration, CaptureError
 from fastuda.engine.iteration import Iteration
 from fastuda.engine.loop import Loop
@@ -39,6 +48,7 @@ from fastuda.method.network import Passes
 from fastuda.model.build import build_network
 from fastuda.predict import Input, predict
 from fastuda.recipe import Recipe
+from fastuda.train import train
 from fastuda.trained import Trained
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -394,3 +404,62 @@ except FastudaError as error:
     assert done.returncode == 0, done.stderr
     assert "this machine's memory is full: a prediction of batch 1 asked for 4096.0 GiB more" in done.stdout
     assert "this process may have 1024.0 GiB (ulimit -v)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "whose"),
+    [
+        (FULL_GPU[0], "the GPU's memory is full"),
+        (FULL_GPU[1], "the GPU's memory is full"),
+        (
+            RuntimeError("CUDA error: out of memory"),
+            "the GPU's memory, or this machine's that is pinned for it, is full",
+        ),
+        *((error, "this machine's memory is full") for error in FULL_HOST),
+    ],
+    ids=named,
+)
+@pytest.mark.parametrize("place", ["take_snapshot", "save"])
+def test_a_checkpoint_that_finds_no_memory_tells_in_one_line(
+    place: str, error: BaseException, whose: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny("gta2cs")
+    monkeypatch.setattr(writer_module if place == "take_snapshot" else weights_module, place, raising(error))
+    doing = "copying the state for a checkpoint" if place == "take_snapshot" else "writing a checkpoint"
+    with pytest.raises(FastudaError) as caught, CheckpointWriter(CheckpointStore(tmp_path)) as writer:
+        writer.write(begin(recipe), "adapted", 3, Notes(warmup=True))
+    message = str(caught.value)
+    assert message.startswith(f"{whose}: {doing} asked for ")
+    assert message.endswith("; earlier checkpoints stay: free memory and go on with --resume")
+    assert "\n" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_packing_that_finds_no_memory_names_the_sample(
+    pack: Callable[..., Packed], tiny_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture, encode = np.zeros((16, 32, 3), np.uint8), prepare_module.pack_sample
+
+    def full(sample: Any, *rest: Any) -> Any:
+        if sample.name == "001":
+            raise MemoryError
+        return encode(sample, *rest)
+
+    monkeypatch.setattr(prepare_module, "pack_sample", full)
+    with pytest.raises(FastudaError) as caught:
+        pack(tiny_recipe(), [picture] * 3)
+    assert str(caught.value) == (
+        f"{tmp_path}/files/images/001.png: this machine's memory is full where the sample is to be packed; what is "
+        "packed stays: free memory and run again, which goes on from there"
+    )
+    monkeypatch.undo()
+    assert len(pack(tiny_recipe(), [picture] * 3)) == 3
+
+
+@pytest.mark.parametrize("error", [FULL_GPU[0], MemoryError()], ids=named)
+def test_wherever_else_a_run_finds_no_memory_it_ends_in_one_line(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "_train", raising(error))
+    with pytest.raises(FastudaError, match=r"memory is full: the run asked for .*go on with --resume$"):
+        train(tiny("gta2cs"), tmp_path / "run", name="gta2cs", device="cpu", display=Display(Console()))

@@ -306,3 +306,15 @@ def test_results_keep_names_that_are_no_utf_8(tmp_path: Path, tiny_recipe: Calla
     text = folder.results.read_text("utf-8")
     assert "für 日本" in text
     assert json.loads(text)["command"] == "fastuda train --run runs/\udcfc"
+
+
+@pytest.mark.parametrize("call", ["exists", "iterdir"])
+def test_a_folder_that_the_system_refuses_is_not_an_empty_one(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, call, refused)
+    with pytest.raises(FastudaError, match=r"cannot be looked into \(Permission denied\)"):
+        RunFolder(tmp_path).standing()

@@ -70,7 +70,8 @@ def train(
             deadline=deadline, display=Display(console),
         )  # fmt: skip
         console.print(score_table(results))
-        say(f"results: {run / 'results.json'}\npictures: {run / 'pictures' / 'comparison.png'}")
+        picture = run / "pictures" / "comparison.png"
+        say(f"results: {run / 'results.json'}" + (f"\npictures: {picture}" if picture.exists() else ""))
 
 
 def _repeat(

@@ -38,12 +38,17 @@ class Snapshot:
 
     def average(self) -> dict[str, Tensor]:
         """The averaged model's tensors, under the model's own names."""
-        return {key.removeprefix(_AVERAGE): value for key, value in self.tensors.items() if key.startswith(_AVERAGE)}
+        return averaged(self.tensors)
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+def averaged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a state's tensors that are the averaged model's, under the model's own names."""
+    return {key.removeprefix(_AVERAGE): value for key, value in tensors.items() if key.startswith(_AVERAGE)}
 
 
 def take_snapshot(

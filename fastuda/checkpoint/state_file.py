@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,8 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from torch import Tensor, nn
 
 from fastuda.checkpoint.notes import Notes, StageName
-from fastuda.checkpoint.snapshot import SCALER_FIELDS, WINDOW, Snapshot, take_snapshot
-from fastuda.errors import FastudaError
+from fastuda.checkpoint.snapshot import SCALER_FIELDS, WINDOW, Snapshot, averaged, take_snapshot
+from fastuda.errors import FastudaError, UnreadableError
 from fastuda.method.state import TrainingState
 from fastuda.model.archive import read_archive
 from fastuda.model.weights import save_weights
@@ -55,6 +56,10 @@ class SavedState:
     window: int
     """Iterations since the log's last row, whose summed losses are among the tensors."""
 
+    def average(self) -> dict[str, Tensor]:
+        """The averaged model's tensors, under the model's own names."""
+        return averaged(self.tensors)
+
     def window_sums(self) -> dict[str, Tensor]:
         """The losses since the log's last row, summed, by name."""
         return {key.removeprefix(WINDOW): value for key, value in self.tensors.items() if key.startswith(WINDOW)}
@@ -71,11 +76,18 @@ def write_state(path: Path, snapshot: Snapshot) -> None:
 
 
 def read_state(path: Path) -> SavedState:
-    """Read a file of `save_state`; raises FastudaError when it is missing, damaged or something else."""
-    if not path.exists() and not path.is_symlink():
-        raise FastudaError(f"{path}: no checkpoint to resume from")
+    """Read a file of `save_state`.
+
+    Raises FastudaError when it is gone, damaged or something else, and UnreadableError when the system refuses it.
+    """
     try:
         content, metadata = read_archive(path)
+    except UnreadableError as error:
+        if isinstance(error.__cause__, FileNotFoundError) and not os.path.lexists(path):
+            raise FastudaError(f"{path}: no checkpoint to resume from") from error
+        raise UnreadableError(
+            f"{path}: this checkpoint cannot be read ({error.reason}); nothing was changed", error.reason
+        ) from error
     except FastudaError as error:
         reason = str(error).removeprefix(f"{path}: ").removeprefix("damaged: ")
         raise FastudaError(f"{path}: this checkpoint cannot be read, it is damaged: {reason}") from error

@@ -13,7 +13,7 @@ from fastuda.checkpoint.notes import STAGES, StageName
 from fastuda.checkpoint.snapshot import Snapshot
 from fastuda.checkpoint.state_file import SavedState, read_state, write_state
 from fastuda.disk import readable, sweep
-from fastuda.errors import FastudaError
+from fastuda.errors import FastudaError, UnreadableError
 
 log = logging.getLogger(__name__)
 
@@ -63,14 +63,20 @@ class CheckpointStore:
         """The newest state whose content is what was written; says which newer ones are damaged.
 
         `set_aside` renames those, so that they are not counted among the last few. Raises FastudaError when there is no
-        state, or none that is sound.
+        state, or none that is sound, and, nothing renamed, when the system does not let one be read: it may be sound.
         """
         damaged: list[tuple[Path, str]] = []
-        for file in self.files():
+        files = self.files()
+        for number, file in enumerate(files, 1):
             try:
                 saved = read_state(file.path)
                 if (saved.stage, saved.iteration) != (STAGES[file.stage], file.iteration):
                     raise FastudaError(f"{file.path}: holds iteration {saved.iteration} of {saved.stage}")
+            except UnreadableError as error:
+                elder = "".join(f", or move it away to go on from its elder {e.path.name}" for e in files[number:][:1])
+                raise UnreadableError(
+                    f"{error}: see that it can be read and go on with --resume{elder}", error.reason
+                ) from error
             except FastudaError as error:
                 damaged.append((file.path, str(error)))
                 continue

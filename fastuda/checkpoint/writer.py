@@ -12,6 +12,7 @@ from fastuda.checkpoint.model_file import ModelFile
 from fastuda.checkpoint.notes import Notes, StageName
 from fastuda.checkpoint.snapshot import Snapshot, take_snapshot
 from fastuda.checkpoint.store import CheckpointStore
+from fastuda.engine.out_of_memory import shortage_told
 from fastuda.method.state import TrainingState
 
 
@@ -52,7 +53,8 @@ class CheckpointWriter:
         """
         began = time.perf_counter()
         self.wait()
-        snapshot = take_snapshot(state, stage, iteration, notes, window=window, onto=self._spare)
+        with shortage_told("copying the state for a checkpoint"):
+            snapshot = take_snapshot(state, stage, iteration, notes, window=window, onto=self._spare)
         # An evaluated model is one of the three sets of weights: student, average, momentum.
         self._store.require_room(snapshot.num_bytes + len(models) * snapshot.num_bytes // 3)
         self._current = snapshot
@@ -82,8 +84,9 @@ class CheckpointWriter:
             snapshot.wait()
             if int(snapshot.first_nonfinite) >= 0:
                 return  # the loop is about to say so, and nobody wants to go on from here
-            for model in models:
-                model.write(snapshot.average())
-            self._store.write(snapshot)
+            with shortage_told("writing a checkpoint"):
+                for model in models:
+                    model.write(snapshot.average())
+                self._store.write(snapshot)
         except BaseException as failure:  # carried to the thread that trains, which raises it
             self._failure = failure

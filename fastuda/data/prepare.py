@@ -33,6 +33,7 @@ from fastuda.disk import append, make_folder, remove, require_free, write_atomic
 from fastuda.errors import FastudaError
 from fastuda.lock import Look, held
 from fastuda.paths import user_path
+from fastuda.printable import on_one_line
 from fastuda.recipe import Data, Domain
 from fastuda.text_file import read_text
 
@@ -246,13 +247,20 @@ def _estimate(job: Job, todo: list[Sample], sources: dict[str, list[int]]) -> in
 
 
 def _pack(sample: Sample, source: list[int], job: Job) -> Record:
-    """Write one sample's packed files."""
+    """Write one sample's packed files. FastudaError, with the sample's image, when one cannot be used, or no memory is
+    left for it.
+    """
     try:
         return pack_sample(sample, source, job)
     except SampleError as error:
         raise FastudaError(
             f"{error}\nrun `fastuda data check {job.domain.layout} {data_root(job.domain)}`: it lists every such "
             "file and writes the skip list, with which they are left out"
+        ) from error
+    except MemoryError as error:
+        raise FastudaError(
+            f"{on_one_line(sample.image)}: this machine's memory is full where the sample is to be packed; what is "
+            "packed stays: free memory and run again, which goes on from there"
         ) from error
 
 

@@ -61,6 +61,29 @@ def memory_told(work: Work, recipe: Recipe | None, device: torch.device, batch_s
         raise FastudaError(_told(error, work, recipe, device, batch_size)) from error
 
 
+@contextmanager
+def shortage_told(work: str) -> Iterator[None]:
+    """Turn the error of full memory into a FastudaError of one line, where a run does `work` that no setting lowers."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise FastudaError(
+            f"{shortage(error)}: {work} asked for {_asked(error)}; earlier checkpoints stay: free memory and go on "
+            "with --resume"
+        ) from error
+
+
+def shortage(error: BaseException) -> str:
+    """Whose memory is full, as far as its error says."""
+    if _is_hosts(error):
+        return "this machine's memory is full"
+    if "cuda error: out of memory" in str(error).lower() and not isinstance(error, torch.OutOfMemoryError):
+        return "the GPU's memory, or this machine's that is pinned for it, is full"
+    return "the GPU's memory is full"
+
+
 def _told(error: BaseException, work: Work, recipe: Recipe | None, device: torch.device, batch_size: int) -> str:
     on_gpu = device.type == "cuda" and not _is_hosts(error)
     where = "the GPU's" if on_gpu else "this machine's"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import re
@@ -18,10 +19,10 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from fastuda.errors import FastudaError
+from fastuda.errors import FastudaError, UnreadableError
 from fastuda.model.digest import verify
 from fastuda.printable import on_one_line
-from fastuda.regular_file import open_regular
+from fastuda.regular_file import IrregularError, open_regular
 
 MOST_BYTES = 16 << 30
 """The largest file that is read; fastuda's largest network has a quarter of it in fp64."""
@@ -30,6 +31,9 @@ _MOST_HEADER_BYTES = 16 << 20
 _MOST_TENSORS = 20_000
 _MOST_ENTRIES = 100_000
 _SPARE_BYTES = 1 << 30
+_PART_BYTES = 1 << 20
+# How torch says of a file that it could not map, and why.
+_NOT_MAPPED = re.compile(r"unable to (?:open|stat|mmap|map) .*: ([^:]+) \((\d+)\)$")
 
 # Released checkpoints keep their best mIoU as a NumPy number: plain data, under the old module name too.
 _numpy_scalar: Any = np.float64(0).__reduce__()[0]
@@ -48,7 +52,8 @@ def read_archive(path: Path) -> tuple[Mapping[object, object], dict[str, str]]:
 
     Tensors may be anything that such a file can hold, of any dtype, layout and shape, but none was computed on, and
     none needs more memory than the file has. Raises FastudaError, with the path, when the file is missing, no regular
-    file, damaged, unpacks to more than it is, or holds code, which is never run.
+    file, damaged, unpacks to more than it is, or holds code, which is never run; UnreadableError when the system does
+    not let it be read, which says nothing of its content.
     """
     with opened(path) as (file, size):
         start = file.read(9)
@@ -71,19 +76,34 @@ def read_archive(path: Path) -> tuple[Mapping[object, object], dict[str, str]]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """The regular file at `path`, open for reading, and its bytes. Raises FastudaError for anything else, at once."""
+    """The regular file at `path`, open for reading, and its bytes. Raises FastudaError for anything else, at once.
+
+    What the system refuses, also while the file is open, is raised as UnreadableError.
+    """
     try:
         with open_regular(path) as file:
             yield file, os.fstat(file.fileno()).st_size
     except IsADirectoryError as error:
         raise FastudaError(f"{on_one_line(path)}: it is a folder, not a weights file; name the file in it") from error
-    except OSError as error:
+    except IrregularError as error:
         raise FastudaError(f"{on_one_line(path)}: cannot be read: {error.strerror}") from error
+    except (OSError, MemoryError) as error:
+        said = (error.strerror or str(error)) if isinstance(error, OSError) else os.strerror(errno.ENOMEM)
+        reason = on_one_line(said, 200)
+        raise UnreadableError(f"{on_one_line(path)}: cannot be read: {reason}", reason) from error
 
 
 def _same(file: BinaryIO) -> str:
     """A path to the very file that was looked at. It has no suffix, from which torch.load would take its format."""
     return f"/proc/self/fd/{file.fileno()}"
+
+
+def _raise_refusal(error: Exception) -> None:
+    """Raise an error that is the system's and not the content's: places before a file's start are damage (EINVAL)."""
+    if refused := _NOT_MAPPED.search(str(error)):
+        raise OSError(int(refused[2]), refused[1]) from error
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        raise error
 
 
 def _unreadable(path: Path, error: Exception, reason: str | None = None) -> FastudaError:
@@ -99,6 +119,9 @@ def _read_safetensors(path: Path, file: BinaryIO, start: bytes) -> tuple[Mapping
         length = struct.unpack("<Q", start[:8])[0]
         if _MOST_HEADER_BYTES < length <= os.fstat(file.fileno()).st_size:
             raise FastudaError(f"{path}: no readable weights: its header has {length} bytes, as no network's has")
+    # A disk that fails is an error here; of a file that is mapped it ends the process.
+    while file.read(_PART_BYTES):
+        pass
     try:
         with safe_open(_same(file), "pt") as archive:
             names = list(archive.keys())
@@ -106,9 +129,13 @@ def _read_safetensors(path: Path, file: BinaryIO, start: bytes) -> tuple[Mapping
                 raise FastudaError(f"{path}: it holds {len(names)} tensors, more than any network of fastuda's")
             metadata = archive.metadata() or {}
             tensors = {name: archive.get_tensor(name) for name in names}
-    except FastudaError:
+    except (FastudaError, MemoryError):
+        raise
+    except FileNotFoundError:  # the library says so of every file that it cannot open
+        os.close(os.open(_same(file), os.O_RDONLY))
         raise
     except Exception as error:  # damage can raise anything in the library and in torch
+        _raise_refusal(error)
         raise _unreadable(path, error) from error
     verify(tensors, metadata, path)
     return dict(tensors), metadata
@@ -129,11 +156,12 @@ def _check_zip(path: Path, file: BinaryIO, size: int) -> None:
                 # A writer that was told not to compute checksums writes zeros.
                 if entry.CRC != 0:
                     with archive.open(entry) as content:
-                        while content.read(1 << 20):
+                        while content.read(_PART_BYTES):
                             pass
-    except FastudaError:
+    except (FastudaError, MemoryError):
         raise
     except Exception as error:  # damage can raise anything in zipfile
+        _raise_refusal(error)
         raise _unreadable(path, error) from error
 
 
@@ -203,6 +231,7 @@ def _read_pickled(path: Path, file: BinaryIO, start: bytes, zipped: bool, size: 
     except Exception as error:  # a damaged pickle or archive can raise anything
         if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
             raise FastudaError(f"{path}: it asks for far more memory than it has bytes; it was not read") from error
+        _raise_refusal(error)
         raise _unreadable(path, error) from error
     if not isinstance(content, Mapping):
         raise FastudaError(f"{path}: it holds a {type(content).__name__}, not a state dict")
