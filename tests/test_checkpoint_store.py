@@ -337,6 +337,6 @@ def test_a_folder_that_cannot_be_looked_into_is_not_an_empty_one(
     def refused(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(store_module.os, "listdir", refused)
+    monkeypatch.setattr(Path, "iterdir", refused)
     with pytest.raises(FastudaError, match=r"cannot be looked into \(Permission denied\)$"):
         store.newest_sound()

@@ -81,7 +81,7 @@ def test_repeat_names_a_file_in_the_place_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
     code, output = fastuda("train", "demo", "--repeat", "2", "--run", tmp_path / "runs", *tiny())
     assert code == 1
-    assert "runs: cannot be read (Not a directory)" in output
+    assert "runs: a file, and no folder for runs; choose another --run folder" in output
 
 
 def test_repeat_runs_seeds_and_refuses_a_folder_in_use(tmp_path: Path) -> None:
