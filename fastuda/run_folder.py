@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastuda.checkpoint.store import CheckpointStore
-from fastuda.disk import PART, append, make_folder, sweep, write_atomic
+from fastuda.disk import PART, append, make_folder, sweep, sync_journal, write_atomic, write_failure
 from fastuda.errors import FastudaError
 from fastuda.lock import HOLDER, LOCK, held
 from fastuda.recipe import Recipe
@@ -100,10 +100,14 @@ class RunFolder:
         """Make the folder a run's: what an earlier one left before its first checkpoint goes, what is asked for comes.
 
         Until there is a checkpoint, recipe.toml is the recipe as asked for, and begun.json has the recipe's `name` and
-        the network that the adaptation starts from, so that `--resume` need not be told them again.
+        the network that the adaptation starts from, so that `--resume` need not be told them again. Raises FastudaError
+        for what cannot be deleted or written.
         """
         for path in (self.begun, self.record, self.log):
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise write_failure(path, error) from error
         shutil.rmtree(self.tensorboard, ignore_errors=True)
         make_folder(self.checkpoints)
         make_folder(self.pictures)
@@ -141,6 +145,10 @@ class RunFolder:
     def append_log(self, row: dict[str, Any]) -> None:
         """Add a row to log.jsonl."""
         append(self.log, json.dumps(row).encode() + b"\n")
+
+    def sync_log(self) -> None:
+        """Make the rows of log.jsonl durable; FastudaError when the disk refuses."""
+        sync_journal(self.log)
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Write results.json."""
