@@ -111,6 +111,7 @@ def train(
     Raises FastudaError for anything the user can mend, HeldError when another process works in the folder, and
     StoppedError when a signal or the deadline ended the run, everything saved.
     """
+    display = display.unfailing()
     torch_device = choose_device(device)
     configure(recipe.runtime, torch_device)
     folder = RunFolder(path)
