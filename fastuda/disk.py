@@ -107,14 +107,29 @@ def _refusals_named(path: Path) -> Iterator[None]:
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder as durable as the files' contents; raises OSError."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_journal(path: Path) -> None:
+    """Make the lines of a journal durable, if there is one, and its name; FastudaError when the disk refuses."""
     try:
-        os.fsync(folder)
+        _sync(path, os.O_RDONLY | os.O_NONBLOCK)
+        sync_folder(path.parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise write_failure(path, error) from error
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no such thing
             raise
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def append(path: Path, line: bytes) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.live import Live
@@ -14,6 +16,9 @@ from rich.text import Text
 
 from fastuda.metrics import Scores
 from fastuda.paper import PAPER_HOURS, PAPER_ITERATIONS
+from fastuda.streams import GuardedStream
+
+log = logging.getLogger(__name__)
 
 _LINE_EVERY_SECONDS = 10.0
 
@@ -23,6 +28,13 @@ class Display:
 
     def __init__(self, console: Console) -> None:
         self.console = console
+
+    def unfailing(self) -> Display:
+        """The same for a run, which does not end because nobody can read of it.
+
+        What the console cannot write (a full disk, a pipe that was closed) is lost, and the log says so once.
+        """
+        return _UnfailingDisplay(self.console)
 
     def task(self, title: str) -> Callable[[int, int], None]:
         """A function to call with (done, total); shows a bar while `done` grows, a line when it is complete."""
@@ -49,6 +61,25 @@ class Display:
     def scored(self, title: str, iteration: int, scores: Scores) -> None:
         """One evaluation's mIoU."""
         self.console.print(f"{title} {iteration}: [bold]mIoU {scores.miou:.2f}[/bold] ({scores.protocol} protocol)")
+
+
+class _UnfailingDisplay(Display):
+    def __init__(self, console: Console) -> None:
+        mine = copy.copy(console)  # whoever else writes to the console is told of failures
+        mine.file = cast(IO[str], GuardedStream(console.file, self._lose))
+        super().__init__(mine)
+        self._told = False
+
+    def unfailing(self) -> Display:
+        return self
+
+    def _lose(self, error: OSError) -> None:
+        if not self._told:
+            self._told = True
+            log.warning(
+                "the run's progress cannot be shown (%s); it goes on, and log.jsonl in its folder tells of it",
+                error.strerror or error,
+            )  # fmt: skip
 
 
 class StageProgress:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastuda.checkpoint.store import CheckpointStore
-from fastuda.disk import PART, append, make_folder, sweep, write_atomic, write_json
+from fastuda.disk import PART, append, make_folder, sweep, sync_journal, write_atomic, write_failure, write_json
 from fastuda.errors import FastudaError
 from fastuda.lock import HOLDER, LOCK, held
 from fastuda.paths import entries, is_folder
@@ -110,12 +110,16 @@ class RunFolder:
         is ever taken for that.
 
         Until there is a checkpoint, recipe.toml is the recipe as asked for, and begun.json has the recipe's `name` and
-        the network that the adaptation starts from, so that `--resume` need not be told them again.
+        the network that the adaptation starts from, so that `--resume` need not be told them again. Raises FastudaError
+        for what cannot be deleted or written.
         """
         make_folder(self.path)
         self._write_beginning(None, None)
         for path in (self.record, self.log):
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise write_failure(path, error) from error
         shutil.rmtree(self.tensorboard, ignore_errors=True)
         make_folder(self.checkpoints)
         make_folder(self.pictures)
@@ -152,6 +156,10 @@ class RunFolder:
     def append_log(self, row: dict[str, Any]) -> None:
         """Add a row to log.jsonl."""
         append(self.log, json.dumps(row).encode() + b"\n")
+
+    def sync_log(self) -> None:
+        """Make the rows of log.jsonl durable; FastudaError when the disk refuses."""
+        sync_journal(self.log)
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Write results.json."""

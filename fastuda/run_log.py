@@ -2,25 +2,72 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastuda.checkpoint.notes import STAGES
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from fastuda.checkpoint.notes import STAGES, StageName
 from fastuda.disk import write_atomic
 from fastuda.engine.readback import Reading
-from fastuda.errors import UnreadableError
+from fastuda.errors import FastudaError
 from fastuda.events import EventsFile
 from fastuda.metrics import Scores
+from fastuda.printable import on_one_line
+from fastuda.regular_file import read_regular
 from fastuda.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+
+_FLOAT32 = 3.5e38
+"""A little more than TensorBoard's numbers can be."""
+_Iteration = Annotated[int, Field(ge=0, le=10**9)]
+_Loss = Annotated[float, Field(ge=-_FLOAT32, le=_FLOAT32)]
+_NotNegative = Annotated[float, Field(ge=0, le=_FLOAT32)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Percent = Annotated[float, Field(ge=0, le=100)]
+_MOST_NAMED = 10
+"""Damaged lines that a warning names; of more it tells how many."""
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _TrainingRow(_Checked):
+    stage: StageName
+    iteration: _Iteration
+    losses: dict[str, _Loss]
+    iterations_per_second: _NotNegative
+    waiting_for_data: _Share
+    lr: _NotNegative
+    time: _NotNegative
+
+
+class _Scores(_Checked):
+    protocol: Literal["full", "released"]
+    miou: _Percent | None
+    iou: dict[str, _Percent | None]
+    pixel_accuracy: _Percent | None
+    mean_accuracy: _Percent | None
+    absent: list[str]
+    subsets: dict[str, _Percent | None]
+
+
+class _EvaluationRow(_Checked):
+    stage: StageName
+    iteration: _Iteration
+    scores: _Scores
+    time: _NotNegative
+
+
+_ROW: TypeAdapter[_TrainingRow | _EvaluationRow] = TypeAdapter(_TrainingRow | _EvaluationRow)
 
 
 class RunLog:
@@ -28,15 +75,21 @@ class RunLog:
 
     `since` is the stage and iteration that a resumed run goes on from: rows of what is about to be done again are taken
     back, and the events are made anew from the rows that stay, so that the record is that of a run that never stopped.
+    `counted` is how many rows there were then. What is damaged or missing is told and does not end a run: the log is a
+    record, and the checkpoint is what goes on. Entering raises FastudaError when log.jsonl is no file that can be read.
     """
 
-    def __init__(self, folder: RunFolder, since: tuple[str, int] | None = None) -> None:
+    def __init__(self, folder: RunFolder, since: tuple[str, int] | None = None, counted: int = 0) -> None:
         self._folder = folder
         self._since = since
+        self._counted = counted
         self._events_file: EventsFile | None = None
+        self.rows = 0
+        """Rows in log.jsonl."""
 
     def __enter__(self) -> RunLog:
         rows = [] if self._since is None else self._rewind(self._since)
+        self.rows = len(rows)
         shutil.rmtree(self._folder.tensorboard, ignore_errors=True)
         try:
             self._events_file = EventsFile(self._folder.tensorboard)
@@ -69,6 +122,7 @@ class RunLog:
     def _add(self, row: Row) -> None:
         row = {**row, "time": time.time()}
         self._folder.append_log(row)
+        self.rows += 1
         self._events(row)
 
     def _events(self, row: Row) -> None:
@@ -99,24 +153,51 @@ class RunLog:
         )  # fmt: skip
 
     def _rewind(self, since: tuple[str, int]) -> list[Row]:
-        """Take back the rows after `since`, and torn ones; returns those that stay. Raises UnreadableError."""
-        try:
-            lines = self._folder.log.read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise UnreadableError(
-                f"{self._folder.log}: cannot be read ({reason}); see that it can be and go on with --resume", reason
-            ) from error
+        """Take back the rows after `since`, and what is no row; returns those that stay."""
         last = STAGES.index(since[0]), since[1]
-        rows = []
-        for line in lines:
-            try:
-                row = json.loads(line)
-                if (STAGES.index(row["stage"]), int(row["iteration"])) <= last and ("scores" in row or "losses" in row):
-                    rows.append(row)
-            except (ValueError, KeyError, TypeError):
-                continue
-        write_atomic(self._folder.log, b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+        *lines, torn = self._read().split(b"\n")
+        rows: list[Row] = []
+        kept, damaged = [], []
+        for number, line in enumerate([*lines, torn], 1):
+            row = _row(line)
+            if row is None:
+                damaged.append(number)
+            elif (STAGES.index(row["stage"]), row["iteration"]) <= last and not 0 < self._counted <= len(rows):
+                rows.append(row)  # and not an evaluation after the checkpoint, which is made again
+                kept.append(line + b"\n")
+        if damaged[-1:] == [len(lines) + 1]:
+            damaged.pop()  # after the last line's end there is nothing, or what a kill left of a row
+        write_atomic(self._folder.log, b"".join(kept), durable=True)
+        self._tell(damaged, self._counted - len(rows) - len(damaged))
         return rows
+
+    def _read(self) -> bytes:
+        path = self._folder.log
+        try:
+            return read_regular(path)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise FastudaError(
+                f"{on_one_line(path)}: cannot be read ({error.strerror or error}); make it readable, or move it away "
+                "and go on without its rows"
+            ) from error
+
+    def _tell(self, damaged: list[int], missing: int) -> None:
+        path = on_one_line(self._folder.log)
+        if damaged:
+            named = ", ".join(str(number) for number in damaged[:_MOST_NAMED])
+            more = f" and {len(damaged) - _MOST_NAMED} more" if len(damaged) > _MOST_NAMED else ""
+            lines = "line" if len(damaged) == 1 else "lines"
+            log.warning("%s: damaged in %s %s%s, left out; the run itself is whole", path, lines, named, more)
+        if missing > 0:
+            rows = "a row" if missing == 1 else f"{missing} rows"
+            log.warning("%s: lacks %s from before the checkpoint; the run itself is whole", path, rows)
+
+
+def _row(line: bytes) -> Row | None:
+    """The row that a line of log.jsonl holds; None for whatever fastuda does not write."""
+    try:
+        return _ROW.validate_json(line).model_dump()
+    except ValidationError:
+        return None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -77,8 +77,9 @@ class StopRequest:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self._signal is not None and number == signal.SIGINT:
-            if sys.stdout.isatty():
-                os.write(1, b"\x1b[?25h\n")  # progress bars hide the cursor
+            with contextlib.suppress(OSError):  # a terminal that is gone
+                if os.isatty(1):
+                    os.write(1, b"\x1b[?25h\n")  # progress bars hide the cursor
             os._exit(128 + number)
         self._signal = self._signal or signal.Signals(number).name
 

@@ -115,6 +115,7 @@ def train(
     Raises FastudaError for anything the user can mend, HeldError when another process works in the folder, and
     StoppedError when a signal or the deadline ended the run, everything saved.
     """
+    display = display.unfailing()
     torch_device = choose_device(device)
     configure(recipe.runtime, torch_device)
     folder = RunFolder(path)
@@ -187,7 +188,7 @@ def _train(
 
     passes = Passes.of(recipe, device)
     store = CheckpointStore(folder.checkpoints, recipe.train.checkpoints_kept)
-    with RunLog(folder, since) as run_log, CheckpointWriter(store) as checkpoints:
+    with RunLog(folder, since, notes.rows) as run_log, CheckpointWriter(store, folder.sync_log) as checkpoints:
         run = Run(
             recipe, folder, data, device, passes, fast, display, task, run_log, stop, watchdog, store, checkpoints,
             notes,
@@ -334,6 +335,7 @@ def _save(run: Run, stage: Stage, state: TrainingState, iteration: int, readback
     """Begin to write a checkpoint, and the models that were scored since the last one."""
     notes = run.notes.model_copy(deep=True)
     notes.checkpoints += 1
+    notes.rows = run.log.rows
     notes.stages[stage.name].seconds += readback.open_seconds()
     stalled = run.checkpoints.write(
         state, stage.name, iteration, notes, window=readback.open_window(), models=run.unsaved

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import TextIO
 
 EXIT_STUCK = 76
 """Exit code of a run that made no progress; `--resume` goes on from its last checkpoint."""
@@ -72,10 +74,14 @@ class Watchdog:
 
     def _end(self) -> None:
         if sys.__stderr__ is not None:
-            minutes = f"{self._seconds / 60:g} minutes"
-            sys.__stderr__.write(f"\nerror: no progress for {minutes}, so the run ends here; what every thread did:\n")
-            sys.__stderr__.flush()
-            faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
-            sys.__stderr__.write(f"error: no progress for {minutes}; {self._advice}\n")
-            sys.__stderr__.flush()
+            with contextlib.suppress(OSError):  # a full disk, or nobody who listens
+                self._tell(sys.__stderr__)
         os._exit(EXIT_STUCK)
+
+    def _tell(self, stream: TextIO) -> None:
+        minutes = f"{self._seconds / 60:g} minutes"
+        stream.write(f"\nerror: no progress for {minutes}, so the run ends here; what every thread did:\n")
+        stream.flush()
+        faulthandler.dump_traceback(file=stream, all_threads=True)
+        stream.write(f"error: no progress for {minutes}; {self._advice}\n")
+        stream.flush()

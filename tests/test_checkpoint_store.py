@@ -340,3 +340,22 @@ def test_a_folder_that_cannot_be_looked_into_is_not_an_empty_one(
     monkeypatch.setattr(Path, "iterdir", refused)
     with pytest.raises(FastudaError, match=r"cannot be looked into \(Permission denied\)$"):
         store.newest_sound()
+
+
+def test_what_a_checkpoint_counts_on_is_made_durable_before_it_has_a_name(
+    store: CheckpointStore, state: TrainingState
+) -> None:
+    there: list[int] = []
+    with CheckpointWriter(store, lambda: there.append(len(store.files()))) as writer:
+        writer.write(state, "adapted", 1, NOTES)
+        writer.write(state, "adapted", 2, NOTES)
+    assert there == [0, 1]
+
+
+def test_without_that_there_is_no_checkpoint(store: CheckpointStore, state: TrainingState) -> None:
+    def refuse() -> None:
+        raise FastudaError("log.jsonl: no space left on the disk")
+
+    with pytest.raises(FastudaError, match=r"log\.jsonl: no space left"), CheckpointWriter(store, refuse) as writer:
+        writer.write(state, "adapted", 1, NOTES)
+    assert store.files() == []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -80,6 +82,73 @@ def test_help_lists_the_commands() -> None:
     assert code == 0
     for command in ("train", "eval", "predict", "data", "bench", "recipes", "doctor"):
         assert command in output
+
+
+def as_process(*arguments: str, out: Any, errors: Any = subprocess.PIPE) -> tuple[int, str]:
+    """Exit code and standard error of the real command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fastuda_cli.main", *arguments], stdout=out, stderr=errors, text=True, timeout=120
+    )
+    return done.returncode, done.stderr or ""
+
+
+@pytest.fixture
+def full() -> Iterator[IO[str]]:
+    """A file on a full disk."""
+    with Path("/dev/full").open("w") as file:
+        yield file
+
+
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """A pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+@pytest.mark.parametrize("arguments", [["recipes"], ["recipes", "demo"], ["--help"]])
+def test_output_that_cannot_be_written_is_one_line(arguments: list[str], full: IO[str]) -> None:
+    code, errors = as_process(*arguments, out=full)
+    assert code == 1
+    assert errors == (
+        "error: standard output cannot be written (No space left on device); make room there, or redirect it "
+        "elsewhere\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [["recipes"], ["--help"]])
+def test_a_command_whose_output_nobody_reads_ends_in_silence(arguments: list[str], unread: int) -> None:
+    assert as_process(*arguments, out=unread) == (1, "")
+
+
+def test_errors_that_nobody_can_read_keep_their_exit_code(full: IO[str]) -> None:
+    assert as_process("recipes", "dmo", out=full, errors=subprocess.STDOUT)[0] == 2
+
+
+def test_a_check_whose_report_cannot_be_written_is_one_line(
+    full: IO[str], drawn: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", full)
+    with pytest.raises(SystemExit) as ended:
+        app(["data", "check", "gta5", str(drawn / "source")])
+    assert ended.value.code == 1
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_training_ends_well_though_all_of_its_output_is_lost(
+    full: IO[str], unread: int, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots = ["--source", str(drawn / "source"), "--target", str(drawn / "target"), "--run", str(tmp_path / "run")]
+    chosen = settings("warmup.iterations=0")
+    with os.fdopen(os.dup(unread), "w") as closed:
+        monkeypatch.setattr(sys, "stdout", full)
+        monkeypatch.setattr(sys, "stderr", closed)
+        with pytest.raises(SystemExit) as ended:
+            app(["train", "demo", *roots, "--iterations", "2", "--device", "cpu", *chosen])
+    assert ended.value.code == 0
+    assert (tmp_path / "run" / "results.json").exists()
 
 
 def test_wrong_usage_exits_with_2() -> None:

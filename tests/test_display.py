@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import math
@@ -146,6 +147,59 @@ def test_a_bar_on_a_terminal_counts_to_the_end_and_can_begin_again(log: io.Strin
         for done in range(1, total + 1):
             bar(done, total)
         assert f"{total}/{total}" in log.getvalue()
+
+
+class Refusing(io.StringIO):
+    """A file on a disk that is full until it has room, or a pipe that nobody reads."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error: OSError | None = error
+
+    def write(self, text: str) -> int:
+        if self.error is not None:
+            raise self.error
+        return super().write(text)
+
+    def flush(self) -> None:
+        self.write("")
+
+
+REFUSALS = {"No space left on device": errno.ENOSPC, "Broken pipe": errno.EPIPE, "Input/output error": errno.EIO}
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("why", REFUSALS)
+def test_what_a_runs_display_cannot_write_is_lost_and_told_once(
+    why: str, terminal: bool, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = Refusing(OSError(REFUSALS[why], why))
+    console = Console(file=file, width=100, force_terminal=terminal)
+    display = Display(console).unfailing()
+    assert display.unfailing() is display
+    display.heading("first")
+    with display.stage("adaptation", 0, 2) as stage:
+        stage.advance(1, LOSSES, 4.0, None)
+        bar = display.task("Packing")
+        for done in (1, 2, 3):
+            bar(done, 3)
+        clock.now += 20
+        stage.advance(2, LOSSES, 4.0, None)
+    display.scored("adaptation", 2, scores(np.array([[3, 1], [0, 4]]), ("a", "b"), "full"))
+    display.note("the end")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the run's progress cannot be shown ({why}); it goes on, and log.jsonl in its folder tells of it"
+    ]
+    file.error = None
+    display.note("room again")
+    assert "room again" in file.getvalue()
+
+
+def test_who_else_writes_to_the_console_of_a_run_is_told_of_failures() -> None:
+    console = Console(file=Refusing(OSError(errno.ENOSPC, "No space left on device")), width=100)
+    Display(console).unfailing().note("lost")
+    with pytest.raises(OSError, match="No space left"):
+        console.print("a table that somebody asked for")
 
 
 def stage_results(iou: dict[str, float | None], last: float, best: float) -> dict[str, Any]:

@@ -44,6 +44,20 @@ with StopRequest() as stop:
     assert subprocess.run([sys.executable, "-c", code], timeout=20).returncode == 128 + signal.SIGINT
 
 
+def test_a_second_ctrl_c_does_so_with_standard_output_closed() -> None:
+    code = """
+import os, signal, sys, time
+from fastuda.stop import StopRequest
+os.close(1)
+sys.stdout = None
+with StopRequest():
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(30)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=20).returncode == 128 + signal.SIGINT
+
+
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGUSR1])
 def test_schedulers_that_ask_twice_are_answered_once(second: signal.Signals) -> None:
     with StopRequest() as stop:

@@ -37,7 +37,6 @@ from fastuda.model.weights import read_weights
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe
 from fastuda.run_folder import RunFolder
-from fastuda.run_log import RunLog
 from fastuda.stop import StoppedError
 from fastuda.study.conduct import conduct
 from fastuda.study.plan import plan_repeats
@@ -131,6 +130,11 @@ def test_the_log_has_every_loss_of_the_method_and_every_evaluation(finished: Any
     assert [row["iteration"] for row in rows if "scores" in row] == [3, 4, 3, 6]
 
 
+def test_a_checkpoint_knows_how_many_rows_there_were(finished: Any) -> None:
+    rows = (finished[0] / "log.jsonl").read_text().splitlines()
+    assert CheckpointStore(finished[0] / "checkpoints").newest_sound().notes.rows == len(rows)
+
+
 def test_the_progress_line_tells_pace_losses_and_score_and_compares_a_demo_with_no_paper(finished: Any) -> None:
     assert "adaptation 6/6 · " in finished[2]
     last = next(line for line in finished[2].splitlines() if line.startswith("adaptation 6/6"))
@@ -138,6 +142,21 @@ def test_the_progress_line_tells_pace_losses_and_score_and_compares_a_demo_with_
         assert part in last
     assert "paper" not in finished[2]
     assert "at this pace" not in finished[2]
+
+
+def test_a_run_goes_on_when_nothing_can_be_shown_and_syncs_its_log_before_every_checkpoint(
+    tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    synced: list[Path] = []
+    monkeypatch.setattr(RunFolder, "sync_log", lambda folder: synced.append(folder.log))
+    recipe = tiny("warmup.iterations=0", "train.iterations=2", "train.evaluate_every=2")
+    results = train(recipe, tmp_path / "run", name="demo", device="cpu", display=Display(Console(file=Closed())))
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+    assert synced == [tmp_path / "run" / "log.jsonl"] * results["checkpoints"]["written"]
 
 
 def test_an_existing_run_folder_is_refused_and_left_alone(finished: Any, tiny: Callable[..., Recipe]) -> None:
@@ -632,16 +651,6 @@ def test_a_picture_is_gone_without_for_want_of_memory_or_of_files_alone(
         return
     train_module._compare(shared, None)  # type: ignore[arg-type]
     assert f"comparison.png: not drawn; {said}" in caplog.text
-
-
-def test_a_log_that_the_system_refuses_is_named(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.log.mkdir()
-    with (
-        pytest.raises(UnreadableError, match=r"log\.jsonl: cannot be read \(Is a directory\)"),
-        RunLog(folder, ("adapted", 3)),
-    ):
-        pass
 
 
 def test_a_record_that_the_system_refuses_is_not_written_over_even_by_force(

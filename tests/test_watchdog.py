@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from fastuda.watchdog import EXIT_STUCK, Watchdog
 
@@ -36,6 +37,14 @@ def test_a_hanging_run_is_ended_with_all_stacks_and_advice() -> None:
     assert time.monotonic() - began < 40
     for part in ("the_worker", "the_main_loop", "no progress for 0.02 minutes; continue with --run here --resume"):
         assert part in ended.stderr
+
+
+def test_it_ends_where_nobody_can_be_told() -> None:
+    began = time.monotonic()
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run([sys.executable, "-c", HANGING], stderr=full, timeout=50)
+    assert ended.returncode == EXIT_STUCK
+    assert time.monotonic() - began < 25
 
 
 WAITING = """

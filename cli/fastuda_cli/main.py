@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from fastuda_cli import bench, data, doctor, evaluate, predict, recipes, study, train
+from fastuda_cli.console import guarded_streams
 
-app = typer.Typer(
+
+class _Commands(typer.Typer):
+    """The commands of a process, whose streams may be files on full disks and pipes that nobody reads."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        with guarded_streams():
+            return super().__call__(*args, **options)
+
+
+app = _Commands(
     name="fastuda",
     help="Adapt a segmentation model from a labelled source to an unlabelled target domain, fast.",
     no_args_is_help=True,

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastuda_cli.console import console, say
+if TYPE_CHECKING:
+    from fastuda.display import Display
 
 
-def show_spread(content: dict[str, Any], folder: Path, name: str, again: str) -> None:
-    """Print a report's tables and where it lies; FastudaError when a run of it failed, which `again` retries."""
+def show_spread(display: Display, content: dict[str, Any], folder: Path, name: str, again: str) -> None:
+    """Show a report's tables and where it lies; FastudaError when a run of it failed, which `again` retries."""
     from fastuda.errors import FastudaError
     from fastuda.study.conduct import failures
     from fastuda.study.printed import class_tables, score_table
 
-    for table in class_tables(content, console.width):
-        console.print(table)
-    console.print(score_table(content))
+    for table in class_tables(content, display.console.width):
+        display.console.print(table)
+    display.console.print(score_table(content))
     for kind, file in (("results", folder / f"{name}.json"), ("picture", folder / f"{name}.png")):
         if file.exists():
-            say(f"{kind}: {file}")
+            display.note(f"{kind}: {file}")
     lines = failures(content)
     if lines:
         raise FastudaError(f"these runs failed; {again} tries them again:\n  " + "\n  ".join(lines))

@@ -58,9 +58,9 @@ def study(
         plan = plan_study(rows, base, options.seeds(seeds), chosen, folder, init=init)
         name = Path(table).stem
         deadline = options.deadline(max_time)
-        display = Display(console)
+        display = Display(console).unfailing()
         content = conduct(plan, folder, name, device=device, display=display, force=force, deadline=deadline)
-        show_spread(content, folder, name, "the same command")
+        show_spread(display, content, folder, name, "the same command")
 
 
 def _list() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastuda_cli import options
-from fastuda_cli.console import console, reported, say
+from fastuda_cli.console import console, reported
 
 if TYPE_CHECKING:
     from fastuda.recipe import Recipe
@@ -65,13 +65,14 @@ def train(
         if repeat is not None:
             _repeat(resolved, run, name, repeat, device, init, resume, force, deadline)
             return
+        display = Display(console).unfailing()
         results = run_training(
             resolved, run, name=name, named=load_recipe(recipe), device=device, init=init, resume=resume, force=force,
-            deadline=deadline, display=Display(console),
+            deadline=deadline, display=display,
         )  # fmt: skip
-        console.print(score_table(results))
+        display.console.print(score_table(results))
         picture = run / "pictures" / "comparison.png"
-        say(f"results: {run / 'results.json'}" + (f"\npictures: {picture}" if picture.exists() else ""))
+        display.note(f"results: {run / 'results.json'}" + (f"\npictures: {picture}" if picture.exists() else ""))
 
 
 def _repeat(
@@ -100,10 +101,9 @@ def _repeat(
         raise FastudaError(f"{folder}: exists already; continue it with --resume, or choose another --run folder")
     plan = plan_repeats(recipe, name, count, folder, init=init)
     again = f"--run {folder} --resume added to the command"
+    display = Display(console).unfailing()
     try:
-        content = conduct(
-            plan, folder, "repeat", device=device, display=Display(console), force=force, deadline=deadline
-        )
+        content = conduct(plan, folder, "repeat", device=device, display=display, force=force, deadline=deadline)
     except StoppedError as error:
         raise StoppedError(f"{folder}: stopped, everything saved; {again} goes on") from error
-    show_spread(content, folder, "repeat", again)
+    show_spread(display, content, folder, "repeat", again)

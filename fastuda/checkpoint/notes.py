@@ -52,6 +52,8 @@ class Notes(_Checked):
     stages: dict[StageName, StageNotes] = Field(default_factory=dict)
     checkpoints: Count = 0
     """How many were written."""
+    rows: Count = 0
+    """Rows of log.jsonl so far; 0 in a run that was begun when they were not counted."""
     stalled: Seconds = 0.0
     """Seconds that training stood still for them."""
     failed: dict[Literal["source", "target"], dict[str, str]] = Field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -19,11 +19,13 @@ from fastuda.method.state import TrainingState
 class CheckpointWriter:
     """Writes one checkpoint at a time; entered, it has written the last one before it is left.
 
-    What goes wrong while writing is raised by the next call, or on leaving.
+    `before` makes durable what a checkpoint counts on; it is called, beside training, before one gets its name. What
+    goes wrong while writing is raised by the next call, or on leaving.
     """
 
-    def __init__(self, store: CheckpointStore) -> None:
+    def __init__(self, store: CheckpointStore, before: Callable[[], None] = lambda: None) -> None:
         self._store = store
+        self._before = before
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._spare: Snapshot | None = None
@@ -87,6 +89,7 @@ class CheckpointWriter:
             with shortage_told("writing a checkpoint"):
                 for model in models:
                     model.write(snapshot.average())
+                self._before()
                 self._store.write(snapshot)
         except BaseException as failure:  # carried to the thread that trains, which raises it
             self._failure = failure

@@ -51,6 +51,7 @@ def run_study(
     there is something left to run, everything saved; UsageError when a folder holds a run of another recipe;
     FastudaError for a data folder that is not there.
     """
+    display = display.unfailing()
     for cell in plan.cells:
         if cell.recipe.demo is None:
             for domain in (cell.recipe.source, cell.recipe.target):
