@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from fastuda.batch_norm import gather_statistics
-from fastuda.checkpoint.model_file import ModelFile, Which, held_or_mended
+from fastuda.checkpoint.model_file import ModelFile
+from fastuda.checkpoint.model_mend import Which, held_or_mended
 from fastuda.checkpoint.notes import ADAPTED, SOURCE_ONLY, STAGES, Notes, Record, StageName, StageNotes
 from fastuda.checkpoint.state_file import SavedState, require_fit, restore_state
 from fastuda.checkpoint.store import CheckpointStore

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO, cast
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -19,7 +16,6 @@ from rich.segment import Segment
 from fastuda.errors import FastudaError, UsageError
 from fastuda.printable import printable
 from fastuda.stop import EXIT_STOPPED, StoppedError
-from fastuda.streams import GuardedStream
 
 
 class PlainConsole(Console):
@@ -53,49 +49,6 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """Print an error that does not end the command, as the last one is printed."""
     _errors.print(f"[bold red]error:[/bold red] {escape(text)}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def guarded_streams() -> Iterator[None]:
-    """A command's standard streams: one that cannot be written costs neither a traceback nor the exit code.
-
-    What goes to standard error is lost then; the command ends for want of standard output, unless it makes do, with one
-    line and exit code 1, or in silence where a pipe was closed.
-    """
-    streams = sys.stdout, sys.stderr
-    if sys.stdout is not None:
-        sys.stdout = cast(TextIO, GuardedStream(sys.stdout, _refuse_output))
-    if sys.stderr is not None:
-        sys.stderr = cast(TextIO, GuardedStream(sys.stderr, lambda _: None))
-    try:
-        yield
-    except FastudaError as error:  # out of a help page
-        complain(str(error))
-        sys.exit(1)
-    finally:
-        sys.stdout, sys.stderr = streams
-        for stream in streams:
-            _abandon_unwritable(stream)
-
-
-def _refuse_output(error: OSError) -> None:
-    if error.errno == errno.EPIPE:
-        raise error  # which rich and click know as the usual end of a filter
-    raise FastudaError(
-        f"standard output cannot be written ({error.strerror or error}); make room there, or redirect it elsewhere"
-    ) from error
-
-
-def _abandon_unwritable(stream: TextIO | None) -> None:
-    """Let nothing be left of a stream that Python would fail to write out at its end, with an exit code of its own."""
-    if stream is None:
-        return
-    try:
-        stream.flush()
-    except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from fastuda_cli import bench, data, doctor, evaluate, predict, recipes, study, train
-from fastuda_cli.console import guarded_streams
+from fastuda_cli.streams import guarded_streams
 
 
 class _Commands(typer.Typer):

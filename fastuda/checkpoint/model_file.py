@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-from fastuda.checkpoint.notes import Record, StageName
-from fastuda.checkpoint.state_file import read_state
-from fastuda.errors import FastudaError, UnreadableError
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.digest import MODEL_FORMAT
-from fastuda.model.weights import describe, read_weights, save_weights
+from fastuda.model.weights import describe, save_weights
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import dump_recipe
-
-log = logging.getLogger(__name__)
-
-Which = Literal["last", "best"]
 
 
 @dataclass(frozen=True)
@@ -43,63 +33,6 @@ class ModelFile:
     def write(self, tensors: Mapping[str, Tensor]) -> None:
         """Write the file, whole or not at all; raises FastudaError."""
         save_weights(self.path, tensors, self.metadata)
-
-
-def held_or_mended(file: ModelFile, stage: StageName, which: Which, record: Record, state: Path) -> bool:
-    """Whether a model that was written with the scores `record` can be read, if need be once it was written anew.
-
-    One that is damaged or gone comes again, in the same bits, from the checkpoint `state`, if that is still there and
-    is of the same evaluation. Else a damaged one is renamed. Whatever is wrong is said. Raises FastudaError when the
-    disk refuses.
-    """
-    try:
-        fault = _fault(file.path)
-        if fault is None:
-            return True
-        tensors = _evaluated(stage, which, record, state)
-    except UnreadableError as error:
-        log.warning("%s; %s is left as it is and used no further", error, file.path.name)
-        return False
-    if tensors is not None:
-        file.write(tensors)
-        log.warning("%s: %s; written anew, in the same bits, from %s", file.path, fault, state.name)
-        return True
-    log.warning(
-        "%s: %s, and no checkpoint of its iteration %d is left to write it anew from; its scores stay in results.json",
-        file.path, fault, record.iteration,
-    )  # fmt: skip
-    with contextlib.suppress(OSError):
-        file.path.replace(file.path.with_name(f"{file.path.name}.damaged"))
-    return False
-
-
-def _fault(path: Path) -> str | None:
-    """What is wrong with a model's file; None for a sound one. Raises UnreadableError when the system refuses it."""
-    try:
-        read_weights(path)
-    except UnreadableError as error:
-        if isinstance(error.__cause__, FileNotFoundError) and not os.path.lexists(path):
-            return "gone since it was written"
-        raise
-    except FastudaError as error:
-        return str(error).removeprefix(f"{path}: ").removesuffix("; copy it again")
-    return None
-
-
-def _evaluated(stage: StageName, which: Which, record: Record, state: Path) -> dict[str, Tensor] | None:
-    """The model of an evaluation from the checkpoint that was written with it; None where that is no longer there.
-
-    Raises UnreadableError when the system refuses the checkpoint.
-    """
-    try:
-        saved = read_state(state)
-    except UnreadableError:
-        raise
-    except FastudaError:
-        return None
-    notes = saved.notes.stages.get(saved.stage)
-    known = saved.stage == stage and notes is not None and getattr(notes, which) == record
-    return saved.average() if known else None
 
 
 def save_model(path: Path, model: DeepLabV2, recipe: Recipe, notes: dict[str, Any]) -> None:
