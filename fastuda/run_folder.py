@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastuda.checkpoint.store import CheckpointStore
-from fastuda.disk import PART, append, make_folder, sweep, sync_journal, write_atomic, write_failure, write_json
+from fastuda.disk import PART, append, make_folder, remove, sweep, sync_journal, write_atomic, write_json
 from fastuda.errors import FastudaError
 from fastuda.lock import HOLDER, LOCK, held
 from fastuda.paths import entries, is_folder
@@ -115,11 +115,8 @@ class RunFolder:
         """
         make_folder(self.path)
         self._write_beginning(None, None)
-        for path in (self.record, self.log):
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise write_failure(path, error) from error
+        remove(self.record)
+        remove(self.log)
         shutil.rmtree(self.tensorboard, ignore_errors=True)
         make_folder(self.checkpoints)
         make_folder(self.pictures)

@@ -7,15 +7,13 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-
-from fastuda.checkpoint.notes import STAGES, StageName
+from fastuda.checkpoint.notes import STAGES
 from fastuda.disk import write_atomic
 from fastuda.engine.readback import Reading
 from fastuda.errors import FastudaError
 from fastuda.events import EventsFile
+from fastuda.log_row import Row, read_row
 from fastuda.metrics import Scores
 from fastuda.printable import on_one_line
 from fastuda.regular_file import read_regular
@@ -23,51 +21,8 @@ from fastuda.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
-
-_FLOAT32 = 3.5e38
-"""A little more than TensorBoard's numbers can be."""
-_Iteration = Annotated[int, Field(ge=0, le=10**9)]
-_Loss = Annotated[float, Field(ge=-_FLOAT32, le=_FLOAT32)]
-_NotNegative = Annotated[float, Field(ge=0, le=_FLOAT32)]
-_Share = Annotated[float, Field(ge=0, le=1)]
-_Percent = Annotated[float, Field(ge=0, le=100)]
 _MOST_NAMED = 10
 """Damaged lines that a warning names; of more it tells how many."""
-
-
-class _Checked(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class _TrainingRow(_Checked):
-    stage: StageName
-    iteration: _Iteration
-    losses: dict[str, _Loss]
-    iterations_per_second: _NotNegative
-    waiting_for_data: _Share
-    lr: _NotNegative
-    time: _NotNegative
-
-
-class _Scores(_Checked):
-    protocol: Literal["full", "released"]
-    miou: _Percent | None
-    iou: dict[str, _Percent | None]
-    pixel_accuracy: _Percent | None
-    mean_accuracy: _Percent | None
-    absent: list[str]
-    subsets: dict[str, _Percent | None]
-
-
-class _EvaluationRow(_Checked):
-    stage: StageName
-    iteration: _Iteration
-    scores: _Scores
-    time: _NotNegative
-
-
-_ROW: TypeAdapter[_TrainingRow | _EvaluationRow] = TypeAdapter(_TrainingRow | _EvaluationRow)
 
 
 class RunLog:
@@ -159,7 +114,7 @@ class RunLog:
         rows: list[Row] = []
         kept, damaged = [], []
         for number, line in enumerate([*lines, torn], 1):
-            row = _row(line)
+            row = read_row(line)
             if row is None:
                 damaged.append(number)
             elif (STAGES.index(row["stage"]), row["iteration"]) <= last and not 0 < self._counted <= len(rows):
@@ -193,11 +148,3 @@ class RunLog:
         if missing > 0:
             rows = "a row" if missing == 1 else f"{missing} rows"
             log.warning("%s: lacks %s from before the checkpoint; the run itself is whole", path, rows)
-
-
-def _row(line: bytes) -> Row | None:
-    """The row that a line of log.jsonl holds; None for whatever fastuda does not write."""
-    try:
-        return _ROW.validate_json(line).model_dump()
-    except ValidationError:
-        return None
