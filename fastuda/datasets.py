@@ -63,8 +63,8 @@ def with_demo_data(recipe: Recipe, progress: Progress, look: Look | None = None)
     if recipe.demo is None:
         return recipe
     demo, root = recipe.demo, _demo_root(recipe, recipe.demo)
-    recipe = with_demo_folders(recipe)
-    if recipe.source.root != root / "source" and recipe.target.root != root / "target":
+    placed = with_demo_folders(recipe)
+    if placed.source.root != root / "source" and placed.target.root != root / "target":
         return recipe
     with held(make_folder(root.parent), "drawing a demo", wait=True, look=look, reading=True):
         draw_demo(
@@ -77,7 +77,7 @@ def with_demo_data(recipe: Recipe, progress: Progress, look: Look | None = None)
             seed=demo.seed,
             progress=progress("Drawing two domains"),
         )
-    return recipe
+    return placed
 
 
 def with_demo_folders(recipe: Recipe) -> Recipe:

@@ -30,6 +30,7 @@ import fastuda.disk as disk_module
 import fastuda.engine.iteration as iteration_module
 import fastuda.train as train_module
 from fastuda.checkpoint.store import CheckpointStore
+from fastuda.datasets import prepare_all, with_demo_data
 from fastuda.display import Display
 from fastuda.errors import FastudaError, UnreadableError, UsageError
 from fastuda.lock import held
@@ -491,7 +492,7 @@ def test_a_run_that_waits_for_another_process_lives_and_hears_a_stop(
 ) -> None:
     recipe = tiny("model.weights=file:///net.pth") if what == "weights" else tiny()
     (cache / "weights").mkdir(exist_ok=True)
-    folder = next(path.parent for path in cache.glob("*/index.json")) if what == "pack" else cache / what
+    folder = prepare_all(with_demo_data(recipe, _silent), _silent).source.folder if what == "pack" else cache / what
     signs: list[float] = []
     monkeypatch.setattr(Watchdog, "alive", lambda _: signs.append(time.monotonic()))
     monkeypatch.setattr("fastuda.train.require_memory", lambda *_: None)
@@ -502,6 +503,10 @@ def test_a_run_that_waits_for_another_process_lives_and_hears_a_stop(
         run(recipe, tmp_path / "run")
     assert other.is_alive()  # and so it still held the folder
     other.join()
+
+
+def _silent(_: str) -> Callable[[int, int], None]:
+    return lambda done, total: None
 
 
 def _hold_and_ask(folder: Path, signs: list[float], held_now: threading.Event) -> None:
