@@ -157,3 +157,30 @@ def weights(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> Path:
 def trained(weights: Path) -> Trained:
     """That model, loaded."""
     return load_trained(weights, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache that a module's runs share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def tiny(cache: Path) -> Callable[..., Recipe]:
+    """The demo with a network and data as small as they can be, and whatever settings are added."""
+    from whole_runs import TINY
+
+    def build(*settings: str) -> Recipe:
+        return load_recipe("demo", [*TINY, f"data.cache={cache}", *settings])
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, dict[str, Any], str]:
+    """A run that nobody stopped: its folder, results and console output."""
+    from whole_runs import TINY, run
+
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    results, output = run(load_recipe("demo", [*TINY, f"data.cache={cache}"]), path)
+    return path, results, output

@@ -155,13 +155,12 @@ def test_what_failed_before_stays_replaced_though_it_can_be_read_again(
         TrainingLoader(packed, "source", recipe(), CPU, failed=[7])
 
 
+@pytest.mark.parametrize("packed", ["png", "jpeg"], indirect=True)  # raw pixels are not decoded
 @pytest.mark.parametrize("kind", ["images", "labels"])
 @pytest.mark.parametrize("start", [0, 3])
 def test_what_dali_cannot_decode_is_found_named_and_replaced(
     kind: str, start: int, packed: Packed, recipe: Callable[..., Recipe], caplog: pytest.LogCaptureFixture
 ) -> None:
-    if packed.format == "raw":
-        pytest.skip("raw pixels are not decoded")
     before = batches(TrainingLoader(packed, "source", recipe(), CPU, start_iteration=start), NUM_BATCHES)
     paths = [make_undecodable(packed, index, kind) for index in (1, 4)]
     loader = TrainingLoader(packed, "source", recipe(), CPU, start_iteration=start)

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import signal
 import socket
 import threading
@@ -24,17 +23,16 @@ import torch
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
+from whole_runs import TINY, near_the_end, run
 
-import fastuda.comparison as comparison_module
 import fastuda.disk as disk_module
 import fastuda.engine.iteration as iteration_module
-import fastuda.train as train_module
+import fastuda.stage as stage_module
 from fastuda.checkpoint.store import CheckpointStore
 from fastuda.datasets import prepare_all, with_demo_data
 from fastuda.display import Display
 from fastuda.errors import FastudaError, UnreadableError, UsageError
 from fastuda.lock import held
-from fastuda.model.weights import read_weights
 from fastuda.recipe import Recipe
 from fastuda.recipe_file import load_recipe
 from fastuda.run_folder import RunFolder
@@ -43,51 +41,6 @@ from fastuda.study.conduct import conduct
 from fastuda.study.plan import plan_repeats
 from fastuda.train import train
 from fastuda.watchdog import Watchdog
-
-TINY = [
-    "demo.num_source=6",
-    "demo.num_source_val=1",
-    "demo.num_target=5",
-    "demo.num_val=3",
-    "demo.size=[64, 32]",
-    "views.source_size=[64, 32]",
-    "views.target_size=[64, 32]",
-    "views.crop_size=[32, 32]",
-    "eval.size=[64, 32]",
-    "model.width=0.125",
-    "warmup.iterations=4",
-    "train.iterations=6",
-    "train.evaluate_every=3",
-    "train.log_every=2",
-    "runtime.loader_threads=1",
-]
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def tiny(cache: Path) -> Callable[..., Recipe]:
-    def build(*settings: str) -> Recipe:
-        return load_recipe("demo", [*TINY, f"data.cache={cache}", *settings])
-
-    return build
-
-
-def run(recipe: Recipe, path: Path, **options: Any) -> tuple[dict[str, Any], str]:
-    """Results and console output of a run on the CPU."""
-    out = io.StringIO()
-    results = train(recipe, path, name="demo", device="cpu", display=Display(Console(file=out, width=300)), **options)
-    return results, out.getvalue()
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, dict[str, Any], str]:
-    path = tmp_path_factory.mktemp("runs") / "whole"
-    results, output = run(load_recipe("demo", [*TINY, f"data.cache={cache}"]), path)
-    return path, results, output
 
 
 def test_a_run_leaves_recipe_log_events_checkpoints_pictures_and_results(finished: Any) -> None:
@@ -188,19 +141,8 @@ def test_a_stopped_and_resumed_run_ends_in_the_same_bits(
     stage: str, at: int, finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "run"
-    name = "warmup_step" if stage == "warm-up" else "adaptation_step"
-    original, calls = getattr(iteration_module, name), []
-
-    def interrupted(*args: Any) -> Any:
-        calls.append(1)
-        if len(calls) == at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(iteration_module, name, interrupted)
-        with pytest.raises(StoppedError, match=f"SIGTERM: stopped at iteration {at} of the {stage}.*--resume"):
-            run(tiny(), path)
+    step = "warmup_step" if stage == "warm-up" else "adaptation_step"
+    stopped(tiny(), path, step, at, monkeypatch, f"SIGTERM: stopped at iteration {at} of the {stage}.*--resume")
     results, _ = run(tiny(), path, resume=True)
 
     expected, got = _state(finished[0]), _state(path)
@@ -248,7 +190,9 @@ def test_resuming_with_another_recipe_names_the_field(finished: Any, tiny: Calla
         run(tiny("method.tau=0.5"), finished[0], resume=True)
 
 
-def stopped(recipe: Recipe, path: Path, step: str, at: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+def stopped(
+    recipe: Recipe, path: Path, step: str, at: int, monkeypatch: pytest.MonkeyPatch, said: str = "stopped"
+) -> dict[str, bytes]:
     """A run stopped at an iteration of a stage, whose step that is; returns the content of its files."""
     original, calls = getattr(iteration_module, step), []
 
@@ -260,7 +204,7 @@ def stopped(recipe: Recipe, path: Path, step: str, at: int, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr(iteration_module, step, interrupted)
-        with pytest.raises(StoppedError):
+        with pytest.raises(StoppedError, match=said):
             run(recipe, path)
     return contents(path)
 
@@ -521,147 +465,10 @@ def _hold_and_ask(folder: Path, signs: list[float], held_now: threading.Event) -
         time.sleep(3)
 
 
-def _near_the_end(finished: Any, tmp_path: Path) -> Path:
-    """A copy of the finished run without its results, as it is when it was killed just before them."""
-    path = tmp_path / "run"
-    shutil.copytree(finished[0], path)
-    (path / "results.json").unlink()
-    (path / "pictures" / "comparison.png").unlink()
-    return path
-
-
-def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-100] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("damage", ["flipped", "gone"])
-def test_the_last_model_is_written_anew_in_the_same_bits(
-    damage: str, finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], caplog: pytest.LogCaptureFixture
-) -> None:
-    path = _near_the_end(finished, tmp_path)
-    model = path / "checkpoints" / "adapted-last.safetensors"
-    if damage == "flipped":
-        _flip(model)
-    else:
-        model.unlink()
-    results, _ = run(tiny(), path, resume=True)
-    assert results["adapted"] == finished[1]["adapted"]
-    whole = finished[0] / "checkpoints" / "adapted-last.safetensors"
-    expected, found = load_file(whole), load_file(model)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(value, found[key]) for key, value in expected.items())
-    assert read_weights(model).metadata == read_weights(whole).metadata
-    (said,) = [line for line in caplog.messages if line.startswith(f"{model}: ")]
-    assert ("gone since it was written" if damage == "gone" else "damaged") in said
-    assert said.endswith("; written anew, in the same bits, from adapted-0000006.state.safetensors")
-    assert (path / "pictures" / "comparison.png").exists()
-    assert not list(path.rglob("*.damaged"))
-
-
-def test_models_of_gathered_statistics_come_again_in_the_same_bits_too(
-    finished: Any, tmp_path: Path, tiny: Callable[..., Recipe]
-) -> None:
-    recipe, path = tiny("eval.batch_norm='target'", "warmup.iterations=1", "train.iterations=2"), tmp_path / "run"
-    run(recipe, path)
-    model = path / "checkpoints" / "adapted-last.safetensors"
-    expected = load_file(model)
-    model.unlink()
-    run(recipe, path, resume=True)
-    found = load_file(model)
-    assert all(torch.equal(value, found[key]) for key, value in expected.items())
-
-
-def test_a_model_that_nothing_is_left_of_is_set_aside_and_the_run_finishes(
-    finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], caplog: pytest.LogCaptureFixture
-) -> None:
-    path = _near_the_end(finished, tmp_path)
-    model = path / "checkpoints" / "source_only-last.safetensors"
-    _flip(model)
-    results, _ = run(tiny(), path, resume=True)
-    assert {stage: results[stage] for stage in ("source_only", "adapted")} == {
-        stage: finished[1][stage] for stage in ("source_only", "adapted")
-    }
-    assert f"{model}: damaged: its content is not what was written" in caplog.text
-    assert (
-        "no checkpoint of its iteration 4 is left to write it anew from; its scores stay in results.json" in caplog.text
-    )
-    assert not model.exists()
-    assert model.with_name(f"{model.name}.damaged").exists()
-    with (
-        Image.open(path / "pictures" / "comparison.png") as picture,
-        Image.open(finished[0] / "pictures" / "comparison.png") as whole,
-    ):
-        assert picture.width < whole.width
-
-
-def test_a_model_that_vanishes_while_the_run_goes_on_is_written_again_at_its_end(
-    tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, original = tmp_path / "run" / "checkpoints" / "adapted-last.safetensors", train_module._compare
-
-    def compared(*rest: Any) -> None:
-        model.unlink()
-        original(*rest)
-
-    monkeypatch.setattr(train_module, "_compare", compared)
-    run(tiny("warmup.iterations=1", "train.iterations=1"), tmp_path / "run")
-    assert read_weights(model).kind == "fastuda"
-
-
-def test_a_picture_that_finds_no_memory_costs_no_scores(
-    finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    def full(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    path = _near_the_end(finished, tmp_path)
-    monkeypatch.setattr(comparison_module, "read_model", full)
-    results, _ = run(tiny(), path, resume=True)
-    assert json.loads((path / "results.json").read_text()) == results
-    assert results["adapted"] == finished[1]["adapted"]
-    picture = path / "pictures" / "comparison.png"
-    assert not picture.exists()
-    assert f"{picture}: not drawn; the GPU's memory is full, and the run is complete without it" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (MemoryError(), "this machine's memory is full"),
-        (UnreadableError("a: cannot be read: Too many open files", "Too many open files"), "a: cannot be read: Too m"),
-        (RuntimeError("another"), None),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-@pytest.mark.parametrize("place", ["_sound_models", "comparison_grid"])
-def test_a_picture_is_gone_without_for_want_of_memory_or_of_files_alone(
-    place: str, error: Exception, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    def full(*_: Any) -> None:
-        raise error
-
-    names = ("folder", "data", "recipe", "passes", "device")
-    shared: Any = SimpleNamespace(
-        **{**dict.fromkeys(names, SimpleNamespace(evaluation=None)), "folder": RunFolder(tmp_path)}
-    )
-    monkeypatch.setattr(train_module, "_sound_models", lambda *_: set())
-    monkeypatch.setattr(train_module, place, full)
-    if said is None:
-        with pytest.raises(RuntimeError, match="another"):
-            train_module._compare(shared, None)  # type: ignore[arg-type]
-        return
-    train_module._compare(shared, None)  # type: ignore[arg-type]
-    assert f"comparison.png: not drawn; {said}" in caplog.text
-
-
 def test_a_record_that_the_system_refuses_is_not_written_over_even_by_force(
     finished: Any, tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, original = _near_the_end(finished, tmp_path), Path.read_text
+    path, original = near_the_end(finished, tmp_path), Path.read_text
     before = (path / "run.json").read_bytes()
 
     def refused(file: Path, *rest: Any, **options: Any) -> str:
@@ -681,7 +488,7 @@ def test_a_loss_that_was_not_finite_is_told_though_no_checkpoint_can_be_read(mon
 
     store, writer = SimpleNamespace(newest_sound=refused), SimpleNamespace(wait=lambda: None)
     shared: Any = SimpleNamespace(store=store, checkpoints=writer)
-    monkeypatch.setattr(train_module, "_names_at", lambda *_: ["x"])
+    monkeypatch.setattr(stage_module, "_names_at", lambda *_: ["x"])
     stage: Any = SimpleNamespace(title="warm-up", reads_target=False)
     with pytest.raises(FastudaError, match=r"not finite at iteration 5 .*verified: a: this checkpoint cannot be read"):
-        train_module._refuse_nonfinite(shared, stage, 4)
+        stage_module._refuse_nonfinite(shared, stage, 4)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import fastuda.datasets
+import fastuda.stage
 import fastuda.train
 from fastuda.checkpoint.store import CheckpointStore
 from fastuda.engine.loop import Loop
@@ -72,7 +73,7 @@ class Phases:
         changes: list[tuple[Any, str, Callable[..., Any]]] = [
             (fastuda.datasets, "draw_demo", marked("drawing", fastuda.datasets.draw_demo)),
             (fastuda.datasets, "prepare", marked("packing", fastuda.datasets.prepare)),
-            (fastuda.train, "evaluate", marked("evaluation", fastuda.train.evaluate)),
+            (fastuda.stage, "evaluate", marked("evaluation", fastuda.stage.evaluate)),
             (fastuda.train, "comparison_grid", marked("the end", fastuda.train.comparison_grid)),
             (CheckpointStore, "write", write),
             (Loop, "__call__", iteration),

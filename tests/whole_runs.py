@@ -1,0 +1,48 @@
+"""Whole runs of the demo, as small as they can be."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fastuda.display import Display
+from fastuda.recipe import Recipe
+from fastuda.train import train
+
+TINY = [
+    "demo.num_source=6",
+    "demo.num_source_val=1",
+    "demo.num_target=5",
+    "demo.num_val=3",
+    "demo.size=[64, 32]",
+    "views.source_size=[64, 32]",
+    "views.target_size=[64, 32]",
+    "views.crop_size=[32, 32]",
+    "eval.size=[64, 32]",
+    "model.width=0.125",
+    "warmup.iterations=4",
+    "train.iterations=6",
+    "train.evaluate_every=3",
+    "train.log_every=2",
+    "runtime.loader_threads=1",
+]
+
+
+def run(recipe: Recipe, path: Path, **options: Any) -> tuple[dict[str, Any], str]:
+    """Results and console output of a run on the CPU."""
+    out = io.StringIO()
+    results = train(recipe, path, name="demo", device="cpu", display=Display(Console(file=out, width=300)), **options)
+    return results, out.getvalue()
+
+
+def near_the_end(finished: Any, tmp_path: Path) -> Path:
+    """A copy of the finished run without its results, as it is when it was killed just before them."""
+    path = tmp_path / "run"
+    shutil.copytree(finished[0], path)
+    (path / "results.json").unlink()
+    (path / "pictures" / "comparison.png").unlink()
+    return path
