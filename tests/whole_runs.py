@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
 
+from fastuda.checkpoint.store import CheckpointStore
 from fastuda.display import Display
 from fastuda.recipe import Recipe
 from fastuda.train import train
@@ -46,3 +49,8 @@ def near_the_end(finished: Any, tmp_path: Path) -> Path:
     (path / "results.json").unlink()
     (path / "pictures" / "comparison.png").unlink()
     return path
+
+
+def saved_state(path: Path) -> dict[str, Tensor]:
+    """All tensors of a run's newest checkpoint."""
+    return load_file(CheckpointStore(path / "checkpoints").files()[0].path)

@@ -2,116 +2,43 @@
 
 from __future__ import annotations
 
-import io
 import os
 import random
 import stat
 import struct
-import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from faults.image_file import IDS, PNG, SIZE, Dice, Mutant, label, photograph, png, tiff_ifd
+from faults.jpeg_mutants import (
+    exif_loops,
+    jpeg_colours,
+    jpeg_process,
+    jpeg_progressive,
+    jpeg_scans,
+    jpeg_segments,
+    jpeg_size,
+    jpeg_tables,
+    orientation,
+)
+from faults.png_mutants import (
+    png_16_bit,
+    png_animated,
+    png_bomb,
+    png_chunks,
+    png_crc,
+    png_empty,
+    png_few_bits,
+    png_interlaced,
+    png_kind,
+    png_palette,
+    png_pixels,
+    png_size,
+    png_text,
+    png_transparency,
+)
 from PIL import Image
-
-SIZE = (24, 16)
-"""Width and height of what the mutations spoil, pixels."""
-IDS = {0: "road", 1: "car", 7: "ignore"}
-"""What the labels of a made data set hold."""
-PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One file, what was done to it, and whether it is to stand for a label."""
-
-    kind: str
-    path: Path
-    is_label: bool
-
-
-@dataclass
-class Dice:
-    """The dice of a mutation, and where its file goes."""
-
-    roll: random.Random
-    seed: int
-    folder: Path
-    is_label: bool
-
-    def file(self, suffix: str, data: bytes) -> Path:
-        """A file of a plain name."""
-        path = self.free(suffix)
-        path.write_bytes(data)
-        return path
-
-    def free(self, suffix: str) -> Path:
-        """Where a file of a plain name may go."""
-        return self.folder / f"{self.seed:05d}.{suffix}"
-
-    def image(self) -> Image.Image:
-        """A sound image, or a sound label."""
-        return label(self.roll) if self.is_label else photograph(self.roll)
-
-    def saved(self, form: str, image: Image.Image | None = None, **options: object) -> bytes:
-        """What Pillow writes of it."""
-        buffer = io.BytesIO()
-        (image or self.image()).save(buffer, form, **options)
-        return buffer.getvalue()
-
-
-def photograph(roll: random.Random) -> Image.Image:
-    """A sound RGB image."""
-    return Image.fromarray(np.frombuffer(roll.randbytes(SIZE[0] * SIZE[1] * 3), np.uint8).reshape(SIZE[1], SIZE[0], 3))
-
-
-def label(roll: random.Random) -> Image.Image:
-    """A sound label of the values of `IDS`."""
-    values = np.frombuffer(roll.randbytes(SIZE[0] * SIZE[1]), np.uint8) % 3
-    return Image.fromarray(np.array([*IDS], np.uint8)[values].reshape(SIZE[1], SIZE[0]))
-
-
-def chunk(name: bytes, data: bytes, crc: int | None = None) -> bytes:
-    """A PNG's chunk, with its own checksum unless another is given."""
-    sum_ = zlib.crc32(name + data) if crc is None else crc
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", sum_)
-
-
-def png(
-    size: tuple[int, int] = SIZE,
-    depth: int = 8,
-    colour: int = 2,
-    interlaced: int = 0,
-    *,
-    before: Sequence[bytes] = (),
-    pixels: bytes | None = None,
-    behind: Sequence[bytes] = (),
-    method: int = 0,
-) -> bytes:
-    """A PNG of zeros, its header as asked for whatever lies behind it; `pixels` are the compressed data."""
-    header = struct.pack(">IIBBBBB", *size, depth, colour, method, 0, interlaced)
-    if pixels is None:
-        channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
-        row = (min(size[0], 999) * channels * depth + 7) // 8
-        pixels = zlib.compress(bytes((row + 1) * min(size[1], 999)))
-    data = [chunk(b"IHDR", header), *before, chunk(b"IDAT", pixels), *behind, chunk(b"IEND", b"")]
-    return PNG + b"".join(data)
-
-
-def tiff_ifd(entries: Sequence[tuple[int, int, int, bytes]], following: int = 0, little: bool = True) -> bytes:
-    """A TIFF header and one directory at byte 8 of (tag, type, count, four bytes), as EXIF has it too."""
-    order = "<" if little else ">"
-    start = b"II*\0" if little else b"MM\0*"
-    body = struct.pack(order + "H", len(entries))
-    for tag, kind, count, value in entries:
-        body += struct.pack(order + "HHI", tag, kind, count) + value[:4].ljust(4, b"\0")
-    return start + struct.pack(order + "I", 8) + body + struct.pack(order + "I", following)
-
-
-def jpeg_with(data: bytes, segment: bytes, code: int = 0xE1) -> bytes:
-    """A JPEG with one more segment in front."""
-    return data[:2] + b"\xff" + bytes([code]) + struct.pack(">H", len(segment) + 2) + segment + data[2:]
 
 
 def _cut(form: str, suffix: str, **options: object) -> Callable[[Dice], Path]:
@@ -132,270 +59,6 @@ def _flipped(form: str, suffix: str, first: int, last: int | None) -> Callable[[
         return dice.file(suffix, bytes(data))
 
     return spoil
-
-
-def _png_crc(dice: Dice) -> Path:
-    data = dice.saved("PNG")
-    name = dice.roll.choice([b"IHDR", b"IDAT", b"IEND"])
-    at = data.index(name)
-    end = at + 4 + struct.unpack(">I", data[at - 4 : at])[0]
-    return dice.file("png", data[:end] + dice.roll.randbytes(4) + data[end + 4 :])
-
-
-def _png_size(dice: Dice) -> Path:
-    """Another size in front than the data has."""
-    size = dice.roll.choice([(SIZE[0], SIZE[1] * 9), (SIZE[0] * 9, SIZE[1]), (3, 3), (SIZE[0] + 1, SIZE[1])])
-    colour = 0 if dice.is_label else 2
-    return dice.file("png", png(size, colour=colour, pixels=zlib.compress(bytes(73 * 16))))
-
-
-def _png_empty(dice: Dice) -> Path:
-    return dice.file("png", png(dice.roll.choice([(0, 0), (0, 5), (5, 0)]), colour=0 if dice.is_label else 2))
-
-
-def _png_bomb(dice: Dice) -> Path:
-    """A header that asks for gigabytes and terabytes."""
-    size = dice.roll.choice([(100_000, 100_000), (2**31 - 1, 2**31 - 1), (2**32 - 1, 1), (20_000, 20_000)])
-    return dice.file("png", png(size, dice.roll.choice([1, 8, 16]), dice.roll.choice([0, 2])))
-
-
-def _png_16_bit(dice: Dice) -> Path:
-    return dice.file("png", png(depth=16, colour=dice.roll.choice([0, 2, 4, 6])))
-
-
-def _png_few_bits(dice: Dice) -> Path:
-    depth = dice.roll.choice([1, 2, 4])
-    palette = [chunk(b"PLTE", bytes(3 * 2**depth))]
-    colour = dice.roll.choice([0, 3])
-    return dice.file("png", png(depth=depth, colour=colour, before=palette if colour else []))
-
-
-def _png_palette(dice: Dice) -> Path:
-    """Palettes that are missing, short, long, of half an entry, twice, behind the pixels."""
-    pixels = zlib.compress(b"".join(b"\0" + dice.roll.randbytes(SIZE[0]) for _ in range(SIZE[1])))
-    several = dice.roll.choice([[], [b""], [bytes(3)], [bytes(7)], [bytes(3 * 300)], [bytes(9), bytes(768)]])
-    palettes = [chunk(b"PLTE", one) for one in several]
-    behind = dice.roll.random() < 0.2
-    return dice.file(
-        "png", png(colour=3, before=[] if behind else palettes, pixels=pixels, behind=palettes if behind else [])
-    )
-
-
-def _png_interlaced(dice: Dice) -> Path:
-    colour = 0 if dice.is_label else 2
-    return dice.file("png", png(colour=colour, interlaced=dice.roll.choice([1, 1, 2, 255])))
-
-
-def _png_animated(dice: Dice) -> Path:
-    if dice.roll.random() < 0.5:
-        frames = [dice.image() for _ in range(3)]
-        return dice.file("png", dice.saved("PNG", frames[0], save_all=True, append_images=frames[1:]))
-    count = dice.roll.choice([0, 1, 2, 10**6, 2**32 - 1])
-    control = struct.pack(">IIIIIHHBB", 0, *dice.roll.choice([SIZE, (0, 0), (9**9, 9**9)]), 5, 5, 1, 0, 9, 9)
-    return dice.file(
-        "png",
-        png(before=[chunk(b"acTL", struct.pack(">II", count, 0)), chunk(b"fcTL", control[: dice.roll.randrange(27)])]),
-    )
-
-
-def _png_transparency(dice: Dice) -> Path:
-    content = dice.roll.choice([b"", b"\0", bytes(300), bytes(5), b"\xff" * 6])
-    colour = dice.roll.choice([0, 2, 3, 4, 6])
-    palette = [chunk(b"PLTE", bytes(768))] if colour == 3 else []
-    return dice.file("png", png(colour=colour, before=[*palette, chunk(b"tRNS", content)]))
-
-
-def _png_text(dice: Dice) -> Path:
-    """Text that unpacks to far more than it is, or that is no text."""
-    bomb = zlib.compress(bytes(3 << 20))
-    content = dice.roll.choice(
-        [
-            (b"zTXt", b"Comment\0\0" + bomb), (b"iTXt", b"Comment\0\1\0\0\0" + bomb),
-            (b"tEXt", b"C\0" + bytes(1 << 20)),
-            (b"iTXt", b"\0"), (b"zTXt", b"x\0\7x"), (b"iCCP", b"p\0\0" + bomb), (b"iCCP", b"\xff"),
-            (b"tEXt", b"\xff\x1b[2J"),
-            (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta tiff:Orientation=\"9\xff\"/>"),
-        ]
-    )  # fmt: skip
-    times = dice.roll.choice([1, 1, 40])
-    where = [chunk(*content)] * times
-    late = dice.roll.random() < 0.5
-    return dice.file(
-        "png", png(colour=0 if dice.is_label else 2, before=[] if late else where, behind=where if late else [])
-    )
-
-
-def _png_chunks(dice: Dice) -> Path:
-    """Chunks missing, twice, of a wrong length, of unknown critical names."""
-    sound = png(colour=0 if dice.is_label else 2)
-    at = sound.index(b"IDAT") - 4
-    end = sound.index(b"IEND") - 4
-    long_ = struct.pack(">I", dice.roll.choice([0, 2**31, 2**32 - 1, 10**6]))
-    return dice.file(
-        "png",
-        dice.roll.choice(
-            [
-                sound[:at] + sound[end:], sound[:end], sound[:at] + sound[at:end] * 2 + sound[end:],
-                sound[:8] + sound[at:], sound[:at] + long_ + sound[at + 4 :],
-                sound[:at] + chunk(b"QQQQ", b"x") + sound[at:],
-                sound[:at] + sound[8:at] + sound[at:], sound + dice.roll.randbytes(99), PNG, PNG + sound[8:16] * 3,
-                sound[:at] + chunk(b"gAMA", b"") + chunk(b"pHYs", b"1") + chunk(b"cHRM", b"22") + chunk(b"sRGB",
-                b"") + sound[at:],
-            ]
-        ),
-    )  # fmt: skip
-
-
-def _png_pixels(dice: Dice) -> Path:
-    """Compressed data that are none, too short, too long, of unknown row filters."""
-    rows = b"".join(bytes([dice.roll.randrange(9)]) + bytes(SIZE[0]) for _ in range(SIZE[1]))
-    pixels = dice.roll.choice(
-        [
-            b"",
-            b"x",
-            dice.roll.randbytes(80),
-            zlib.compress(rows),
-            zlib.compress(bytes(9)),
-            zlib.compress(rows)[:-4] + b"1234",
-        ]
-    )
-    return dice.file("png", png(colour=0, pixels=pixels))
-
-
-def _png_kind(dice: Dice) -> Path:
-    """Depths and colour types that PNG does not have."""
-    roll = dice.roll
-    return dice.file(
-        "png",
-        png(
-            depth=roll.choice([0, 3, 8, 16, 32, 255]), colour=roll.choice([1, 3, 5, 7, 255]), method=roll.choice([0, 1])
-        ),
-    )
-
-
-_ORIENTATIONS: dict[str, tuple[int, int, bytes]] = {
-    "text": (2, 4, b"six\0"), "long text": (2, 2**20, b"\x1a\0\0\0"), "zero": (3, 1, b"\0"), "nine": (3, 1, b"\x09"),
-    "65535": (3, 1, b"\xff\xff"), "huge": (4, 1, b"\xff\xff\xff\xff"), "two": (3, 2, b"\x06\0\x03\0"),
-    "none": (3, 0, b""), "fraction": (5, 1, b"\x1a\0\0\0"), "far away": (5, 1, b"\xff\xff\xff\x7f"),
-    "bytes": (7, 4, b"\6\6\6\6"),
-    "floating": (11, 1, struct.pack("<f", 6.0)), "not a number": (11, 1, struct.pack("<f", float("nan"))),
-    "signed": (9, 1, b"\xff\xff\xff\xff"), "unknown type": (99, 1, b"\x06"), "very many": (3, 2**31, b"\x06"),
-    "turned": (3, 1, b"\x06"), "mirrored": (3, 1, b"\x05"),
-}  # fmt: skip
-
-
-def exif_orientation(name: str) -> bytes:
-    """EXIF whose orientation is that of `_ORIENTATIONS`."""
-    return b"Exif\0\0" + tiff_ifd([(0x0112, *_ORIENTATIONS[name])])
-
-
-ORIENTATIONS = tuple(_ORIENTATIONS)
-
-
-def _with_exif(dice: Dice, exif: bytes) -> Path:
-    form = dice.roll.choice(["JPEG", "PNG", "WEBP"])
-    if form == "PNG":
-        return dice.file("png", png(colour=0 if dice.is_label else 2, before=[chunk(b"eXIf", exif[6:])]))
-    if form == "WEBP":
-        return dice.file("webp", dice.saved(form, exif=exif, lossless=True))
-    return dice.file("jpg", jpeg_with(dice.saved(form), exif[: 2**16 - 3]))
-
-
-def _orientation(dice: Dice) -> Path:
-    return _with_exif(dice, exif_orientation(dice.roll.choice(ORIENTATIONS)))
-
-
-def _exif_loops(dice: Dice) -> Path:
-    """Directories that lead to themselves, to one another, out of the file; cut; of thousands of entries."""
-    pointer = dice.roll.choice([0x8769, 0x8825, 0xA005, 0x014A])
-    where = dice.roll.choice([8, 0, 2**31, 2**32 - 1, 20])
-    entries = [(pointer, 4, 1, struct.pack("<I", where)), (0x0112, 3, 1, b"\x06")]
-    exif = dice.roll.choice(
-        [
-            tiff_ifd(entries, following=8), tiff_ifd(entries, following=2**32 - 1), tiff_ifd(entries * 2500),
-            tiff_ifd(entries)[: dice.roll.randrange(30)], b"II*\0" + dice.roll.randbytes(60), b"",
-            b"MM\0*\0\0\0\x08\xff\xff",
-            tiff_ifd(entries, little=False), b"XX*\0" + bytes(20), b"II+\0\x08\0\0\0" + bytes(8),
-        ]
-    )  # fmt: skip
-    return _with_exif(dice, b"Exif\0\0" + exif)
-
-
-def _frame(data: bytes) -> int:
-    """Where a JPEG's frame header begins."""
-    return next(at for code in (b"\xff\xc0", b"\xff\xc2") if (at := data.find(code)) > 0)
-
-
-def _jpeg_size(dice: Dice) -> Path:
-    """Another size in the frame header, or two frame headers."""
-    data = dice.saved("JPEG")
-    at = _frame(data)
-    size = dice.roll.choice([(0, 0), (0, 24), (16, 0), (65535, 65535), (160, 24), (16, 240), (1, 1)])
-    changed = data[: at + 5] + struct.pack(">HH", *size) + data[at + 9 :]
-    if dice.roll.random() < 0.4:
-        length = struct.unpack(">H", data[at + 2 : at + 4])[0]
-        changed = data[:at] + changed[at : at + 2 + length] + data[at:]
-    return dice.file("jpg", changed)
-
-
-def _jpeg_progressive(dice: Dice) -> Path:
-    data = dice.saved("JPEG", progressive=True)
-    kept = len(data) if dice.roll.random() < 0.5 else dice.roll.randrange(_frame(data), len(data))
-    return dice.file("jpg", data[:kept])
-
-
-def _jpeg_scans(dice: Dice) -> Path:
-    """Thousands of scans over the same pixels."""
-    data = dice.saved("JPEG", progressive=True)
-    at = data.index(b"\xff\xda")
-    return dice.file("jpg", data[:at] + data[at : at + 60] * 2000 + data[at:])
-
-
-def _jpeg_colours(dice: Dice) -> Path:
-    mode = dice.roll.choice(["CMYK", "L", "YCbCr"])
-    data = dice.saved("JPEG", photograph(dice.roll).convert(mode))
-    if dice.roll.random() < 0.5:
-        data = jpeg_with(data, b"Adobe\0\x64\0\0\0\0" + bytes([dice.roll.choice([0, 1, 2, 3, 255])]), 0xEE)
-    return dice.file("jpg", data)
-
-
-def _jpeg_process(dice: Dice) -> Path:
-    """Arithmetic, lossless and hierarchical frames, and precisions of 12 and 0 bits."""
-    data = bytearray(dice.saved("JPEG"))
-    at = _frame(bytes(data))
-    data[at + 1] = dice.roll.choice([0xC1, 0xC2, 0xC3, 0xC5, 0xC9, 0xCA, 0xCB, 0xCF, 0xF7])
-    data[at + 4] = dice.roll.choice([8, 8, 12, 0, 16, 255])
-    data[at + 9] = dice.roll.choice([3, 3, 1, 0, 2, 4, 255])
-    return dice.file("jpg", bytes(data))
-
-
-def _jpeg_tables(dice: Dice) -> Path:
-    """Tables taken out or spoilt, restart intervals that are none."""
-    data = dice.saved("JPEG")
-    code = dice.roll.choice([b"\xff\xdb", b"\xff\xc4", b"\xff\xda"])
-    at = data.index(code)
-    length = struct.unpack(">H", data[at + 2 : at + 4])[0]
-    segment = data[at : at + 2 + length]
-    changed = dice.roll.choice(
-        [b"", segment[:4] + dice.roll.randbytes(length - 2), b"\xff\xdd\0\4\xff\xff" + segment, segment * 50]
-    )
-    return dice.file("jpg", data[:at] + changed + data[at + 2 + length :])
-
-
-def _jpeg_segments(dice: Dice) -> Path:
-    """Profiles, previews and Photoshop's blocks that are cut, huge, without end; several pictures in one file."""
-    data = dice.saved("JPEG")
-    content = dice.roll.choice(
-        [
-            b"ICC_PROFILE\0\1\xff" + bytes(90), b"ICC_PROFILE\0\0\0",
-            b"Photoshop 3.0\x008BIM" + bytes([4, 4]) + b"\xff" * 9, b"JFIF\0",
-            b"MPF\0II*\0\x08\0\0\0\xff\xff",
-            b"MPF\0" + tiff_ifd([(0xB001, 4, 1, b"\xff\xff\xff\x7f"), (0xB002, 7, 2**31, b"\x08")]),
-            b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation='7'", b"Adobe", b"AdobeX", b"Exif\0\0",
-        ]
-    )  # fmt: skip
-    code = {b"I": 0xE2, b"P": 0xED, b"J": 0xE0, b"M": 0xE2, b"h": 0xE1, b"A": 0xEE, b"E": 0xE1}[content[:1]]
-    return dice.file("jpg", jpeg_with(data, content, code))
 
 
 def _empty(dice: Dice) -> Path:
@@ -602,16 +265,16 @@ _KINDS: dict[str, Callable[[Dice], Path]] = {
     "PNG cut": _cut("PNG", "png"), "JPEG cut": _cut("JPEG", "jpg"),
     "PNG flips in the header": _flipped("PNG", "png", 0, 45),
     "PNG flips": _flipped("PNG", "png", 33, None), "JPEG flips in the header": _flipped("JPEG", "jpg", 2, 200),
-    "JPEG flips": _flipped("JPEG", "jpg", 200, None), "PNG checksum": _png_crc, "PNG size": _png_size,
-    "PNG without pixels": _png_empty,
-    "PNG bomb": _png_bomb, "PNG 16 bits": _png_16_bit, "PNG few bits": _png_few_bits, "PNG palette": _png_palette,
-    "PNG interlaced": _png_interlaced, "PNG animated": _png_animated, "PNG transparency": _png_transparency,
-    "PNG text": _png_text,
-    "PNG chunks": _png_chunks, "PNG pixels": _png_pixels, "PNG kind": _png_kind, "orientation": _orientation,
-    "EXIF loops": _exif_loops,
-    "JPEG size": _jpeg_size, "JPEG progressive": _jpeg_progressive, "JPEG scans": _jpeg_scans,
-    "JPEG colours": _jpeg_colours,
-    "JPEG process": _jpeg_process, "JPEG tables": _jpeg_tables, "JPEG segments": _jpeg_segments, "empty": _empty,
+    "JPEG flips": _flipped("JPEG", "jpg", 200, None), "PNG checksum": png_crc, "PNG size": png_size,
+    "PNG without pixels": png_empty,
+    "PNG bomb": png_bomb, "PNG 16 bits": png_16_bit, "PNG few bits": png_few_bits, "PNG palette": png_palette,
+    "PNG interlaced": png_interlaced, "PNG animated": png_animated, "PNG transparency": png_transparency,
+    "PNG text": png_text,
+    "PNG chunks": png_chunks, "PNG pixels": png_pixels, "PNG kind": png_kind, "orientation": orientation,
+    "EXIF loops": exif_loops,
+    "JPEG size": jpeg_size, "JPEG progressive": jpeg_progressive, "JPEG scans": jpeg_scans,
+    "JPEG colours": jpeg_colours,
+    "JPEG process": jpeg_process, "JPEG tables": jpeg_tables, "JPEG segments": jpeg_segments, "empty": _empty,
     "no image": _no_image,
     "noise": _noise, "TIFF directories": _tiff, "TIFF": _tiff_sound, "GIF": _gif, "WebP": _webp, "BMP": _bmp,
     "Netpbm": _netpbm,

@@ -2,160 +2,16 @@
 
 from __future__ import annotations
 
-import codecs
 import json
-import os
 import random
-import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel
+from faults.recipe_bytes import BYTES
+from faults.recipe_draft import ARRAYS, COUNTS, EXTREMES, HUGE, LEAVES, NUMBERS, OTHERS, PATHS, SIZES, Draft, Mutant
 
 from fastuda.errors import FastudaError
-from fastuda.recipe import Recipe
-from fastuda.recipe_file import load_recipe, section_type
-
-_TINY = {
-    "demo.num_source": "6", "demo.num_source_val": "1", "demo.num_target": "5", "demo.num_val": "3",
-    "demo.size": "[64, 32]", "views.source_size": "[64, 32]", "views.target_size": "[64, 32]",
-    "views.crop_size": "[32, 32]", "eval.size": "[64, 32]", "model.width": "0.125", "warmup.iterations": "2",
-    "train.iterations": "2", "train.evaluate_every": "2", "train.log_every": "1", "eval.pictures": "1",
-    "runtime.loader_threads": "1", "model.weights": '"random"',
-}  # fmt: skip
-_HUGE = "1" + "0" * 20
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One recipe, what was done to it, and what to give `fastuda train`: the recipe's path, and settings."""
-
-    kind: str
-    path: Path
-    arguments: list[str]
-
-    @property
-    def settings(self) -> list[str]:
-        """The values of `--set`."""
-        return self.arguments[2::2]
-
-    @property
-    def recipe(self) -> Recipe | None:
-        """What it means; None when it is refused, as it should be. Whatever else is raised is a fault of the reader."""
-        try:
-            return load_recipe(self.arguments[0], self.settings)
-        except FastudaError:
-            return None
-
-    @property
-    def valid(self) -> bool:
-        """Whether it is a recipe. A valid one may ask for a training of years."""
-        return self.recipe is not None
-
-    @property
-    def tiny(self) -> bool:
-        """Whether it is a recipe that a CPU trains in seconds, as the one was that it was made from."""
-        recipe = self.recipe
-        if recipe is None or recipe.demo is None:
-            return False
-        demo, views = recipe.demo, recipe.views
-        counts = (demo.num_source, demo.num_source_val, demo.num_target, demo.num_val)
-        sides = (*demo.size, *views.source_size, *views.target_size, *views.crop_size, *recipe.eval.size)
-        return (
-            max(counts) <= 20
-            and max(sides) <= 256
-            and recipe.warmup.iterations + recipe.train.iterations <= 10
-            and recipe.train.batch_size <= 4
-            and (recipe.model.depth, len(recipe.model.aspp)) <= (18, 4)
-            and recipe.model.width <= 0.25
-            and max(recipe.eval.scales) * len(recipe.eval.scales) <= 4
-            and len(recipe.classes.build()) <= 32
-        )
-
-
-@dataclass
-class Draft:
-    """The recipe that is being spoilt: fields by full name with their TOML, as lines or as settings."""
-
-    roll: random.Random
-    seed: int
-    folder: Path
-    fields: dict[str, str] = field(default_factory=lambda: dict(_TINY))
-    head: str = 'base = "demo"\n'
-    settings: list[str] = field(default_factory=list)
-    variants: str = ""
-
-    @property
-    def path(self) -> Path:
-        """Where the recipe goes."""
-        return self.folder / f"{self.seed:05d}.toml"
-
-    def put(self, name: str, value: str) -> None:
-        """Say a field, in the file or, as often, as a setting."""
-        if self.roll.random() < 0.5 and "\0" not in name + value:
-            self.settings.append(f"{name}={value}")
-            return
-        self.fields = {key: text for key, text in self.fields.items() if not key.startswith(f"{name}.")}
-        self.fields[name] = value
-
-    def text(self) -> str:
-        """The file as it is now."""
-        return self.head + "".join(f"{name} = {value}\n" for name, value in self.fields.items())
-
-    def special(self) -> str:
-        """The path of something that is no recipe, no list and no folder of images."""
-        path = self.folder / f"{self.seed:05d}-special"
-        how = self.roll.choice(["pipe", "socket", "folder", "loop", "device", "nothing", "long", "below", "sparse"])
-        if how == "pipe":
-            os.mkfifo(path)
-        elif how == "socket":
-            os.mknod(path, stat.S_IFSOCK | 0o600)
-        elif how == "folder":
-            path.mkdir()
-        elif how == "loop":
-            path.symlink_to(path.name)
-        elif how == "sparse":
-            with path.open("wb") as file:
-                file.truncate(1 << 40)
-        return {"device": "/dev/zero", "long": "x" * 300, "below": "/dev/null/x"}.get(how, str(path))
-
-
-def leaves(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The full name of every field that is no table, and its type as text."""
-    for name, info in section.model_fields.items():
-        where = prefix + (info.alias or name)
-        try:
-            inner = section_type(section, name)
-        except TypeError:
-            yield where, str(info.annotation)
-            continue
-        yield from leaves(inner, where + ".")
-
-
-LEAVES = dict(leaves())
-_NUMBERS = [name for name, kind in LEAVES.items() if "int" in kind or "float" in kind]
-_ARRAYS = [name for name, kind in LEAVES.items() if "tuple" in kind]
-_PATHS = [name for name, kind in LEAVES.items() if "Path" in kind]
-_SIZES = [name for name in LEAVES if name.endswith("size") and name != "train.batch_size"]
-_COUNTS = [
-    name for name in _NUMBERS
-    if name.rpartition(".")[2] in ("iterations", "batch_size", "ramp_up", "pictures", "loader_threads", "depth",
-    "width",
-                                   "aspp", "evaluate_every", "checkpoint_every", "checkpoints_kept", "log_every",
-                                   "seed")
-    or name.startswith("demo.")
-]  # fmt: skip
-_EXTREMES = (
-    "0", "1", "-1", "2", "255", "256", "65536", "1_000_000", "2147483647", "2147483648", "9223372036854775807",
-    "9223372036854775808", _HUGE, f"-{_HUGE}", "0.0", "-0.0", "1e-300", "5e-324", "1e308", "0.999999999999999999",
-    "1.0", "0x7fffffff", "0b1", "1e18",
-)  # fmt: skip
-_OTHERS = (
-    '""', '"x"', "true", "false", "[]", "[[]]", "{}", "{ a = 1 }", "[1, 2, 3]", '["a", 1]', "1979-05-27",
-    "1979-05-27T07:32:00Z", "07:32:00", "[0, 0]", "[-1, 5]", '"1"', "0.5", "[nan, nan]", "'\"'", '"""a\nb"""',
-    '"\\u001b[2J\\u202e"', '"' + "x" * 5000 + '"', "[" + "1, " * 9999 + "1]",
-)  # fmt: skip
+from fastuda.recipe_file import load_recipe
 
 
 def _any(draft: Draft, names: list[str], values: tuple[str, ...] | list[str]) -> None:
@@ -173,9 +29,9 @@ def _all() -> list[str]:
 
 def _pair(draft: Draft) -> None:
     side = draft.roll.choice
-    sides = ["0", "1", "2", "3", "7", "8", "9", "31", "32", "33", "32768", "32769", _HUGE, "-5", "1.5"]
+    sides = ["0", "1", "2", "3", "7", "8", "9", "31", "32", "33", "32768", "32769", HUGE, "-5", "1.5"]
     for _ in range(draft.roll.choice([1, 2])):
-        draft.put(side(_SIZES), f"[{side(sides)}, {side(sides)}]")
+        draft.put(side(SIZES), f"[{side(sides)}, {side(sides)}]")
 
 
 def _nul(draft: Draft) -> None:
@@ -264,12 +120,12 @@ def _base_special(draft: Draft) -> None:
 
 
 def _home(draft: Draft) -> None:
-    draft.put(draft.roll.choice([*_PATHS, "model.weights", "source.images"]), '"~nosuchuser/x"')
+    draft.put(draft.roll.choice([*PATHS, "model.weights", "source.images"]), '"~nosuchuser/x"')
 
 
 def _place(draft: Draft) -> None:
     """A folder, a list or a weights file that is something else."""
-    draft.put(draft.roll.choice([*_PATHS, "model.weights"]), json.dumps(draft.special()))
+    draft.put(draft.roll.choice([*PATHS, "model.weights"]), json.dumps(draft.special()))
 
 
 def _listing(draft: Draft) -> None:
@@ -323,7 +179,7 @@ def _ids(draft: Draft) -> None:
         "256",
         "65535",
         "65536",
-        _HUGE,
+        HUGE,
         "x",
         '""',
         '"1.5"',
@@ -367,7 +223,7 @@ def _classes(draft: Draft) -> None:
 
 def _palette(draft: Draft) -> None:
     colour = draft.roll.choice(
-        ["[0, 0, 0]", "[256, 0, 0]", "[-1, 0, 0]", "[0, 0]", "[0.5, 0, 0]", '"red"', "[nan, 0, 0]", f"[{_HUGE}, 0, 0]"]
+        ["[0, 0, 0]", "[256, 0, 0]", "[-1, 0, 0]", "[0, 0]", "[0.5, 0, 0]", '"red"', "[nan, 0, 0]", f"[{HUGE}, 0, 0]"]
     )
     count = draft.roll.choice([0, 1, 18, 19, 20, 5000])
     draft.put("classes.palette", f"[{', '.join([colour] * count)}]")
@@ -468,7 +324,7 @@ def _weights(draft: Draft) -> None:
 
 def _odd_array(draft: Draft) -> None:
     one = draft.roll.choice(["1", "0", "-1", "nan", '"x"', "[]", "{}", "1e9", "true"])
-    draft.put(draft.roll.choice(_ARRAYS), f"[{', '.join([one] * draft.roll.choice([0, 1, 2, 3, 17, 50_000]))}]")
+    draft.put(draft.roll.choice(ARRAYS), f"[{', '.join([one] * draft.roll.choice([0, 1, 2, 3, 17, 50_000]))}]")
 
 
 def _plain(draft: Draft) -> None:
@@ -477,14 +333,14 @@ def _plain(draft: Draft) -> None:
 
 _KINDS: dict[str, Callable[[Draft], None]] = {
     "NUL": _nul,
-    "many digits": _field(lambda: _NUMBERS, "9" * 5000, "-" + "9" * 5000, "0." + "9" * 5000, "1e" + "9" * 50),
+    "many digits": _field(lambda: NUMBERS, "9" * 5000, "-" + "9" * 5000, "0." + "9" * 5000, "1e" + "9" * 50),
     "nested": _nested, "dotted": _dotted, "endless iterations": _field(
-        lambda: [name for name in LEAVES if name.endswith("iterations")], _HUGE, "10**20", "1e20", "1_000_000_001",
+        lambda: [name for name in LEAVES if name.endswith("iterations")], HUGE, "10**20", "1e20", "1_000_000_001",
         "2147483648"),
-    "negative": _field(lambda: _NUMBERS, "-1", "-0.5", "-2147483648", "-1e300"),
-    "no number": _field(lambda: _NUMBERS, "nan", "inf", "-inf", "-nan", "1e999"),
-    "other type": _field(_all, *_OTHERS), "extreme": _field(lambda: _NUMBERS, *_EXTREMES),
-    "extreme count": _field(lambda: _COUNTS, *_EXTREMES),
+    "negative": _field(lambda: NUMBERS, "-1", "-0.5", "-2147483648", "-1e300"),
+    "no number": _field(lambda: NUMBERS, "nan", "inf", "-inf", "-nan", "1e999"),
+    "other type": _field(_all, *OTHERS), "extreme": _field(lambda: NUMBERS, *EXTREMES),
+    "extreme count": _field(lambda: COUNTS, *EXTREMES),
     "size": _pair, "array": _odd_array, "unknown": _unknown, "lines": _lines, "base is itself": _base_self,
     "bases": _base_circle, "odd base": _base_odd,
     "special base": _base_special, "home": _home, "place": _place, "listing": _listing, "globs": _globs, "ids": _ids,
@@ -495,32 +351,7 @@ _KINDS: dict[str, Callable[[Draft], None]] = {
 }  # fmt: skip
 
 
-def _flips(roll: random.Random, data: bytes) -> bytes:
-    changed = bytearray(data)
-    for _ in range(roll.choice([1, 1, 1, 20])):
-        changed[roll.randrange(len(changed))] ^= 1 << roll.randrange(8)
-    return bytes(changed)
-
-
-def _utf_16(roll: random.Random, data: bytes) -> bytes:
-    coded = data.decode().encode(roll.choice(["utf-16", "utf-16-le", "utf-16-be", "utf-32"]))
-    return coded[: len(coded) - roll.choice([0, 0, 1])]
-
-
-_BYTES: dict[str, Callable[[random.Random, bytes], bytes]] = {
-    "flips": _flips, "cut": lambda roll, data: data[: roll.randrange(len(data))],
-    "not UTF-8": lambda roll,
-    data: data + roll.choice([b'\ndescription = "\xff"', b"\xc3", b"# \xed\xa0\x80\n", b"\xe4\n"]),
-    "UTF-16": _utf_16, "byte order mark": lambda roll,
-    data: roll.choice([codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF8 * 2]) + data,
-    "noise": lambda roll, data: roll.randbytes(roll.randrange(1, 400)), "large": lambda roll,
-    data: data + roll.choice([b"# x\n", b"\n", b"x"]) * (1 << 20),
-    "many tables": lambda roll, data: data + b"".join(b"[a%d.b]\nc = 1\n" % number for number in range(2000)),
-    "line ends": lambda roll, data: data.replace(b"\n", roll.choice([b"\r\n", b"\r", b"\n\r"])),
-    "lines swapped": lambda roll, data: b"\n".join(roll.sample(data.split(b"\n"), data.count(b"\n"))),
-}  # fmt: skip
-
-KINDS = (*_KINDS, *_BYTES, "special file")
+KINDS = (*_KINDS, *BYTES, "special file")
 """The kinds of mutation; seed n makes kind n modulo their number."""
 
 
@@ -535,8 +366,8 @@ def mutated(seed: int, folder: Path) -> Mutant:
     if kind in _KINDS:
         _KINDS[kind](draft)
     text = draft.text().encode("utf-8", "surrogatepass")
-    if kind in _BYTES:
-        text = _BYTES[kind](draft.roll, text)
+    if kind in BYTES:
+        text = BYTES[kind](draft.roll, text)
     if kind == "special file":
         draft.path.symlink_to(draft.special())
     else:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from faults.reading import SPECIAL, STEM, State, refused, released, special_files
-from faults.weights import torch_bytes
+from faults.weights_file import torch_bytes
 from safetensors.torch import save_file
 
 import fastuda.regular_file as regular_file

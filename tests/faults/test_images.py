@@ -13,18 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from faults.images import (
-    KINDS,
-    ORIENTATIONS,
-    Mutant,
-    data_set,
-    exif_orientation,
-    jpeg_with,
-    label,
-    mutated,
-    photograph,
-    png,
-)
+from faults.image_file import Mutant, jpeg_with, label, photograph, png
+from faults.images import KINDS, data_set, mutated
+from faults.jpeg_mutants import ORIENTATIONS, exif_orientation
 from faults.reading import TINY
 from PIL import Image
 from typer.testing import CliRunner, Result

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from faults.images import data_set
-from faults.recipes import KINDS, LEAVES, Mutant, mutated, refusal
+from faults.recipe_draft import LEAVES, Mutant
+from faults.recipes import KINDS, mutated, refusal
 from typer.testing import CliRunner
 
 from fastuda.data.globs import find, parse

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from faults.reading import STEM, TINY, VAR, State, refused, released, special_files
-from faults.weights import KINDS, mutated, torch_bytes
+from faults.weights import KINDS, mutated
+from faults.weights_file import torch_bytes
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
