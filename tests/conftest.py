@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from steps import small_network
 
-from fastuda.checkpoint import save_model
-from fastuda.data.pack import Packed
-from fastuda.data.prepare import prepare
+from fastuda.data.packing.pack import Packed
+from fastuda.data.packing.prepare import prepare
+from fastuda.evaluation.trained import Trained, load_trained
 from fastuda.recipe import Data, Domain, Recipe
-from fastuda.recipe_file import load_recipe
-from fastuda.trained import Trained, load_trained
+from fastuda.recipe.file import load_recipe
+from fastuda.runs.checkpoint import save_model
 
 Pixels = NDArray[np.uint8]
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastuda.data.batch import DomainBatch
+from fastuda.data.loading.batch import DomainBatch
 from fastuda.model.deeplab import DeepLabV2
 
 IGNORED = 255

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastuda.data.batch import DomainBatch
-from fastuda.fast_path import FastPath
-from fastuda.method.network import Passes
+from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.state import TrainingState
 from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
+from fastuda.runtime.fast_path import FastPath
 from fastuda_kernels.masked_mix import Normalisation
 
 AS_IT_IS = Passes(Normalisation(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), bgr=False), None)

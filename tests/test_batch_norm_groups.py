@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from fastuda.method.network import Passes, frozen_running_statistics
 from fastuda.model.batch_norm import GroupedBatchNorm2d, grouped
 from fastuda.model.deeplab import DeepLabV2, Logits
+from fastuda.model.passes import Passes, frozen_running_statistics
 from fastuda_kernels.masked_mix import Normalisation
 
 PLAIN = Passes(Normalisation(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), bgr=False), None)

@@ -15,7 +15,7 @@ from torch import Tensor
 from fastuda_kernels.batch_norm import batch_norm
 from fastuda_kernels.batch_norm import triton as fused
 from fastuda_kernels.batch_norm.reference import grouped_batch_norm
-from fastuda_kernels.boundary import INTERPRETED
+from fastuda_kernels.operators import INTERPRETED
 
 
 def held(call: Call, *, eager: Any = grouped_batch_norm) -> dict[str, Tensor]:

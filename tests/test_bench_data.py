@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from fastuda.errors import FastudaError
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
 from fastuda_bench import made_data
 from fastuda_bench.compare import differences, fastest_ms, read_rows
 from fastuda_bench.evaluation import evaluation_row

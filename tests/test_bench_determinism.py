@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import fastuda_bench.determinism as determinism_module
 from fastuda.errors import FastudaError
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
 from fastuda_bench.determinism import determinism_row, table_of
 from fastuda_bench.figures import PAGES, update_pages
 from fastuda_bench.results import write_rows
@@ -97,7 +97,7 @@ def test_the_same_window_leaves_the_same_bits_and_another_seed_others() -> None:
 
 
 def test_a_process_measures_and_one_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastuda.engine.memory.require_memory", lambda *_: None)  # it takes longer than the rest
+    monkeypatch.setattr("fastuda.memory.estimate.require_memory", lambda *_: None)  # it takes longer than the rest
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     words = [word for setting in SMALL for word in ("--set", setting)]
     out = tmp_path / "row.json"

@@ -16,7 +16,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
 from fastuda_bench import launches
 from fastuda_bench.eager_tally import EagerTally, _launches_of_lists
 from fastuda_bench.tally import Tally

@@ -13,12 +13,12 @@ import torch
 from steps import SMALL
 from typer.testing import CliRunner
 
-from fastuda import compiled
-from fastuda.data.made import made_batches
-from fastuda.fast_path import FastPath
+from fastuda.data.loading.made import made_batches
 from fastuda.method import losses as losses_module
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
+from fastuda.runtime import compiled
+from fastuda.runtime.fast_path import FastPath
 from fastuda_bench import ladder, step
 from fastuda_bench.agreement import compared
 from fastuda_bench.ladder import RUNGS, climbed, recipe_at, rungs_on

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastuda.checkpoint import save_model
 from fastuda.errors import FastudaError
 from fastuda.model.build import build_model, read_model
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
+from fastuda.runs.checkpoint import save_model
 
 
 def recipe(*settings: str) -> Recipe:

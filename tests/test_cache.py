@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fastuda.data.cache import cache_folder
-from fastuda.disk import append, make_folder, require_free, write_atomic
 from fastuda.errors import FastudaError
+from fastuda.files.disk import append, make_folder, require_free, write_atomic
 from fastuda.recipe import Data
 
 

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from fastuda.classes import CITYSCAPES_19, ClassSet
-from fastuda.data.check import check
-from fastuda.data.images import LIMIT_VARIABLE
-from fastuda.data.listing import LeftOut
-from fastuda.data.prepare import prepare
-from fastuda.data.report import CheckReport, compare
-from fastuda.data.skip_list import read_skip_list, write_skip_list
+from fastuda.data.checking.check import check
+from fastuda.data.checking.report import CheckReport, compare
+from fastuda.data.checking.skip_list import read_skip_list, write_skip_list
+from fastuda.data.packing.prepare import prepare
+from fastuda.data.reading.images import LIMIT_VARIABLE
+from fastuda.data.reading.listing import LeftOut
 from fastuda.errors import FastudaError
 from fastuda.recipe import Data, Domain
 

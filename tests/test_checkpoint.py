@@ -11,17 +11,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fastuda.checkpoint import read_state, restore_state, save_model, save_state
-from fastuda.checkpoint.notes import Notes, Record, StageNotes
-from fastuda.checkpoint.snapshot import take_snapshot
-from fastuda.checkpoint.state_file import require_fit, write_state
-from fastuda.data.batch import DomainBatch
+from fastuda.data.loading.batch import DomainBatch
 from fastuda.errors import FastudaError
-from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.method.step import warmup_step
 from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
+from fastuda.runs.checkpoint import read_state, restore_state, save_model, save_state
+from fastuda.runs.checkpoint.notes import Notes, Record, StageNotes
+from fastuda.runs.checkpoint.snapshot import take_snapshot
+from fastuda.runs.checkpoint.state_file import require_fit, write_state
 
 _SCORES = {"miou": 12.5, "iou": {"road": 12.5, "train": None}, "protocol": "full", "by_protocol": {"full": 12.5}}
 NOTES = Notes(

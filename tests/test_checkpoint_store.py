@@ -17,20 +17,20 @@ import numpy as np
 import pytest
 import torch
 
-import fastuda.checkpoint.store as store_module
+import fastuda.files.regular_file as regular_file
 import fastuda.model.archive as archive_module
-import fastuda.regular_file as regular_file
-from fastuda.checkpoint.model_file import ModelFile
-from fastuda.checkpoint.notes import Notes
-from fastuda.checkpoint.snapshot import take_snapshot
-from fastuda.checkpoint.state_file import read_state
-from fastuda.checkpoint.store import CheckpointStore
-from fastuda.checkpoint.writer import CheckpointWriter
+import fastuda.runs.checkpoint.store as store_module
 from fastuda.errors import FastudaError, UnreadableError
 from fastuda.method.state import TrainingState
 from fastuda.model.build import build_network
 from fastuda.model.weights import read_weights, save_weights
 from fastuda.recipe import Recipe
+from fastuda.runs.checkpoint.model_file import ModelFile
+from fastuda.runs.checkpoint.notes import Notes
+from fastuda.runs.checkpoint.snapshot import take_snapshot
+from fastuda.runs.checkpoint.state_file import read_state
+from fastuda.runs.checkpoint.store import CheckpointStore
+from fastuda.runs.checkpoint.writer import CheckpointWriter
 
 NOTES = Notes(warmup=True)
 

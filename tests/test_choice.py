@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastuda_kernels import choice
-from fastuda_kernels.boundary import INTERPRETED, kernel_op
+from fastuda_kernels.operators import INTERPRETED, kernel_op
 from fastuda_kernels.pixel_contrast import pixel_contrast
 from fastuda_kernels.upsample_cross_entropy import upsample_cross_entropy
 

@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fastuda.classes import CITYSCAPES_IDS
-from fastuda.data.demo import draw_demo
+from fastuda.demo import draw_demo
 from fastuda_cli.main import app
 
 TINY = [

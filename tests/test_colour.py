@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def
 
-from fastuda.data.colour import jitter_colours
-from fastuda.data.sampling import NO_COLOUR
+from fastuda.data.loading.colour import jitter_colours
+from fastuda.data.loading.sampling import NO_COLOUR
 
 Colour = tuple[float, ...]
 

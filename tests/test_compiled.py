@@ -14,17 +14,18 @@ from steps import AS_IT_IS, PLAIN, batches, begin, tiny
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-import fastuda.compiled as compiled_module
 import fastuda.model.resnet as resnet_module
-from fastuda.compiled import compiled
-from fastuda.data.batch import DomainBatch
-from fastuda.engine.iteration import Iteration
-from fastuda.fast_path import FastPath
+import fastuda.runtime.compiled as compiled_module
+from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.losses import Losses
-from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
-from fastuda.recipe_file import preset_names
+from fastuda.model.passes import Passes
+from fastuda.model.place import placed
+from fastuda.recipe.file import preset_names
+from fastuda.runtime.compiled import compiled
+from fastuda.runtime.fast_path import FastPath
+from fastuda.training.iteration import Iteration
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -144,7 +145,7 @@ def losses_of(name: str, fast: FastPath, num_iterations: int) -> tuple[list[Loss
     settings = ("method.tau=0.06", "train.optimizer.lr_backbone=1e-2", "train.optimizer.lr_head=1e-1")
     recipe, exact = tiny(name, *settings), AS_IT_IS.normalisation._replace(dtype=torch.float64)
     student = begin(recipe).student.double()
-    fast.place(student, torch.device("cpu"))
+    placed(student, fast, torch.device("cpu"))
     decay = recipe.method.ema_decay
     state = TrainingState.begin(student, recipe.train.optimizer, num_iterations, decay, flat=fast.flat_update)
     iteration = Iteration(state, recipe, Passes(exact, None, grouped=fast.grouped), fast)

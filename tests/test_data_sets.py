@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastuda.data.labels import id_table, to_train_ids
-from fastuda.data.layouts import find_samples
-from fastuda.recipe_file import load_recipe
+from fastuda.data.reading.labels import id_table, to_train_ids
+from fastuda.data.reading.layouts import find_samples
+from fastuda.recipe.file import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "docs/data-sets").glob("*.toml"))

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 from fastuda.classes import CITYSCAPES_19, CITYSCAPES_IDS, ClassSet
-from fastuda.data.demo import draw_demo, furniture, people, vehicles
-from fastuda.data.demo.canvas import Camera, Painter
-from fastuda.data.demo.look import SOURCE, TARGET
-from fastuda.data.demo.scene import draw_scene
-from fastuda.datasets import with_demo_data
+from fastuda.data.datasets import with_demo_data
+from fastuda.demo import draw_demo, furniture, people, vehicles
+from fastuda.demo.canvas import Camera, Painter
+from fastuda.demo.look import SOURCE, TARGET
+from fastuda.demo.scene import draw_scene
 from fastuda.errors import FastudaError
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
 
 SIZE = (128, 64)
 COUNTS = {"num_source": 3, "num_source_val": 2, "num_target": 2, "num_val": 2}

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fastuda.checkpoint.store import CheckpointStore
-from fastuda.runtime import versions
+from fastuda.runs.checkpoint.store import CheckpointStore
+from fastuda.runtime.device import versions
 
 TINY = [
     *("demo.num_source=6", "demo.num_source_val=1", "demo.num_target=5", "demo.num_val=2", "demo.size=[64, 32]"),

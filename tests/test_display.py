@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import fastuda.display
-from fastuda.check_report.page import check_page, comparison_table
-from fastuda.data.report import CheckReport, Comparison, Problem
-from fastuda.data.suspicion import Suspicion
-from fastuda.display import Display
+import fastuda.report.display
+from fastuda.data.checking.report import CheckReport, Comparison, Problem
+from fastuda.data.checking.suspicion import Suspicion
 from fastuda.metrics import scores
-from fastuda.tables import protocol_table, score_table
+from fastuda.report.data_check.page import check_page, comparison_table
+from fastuda.report.display import Display
+from fastuda.report.tables import protocol_table, score_table
 
 LOSSES = {"source": 0.5, "mix": 1.25}
 
@@ -35,7 +35,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(fastuda.display.time, "monotonic", clock)
+    monkeypatch.setattr(fastuda.report.display.time, "monotonic", clock)
     return clock
 
 

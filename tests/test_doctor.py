@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import fastuda.doctor
-from fastuda.doctor import Finding, examine
+import fastuda.report.doctor
 from fastuda.recipe import Domain
+from fastuda.report.doctor import Finding, examine
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def test_a_missing_driver_is_told_from_an_old_one(
     file = tmp_path / "version"
     if driver is not None:
         file.write_text(driver)
-    monkeypatch.setattr(fastuda.doctor, "_DRIVER", file)
+    monkeypatch.setattr(fastuda.report.doctor, "_DRIVER", file)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     found = by_subject()["GPU"]

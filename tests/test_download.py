@@ -16,7 +16,7 @@ import pytest
 
 from fastuda.errors import FastudaError
 from fastuda.model.download import KNOWN_WEIGHTS, fetch
-from fastuda.stop import StopAskedError
+from fastuda.runtime.stop import StopAskedError
 
 
 def _served(tmp_path: Path, name: str = "net-{}.pth") -> tuple[str, str]:

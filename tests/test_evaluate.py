@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fastuda.data.evaluation_loader import EvaluationLoader
-from fastuda.data.pack import Packed
-from fastuda.evaluate import evaluate
-from fastuda.method.network import Passes
+from fastuda.data.loading.evaluation_loader import EvaluationLoader
+from fastuda.data.packing.pack import Packed
+from fastuda.evaluation.evaluate import evaluate
 from fastuda.metrics import Scores
 from fastuda.model.deeplab import Logits
+from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 
 CPU = torch.device("cpu")

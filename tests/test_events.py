@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fastuda.events import EventsFile
+from fastuda.training.events import EventsFile
 
 FULL = """
 import logging, pathlib, resource, signal, sys
-from fastuda.run_folder import RunFolder
-from fastuda.run_log import RunLog
+from fastuda.runs.folder import RunFolder
+from fastuda.training.log import RunLog
 logging.basicConfig(format="%(message)s")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)

@@ -15,16 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastuda.batch_norm import gather_statistics
 from fastuda.data import evaluation_loader, training_loader
-from fastuda.data.batch import DomainBatch
-from fastuda.data.evaluation_loader import EvaluationLoader
-from fastuda.data.failures import Failures, substitute
-from fastuda.data.pack import Packed
-from fastuda.data.training_loader import TrainingLoader
+from fastuda.data.loading.batch import DomainBatch
+from fastuda.data.loading.evaluation_loader import EvaluationLoader
+from fastuda.data.loading.failures import Failures, substitute
+from fastuda.data.loading.training_loader import TrainingLoader
+from fastuda.data.packing.pack import Packed
 from fastuda.errors import FastudaError, UsageError
-from fastuda.method.network import Passes
+from fastuda.evaluation.target_statistics import gather_statistics
 from fastuda.model.build import build_network
+from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 
 CPU = torch.device("cpu")

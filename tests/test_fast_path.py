@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from fastuda.fast_path import FastPath, declined
 from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.place import placed
 from fastuda.recipe import Runtime
+from fastuda.runtime.fast_path import FastPath, declined
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 SWITCHES = {
@@ -97,7 +98,7 @@ def test_without_bf16_fp16_is_scaled_and_said(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_a_placed_model_has_the_paths_format_and_classifiers(channels_last: bool) -> None:
     path = FastPath.of(Runtime(channels_last=channels_last, gemm_aspp=True), CPU)
-    model = path.place(DeepLabV2(5, depth=18, width=0.0625), CPU)
+    model = placed(DeepLabV2(5, depth=18, width=0.0625), path, CPU)
     weight = model.backbone.conv1.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
     assert model.head.gemm

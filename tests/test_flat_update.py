@@ -11,12 +11,12 @@ import torch
 from steps import AS_IT_IS, batches, begin, differ, tensors, tiny
 from torch import Tensor
 
-from fastuda.checkpoint import read_state, restore_state, save_state
-from fastuda.checkpoint.notes import Notes
-from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
+from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
+from fastuda.runs.checkpoint import read_state, restore_state, save_state
+from fastuda.runs.checkpoint.notes import Notes
 
 BF16 = replace(AS_IT_IS, amp=torch.bfloat16)
 FP64 = replace(AS_IT_IS, normalisation=AS_IT_IS.normalisation._replace(dtype=torch.float64))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastuda.data.globs import find, parse
+from fastuda.data.reading.globs import find, parse
 
 
 def touch(root: Path, *names: str) -> None:

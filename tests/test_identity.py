@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastuda.identity as identity_module
-from fastuda.data.listing import LeftOut
-from fastuda.data.pack import Packed, Record
-from fastuda.datasets import Datasets
+import fastuda.runs.identity as identity_module
+from fastuda.data.datasets import Datasets
+from fastuda.data.packing.pack import Packed, Record
+from fastuda.data.reading.listing import LeftOut
 from fastuda.errors import FastudaError, UnreadableError
-from fastuda.identity import Identity, code_version
 from fastuda.recipe import Recipe
-from fastuda.run_record import RunRecord
+from fastuda.runs.identity import Identity, code_version
+from fastuda.runs.record import RunRecord
 
 
 def packed(names: str, digest: str) -> Packed:

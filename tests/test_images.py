@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastuda.data.faults import SampleError
-from fastuda.data.images import LIMIT_VARIABLE, decode, pixel_limit, read_colour, read_file
-from fastuda.data.labels import read_label
+from fastuda.data.reading.faults import SampleError
+from fastuda.data.reading.images import LIMIT_VARIABLE, decode, pixel_limit, read_colour, read_file
+from fastuda.data.reading.labels import read_label
 from fastuda.errors import UsageError
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 from steps import AS_IT_IS, begin, tiny
 from torch import Tensor
 
-from fastuda.inference import evaluation_logits
 from fastuda.model.deeplab import Logits
+from fastuda.model.inference import evaluation_logits
 from fastuda.recipe import Evaluation
 
 SIZE = (32, 48)

@@ -11,17 +11,18 @@ import pytest
 import torch
 from steps import AS_IT_IS, PLAIN, batches, begin, differ, tensors, tiny
 
-import fastuda.engine.cuda_graph as cuda_graph_module
-import fastuda.engine.iteration as iteration_module
-from fastuda import compiled
-from fastuda.data.batch import DomainBatch
-from fastuda.engine.cuda_graph import CapturedIteration, CaptureError
-from fastuda.engine.iteration import Iteration
-from fastuda.fast_path import FastPath
-from fastuda.method.network import Passes
+import fastuda.training.cuda_graph as cuda_graph_module
+import fastuda.training.iteration as iteration_module
+from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
-from fastuda.recipe_file import preset_names
+from fastuda.model.passes import Passes
+from fastuda.model.place import placed
+from fastuda.recipe.file import preset_names
+from fastuda.runtime import compiled
+from fastuda.runtime.fast_path import FastPath
+from fastuda.training.cuda_graph import CapturedIteration, CaptureError
+from fastuda.training.iteration import Iteration
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +134,7 @@ def test_a_compiler_that_fails_is_said_and_done_without(
     recipe = tiny("gta2cs")
     state, plain = begin(recipe), begin(recipe)
     source, target = batches(recipe)
-    monkeypatch.setattr("fastuda.method.network.compiled", lambda function: fail)
+    monkeypatch.setattr("fastuda.model.passes.compiled", lambda function: fail)
     iteration = Iteration(state, recipe, AS_IT_IS, replace(PLAIN, compiled=True))
     iteration(source, target)
     assert "torch.compile failed, so iterations run eagerly: RuntimeError: no compiler here" in caplog.text
@@ -152,7 +153,7 @@ def test_a_warning_of_the_compiler_is_not_its_failure(monkeypatch: pytest.Monkey
         return call
 
     recipe = tiny("gta2cs")
-    monkeypatch.setattr("fastuda.method.network.compiled", warned)
+    monkeypatch.setattr("fastuda.model.passes.compiled", warned)
     iteration = Iteration(begin(recipe), recipe, AS_IT_IS, replace(PLAIN, compiled=True))
     with pytest.raises(FutureWarning, match="new in this build"):
         iteration(*batches(recipe))  # this test's warnings are errors; the iteration after the trial is not shielded
@@ -244,7 +245,7 @@ def test_an_overflowing_gradient_moves_nothing_and_lowers_the_scale() -> None:
 def on_gpu(recipe: Any) -> tuple[TrainingState, DomainBatch, DomainBatch, Passes, FastPath]:
     device = torch.device("cuda", torch.cuda.current_device())
     fast = FastPath.of(recipe.runtime, device)
-    student = fast.place(begin(recipe).student, device)
+    student = placed(begin(recipe).student, fast, device)
     state = TrainingState.begin(
         student,
         recipe.train.optimizer,

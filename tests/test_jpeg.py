@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from fastuda.classes import ClassSet
-from fastuda.data.check import check
-from fastuda.data.jpeg import jpeg_damage, jpeg_size
+from fastuda.data.checking.check import check
+from fastuda.data.reading.jpeg import jpeg_damage, jpeg_size
 from fastuda.recipe import Domain
 
 SIZES = [(1, 1), (7, 9), (64, 48)]

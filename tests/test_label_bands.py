@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import fastuda.label_bands as module
-from fastuda.label_bands import label_at, label_bands
+import fastuda.evaluation.label_bands as module
+from fastuda.evaluation.label_bands import label_at, label_bands
 
 SHAPES = [  # logits' height and width, the image's
     ((1, 1), (1, 1)), ((1, 1), (140, 90)), ((1, 7), (140, 90)), ((9, 1), (200, 3)), ((5, 6), (1, 333)),

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fastuda.classes import CITYSCAPES_16, CITYSCAPES_19, ClassSet
-from fastuda.data.faults import SampleError
-from fastuda.data.labels import id_table, read_label, to_train_ids
+from fastuda.data.reading.faults import SampleError
+from fastuda.data.reading.labels import id_table, read_label, to_train_ids
 from fastuda.errors import FastudaError
 from fastuda.recipe import Domain
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fastuda.lock import HOLDER, HeldError, held
-from fastuda.stop import StopAskedError
+from fastuda.files.lock import HOLDER, HeldError, held
+from fastuda.runtime.stop import StopAskedError
 
 
 @pytest.fixture

@@ -9,19 +9,20 @@ import pytest
 import torch
 from steps import PLAIN, differ, tensors
 
-from fastuda import compiled
-from fastuda.data.training_loader import TrainingLoader
-from fastuda.datasets import Datasets
+from fastuda.data.datasets import Datasets
+from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.engine import loop as loop_module
-from fastuda.engine.loop import Loop
-from fastuda.engine.readback import Readback
-from fastuda.fast_path import FastPath
-from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.build import build_network
+from fastuda.model.passes import Passes
+from fastuda.model.place import placed
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
+from fastuda.runtime import compiled
+from fastuda.runtime.fast_path import FastPath
+from fastuda.training.loop import Loop
+from fastuda.training.readback import Readback
 from fastuda_bench.made_data import bench_data
 
 CPU = torch.device("cpu")
@@ -45,7 +46,7 @@ def fed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def begin(recipe: Recipe, device: torch.device = CPU) -> TrainingState:
     torch.manual_seed(0)
-    student = FastPath.of(recipe.runtime, device).place(build_network(recipe), device).train()
+    student = placed(build_network(recipe), FastPath.of(recipe.runtime, device), device).train()
     return TrainingState.begin(student, recipe.train.optimizer, 20, recipe.method.ema_decay)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastuda.method.losses import mixed_losses, pixel_loss, prototype_loss, segmentation_loss, weighted_sum
 from fastuda.method.mixing import MixedViews
 from fastuda.model.deeplab import Logits
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
 from fastuda_kernels.masked_mix import MixedCrops
 
 NUM_CLASSES = 3

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fastuda_kernels import masked_mix as public
-from fastuda_kernels.boundary import INTERPRETED
 from fastuda_kernels.masked_mix import MixedCrops, Normalisation, reference
 from fastuda_kernels.masked_mix import triton as fused
+from fastuda_kernels.operators import INTERPRETED
 
 RGB = Normalisation(mean=(123.675, 116.28, 103.53), scale=(0.017, 0.0175, 0.0174), bgr=False)
 CAFFE = Normalisation(mean=(104.007, 116.669, 122.679), scale=(1.0, 1.0, 1.0), bgr=True)

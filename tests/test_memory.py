@@ -6,17 +6,18 @@ import pytest
 import torch
 from steps import tiny
 
-import fastuda.engine.memory as memory_module
-from fastuda.data.made import made_batches
-from fastuda.engine.memory import estimate_bytes, require_memory
+import fastuda.memory.estimate as memory_module
+from fastuda.data.loading.made import made_batches
 from fastuda.errors import FastudaError
-from fastuda.fast_path import FastPath
-from fastuda.method.network import Passes
+from fastuda.memory.estimate import estimate_bytes, require_memory
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step
 from fastuda.model.build import build_network
+from fastuda.model.passes import Passes
+from fastuda.model.place import placed
 from fastuda.recipe import Recipe
-from fastuda.stop import StopAskedError
+from fastuda.runtime.fast_path import FastPath
+from fastuda.runtime.stop import StopAskedError
 from fastuda_bench.memory import peak_extra_bytes
 
 CPU = torch.device("cpu")
@@ -96,7 +97,7 @@ def test_a_recipe_that_fits_passes(recipe: Recipe) -> None:
 
 def test_gta2cs_is_estimated_below_16_gib_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-    from fastuda.recipe_file import load_recipe
+    from fastuda.recipe.file import load_recipe
 
     recipe, gpu = load_recipe("gta2cs"), torch.device("cuda", 0)
     assert FastPath.of(recipe.runtime, gpu).amp == torch.bfloat16
@@ -106,12 +107,12 @@ def test_gta2cs_is_estimated_below_16_gib_on_a_gpu(monkeypatch: pytest.MonkeyPat
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_gta2cs_takes_less_than_16_gib() -> None:
-    from fastuda.engine.iteration import Iteration
-    from fastuda.recipe_file import load_recipe
+    from fastuda.recipe.file import load_recipe
+    from fastuda.training.iteration import Iteration
 
     recipe, device = load_recipe("gta2cs", ["model.weights=random"]), torch.device("cuda", torch.cuda.current_device())
     fast = FastPath.of(recipe.runtime, device)
-    student = fast.place(build_network(recipe), device).train()
+    student = placed(build_network(recipe), fast, device).train()
     state = TrainingState.begin(student, recipe.train.optimizer, 9, 0.9, flat=fast.flat_update, precision=fast.amp)
     iteration = Iteration(state, recipe, Passes.of(recipe, device), fast)
     torch.cuda.empty_cache()

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastuda.data.batch import DomainBatch
+from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.mixing import MixedViews, mixed_views
-from fastuda.method.network import Passes
 from fastuda.method.pseudo_labels import PseudoLabels, label_crops
 from fastuda.model.deeplab import Logits
-from fastuda.recipe_file import load_recipe
+from fastuda.model.passes import Passes
+from fastuda.recipe.file import load_recipe
 from fastuda_kernels.masked_mix import Normalisation
 
 AS_IT_IS = Passes(Normalisation(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), bgr=False), None)

@@ -19,13 +19,13 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
-from fastuda.checkpoint import save_model
 from fastuda.classes import CITYSCAPES_16, CITYSCAPES_19, CITYSCAPES_IDS
+from fastuda.evaluation.score import score
+from fastuda.evaluation.trained import load_trained
 from fastuda.metrics import Scores
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.recipe import Recipe
-from fastuda.score import score
-from fastuda.trained import load_trained
+from fastuda.runs.checkpoint import save_model
 from fastuda_cli.main import app
 
 WIDTH, HEIGHT = 128, 64

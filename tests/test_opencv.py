@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from fastuda.data.pipeline import input_names, output_names, run_pipeline, training_graph
-from fastuda.data.sampling import COLOUR_FIELDS, NO_BLUR, NO_COLOUR, Augmentation, draw_augmentation
+from fastuda.data.loading.pipeline import input_names, output_names, run_pipeline, training_graph
+from fastuda.data.loading.sampling import COLOUR_FIELDS, NO_BLUR, NO_COLOUR, Augmentation, draw_augmentation
 from fastuda.recipe import Jitter, Views
 
 WIDTH, HEIGHT = 192, 96

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastuda.checkpoint import read_state, restore_state, save_state
-from fastuda.checkpoint.notes import Notes
 from fastuda.method.state import TrainingState
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.recipe import Optimizer
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
+from fastuda.runs.checkpoint import read_state, restore_state, save_state
+from fastuda.runs.checkpoint.notes import Notes
 
 LISTED = Optimizer(
     lr_backbone=0.3, lr_head=0.5, momentum=0.9, weight_decay=0.02, poly_power=0.9, backbone_updates="listed"

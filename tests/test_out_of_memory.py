@@ -17,37 +17,37 @@ from PIL import Image
 from rich.console import Console
 from steps import AS_IT_IS, PLAIN, batches, begin, tiny
 
-import fastuda.batch_norm as batch_norm_module
-import fastuda.checkpoint.writer as writer_module
-import fastuda.data.prepare as prepare_module
-import fastuda.engine.cuda_graph as cuda_graph_module
-import fastuda.engine.iteration as iteration_module
-import fastuda.engine.out_of_memory as out_of_memory_module
-import fastuda.evaluate as evaluate_module
+import fastuda.data.packing.prepare as prepare_module
+import fastuda.evaluation.evaluate as evaluate_module
+import fastuda.evaluation.predict as predict_module
+import fastuda.evaluation.target_statistics as batch_norm_module
+import fastuda.evaluation.trained as trained_module
+import fastuda.memory.out_of_memory as out_of_memory_module
 import fastuda.model.weights as weights_module
-import fastuda.predict as predict_module
-import fastuda.train as train_module
-import fastuda.trained as trained_module
-from fastuda.batch_norm import gather_statistics
-from fastuda.checkpoint.notes import Notes
-from fastuda.checkpoint.store import CheckpointStore
-from fastuda.checkpoint.writer import CheckpointWriter
-from fastuda.data.evaluation_loader import EvaluationLoader
-from fastuda.data.pack import Packed
-from fastuda.display import Display
-from fastuda.engine.cuda_graph import CapturedIteration, CaptureError
-from fastuda.engine.iteration import Iteration
-from fastuda.engine.loop import Loop
-from fastuda.engine.out_of_memory import is_out_of_memory, memory_told
-from fastuda.engine.savings import Saving
+import fastuda.runs.checkpoint.writer as writer_module
+import fastuda.training.cuda_graph as cuda_graph_module
+import fastuda.training.iteration as iteration_module
+import fastuda.training.run as train_module
+from fastuda.data.loading.evaluation_loader import EvaluationLoader
+from fastuda.data.packing.pack import Packed
 from fastuda.errors import FastudaError
-from fastuda.evaluate import evaluate
-from fastuda.method.network import Passes
+from fastuda.evaluation.evaluate import evaluate
+from fastuda.evaluation.predict import Input, predict
+from fastuda.evaluation.target_statistics import gather_statistics
+from fastuda.evaluation.trained import Trained
+from fastuda.memory.out_of_memory import is_out_of_memory, memory_told
+from fastuda.memory.savings import Saving
 from fastuda.model.build import build_network
-from fastuda.predict import Input, predict
+from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
-from fastuda.train import train
-from fastuda.trained import Trained
+from fastuda.report.display import Display
+from fastuda.runs.checkpoint.notes import Notes
+from fastuda.runs.checkpoint.store import CheckpointStore
+from fastuda.runs.checkpoint.writer import CheckpointWriter
+from fastuda.training.cuda_graph import CapturedIteration, CaptureError
+from fastuda.training.iteration import Iteration
+from fastuda.training.loop import Loop
+from fastuda.training.run import train
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 GIB = 2**30
@@ -292,7 +292,7 @@ def test_the_wait_is_said(caplog: pytest.LogCaptureFixture, quick: None) -> None
 def test_a_process_that_may_have_little_memory_says_so() -> None:
     code = """
 import resource, torch
-from fastuda.engine.out_of_memory import memory_told
+from fastuda.memory.out_of_memory import memory_told
 from fastuda.errors import FastudaError
 limit = 2**40
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from fastuda.model.digest import sealed
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
 from fastuda_cli.main import app
 
 ROOT = Path(__file__).resolve().parents[1]

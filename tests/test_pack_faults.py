@@ -21,15 +21,15 @@ from PIL import Image
 from torch import Tensor
 
 from fastuda.data import pack_sample, prepare
-from fastuda.data.evaluation_loader import EvaluationLoader
-from fastuda.data.pack import FORMAT_VERSION, JOURNAL, Packed
-from fastuda.data.pack_index import read_index
-from fastuda.data.png import encode_png
-from fastuda.data.training_loader import TrainingLoader
+from fastuda.data.loading.evaluation_loader import EvaluationLoader
+from fastuda.data.loading.training_loader import TrainingLoader
+from fastuda.data.packing.pack import FORMAT_VERSION, JOURNAL, Packed
+from fastuda.data.packing.pack_index import read_index
+from fastuda.data.reading.png import encode_png
 from fastuda.errors import FastudaError
-from fastuda.lock import held
+from fastuda.files.lock import held
 from fastuda.recipe import Data, Domain, Recipe
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
 
 CPU = torch.device("cpu")
 WIDTH, HEIGHT = 40, 24
@@ -432,7 +432,7 @@ def test_a_disk_that_lets_nothing_be_deleted_is_named(
 def test_training_does_not_wait_long_for_who_packs_the_same(
     root: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fastuda.data.mend._PATIENCE", 0.1)
+    monkeypatch.setattr("fastuda.data.packing.mend._PATIENCE", 0.1)
     packed = packed_in(tmp_path, root, recipe)
     wanted = [packed.image_bytes(i).tobytes() for i in range(2)]
     shutil.rmtree(packed.folder / "images")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fastuda.paper import PAPER_ITERATIONS, same_work
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
+from fastuda.recipe.paper import PAPER_ITERATIONS, same_work
 
 
 @pytest.mark.parametrize("name", ["gta2cs", "gta2cs-released", "gta2cs-edge", "syn2cs", "syn2cs-edge+released"])

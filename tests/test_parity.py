@@ -12,11 +12,11 @@ from second_writing import Reading, SecondWriting
 from steps import tiny
 from torch import Tensor
 
-from fastuda.data.batch import DomainBatch
-from fastuda.method.network import Passes
+from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step
 from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 
 NUM_IMAGES = 3

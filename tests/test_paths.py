@@ -13,11 +13,11 @@ from pydantic import BaseModel
 from typer.models import ParameterInfo
 
 from fastuda.data.cache import cache_folder
-from fastuda.data.layouts import data_root
+from fastuda.data.reading.layouts import data_root
 from fastuda.errors import UsageError
-from fastuda.paths import user_path
+from fastuda.files.paths import user_path
 from fastuda.recipe import Data, Domain, Recipe
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
 from fastuda_cli import options
 from fastuda_cli.main import app
 

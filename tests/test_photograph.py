@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import fastuda.data.photograph as module
-from fastuda.data.faults import SampleError
-from fastuda.data.images import LIMIT_VARIABLE, read_colour, read_file
-from fastuda.data.photograph import Photograph, bands, read_photograph
+import fastuda.data.reading.photograph as module
+from fastuda.data.reading.faults import SampleError
+from fastuda.data.reading.images import LIMIT_VARIABLE, read_colour, read_file
+from fastuda.data.reading.photograph import Photograph, bands, read_photograph
 
 SIZES = [(301, 40), (64, 99), (17, 257), (1, 31), (50, 1)]
 SMALL = [(64, 32), (16, 40), (301, 20), (128, 99), (1, 1)]

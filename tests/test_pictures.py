@@ -10,17 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from fastuda.checkpoint import save_model
 from fastuda.classes import ClassSet
-from fastuda.comparison import comparison_grid
-from fastuda.contact_sheet import contact_sheet
-from fastuda.data.pack import Packed
-from fastuda.datasets import Datasets
+from fastuda.data.datasets import Datasets
+from fastuda.data.packing.pack import Packed
 from fastuda.errors import FastudaError
-from fastuda.method.network import Passes
+from fastuda.evaluation.comparison import comparison_grid
 from fastuda.model.deeplab import DeepLabV2
-from fastuda.pictures import grid, overlay, save_picture
+from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
+from fastuda.report.pictures import grid, overlay, save_picture
+from fastuda.runs.checkpoint import save_model
+from fastuda.training.contact_sheet import contact_sheet
 
 CLASSES = ClassSet.of(("a", "b"), ((200, 0, 0), (0, 100, 0)))
 CELL, MARGIN, TITLE = 480, 6, 22

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fastuda.data.batch import DomainBatch
-from fastuda.data.evaluation_loader import EvaluationLoader
-from fastuda.data.pack import Packed
-from fastuda.data.sampling import NO_BLUR, draw_augmentation
-from fastuda.data.training_loader import TrainingLoader
+from fastuda.data.loading.batch import DomainBatch
+from fastuda.data.loading.evaluation_loader import EvaluationLoader
+from fastuda.data.loading.sampling import NO_BLUR, draw_augmentation
+from fastuda.data.loading.training_loader import TrainingLoader
+from fastuda.data.packing.pack import Packed
 from fastuda.recipe import Recipe
 
 CPU = torch.device("cpu")

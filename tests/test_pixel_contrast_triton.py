@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastuda_kernels.boundary import INTERPRETED
+from fastuda_kernels.operators import INTERPRETED
 from fastuda_kernels.pixel_contrast import pixel_contrast
 from fastuda_kernels.pixel_contrast import triton as fused
 

@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-import fastuda.data.png as module
-from fastuda.data.png import PngWriter
+import fastuda.data.reading.png as module
+from fastuda.data.reading.png import PngWriter
 from fastuda.errors import FastudaError
-from fastuda.label_files import png_rows
+from fastuda.evaluation.label_files import png_rows
 
 
 def noise(*shape: int) -> NDArray[np.uint8]:

@@ -19,14 +19,14 @@ from PIL import Image, ImageOps
 from steps import small_network
 from typer.testing import CliRunner
 
-from fastuda.checkpoint import save_model
 from fastuda.classes import ClassSet, Values
 from fastuda.errors import FastudaError
-from fastuda.inference import evaluation_logits
-from fastuda.label_files import write_class_values, write_label
-from fastuda.predict import Input, find_images, predict
-from fastuda.recipe_file import load_recipe
-from fastuda.trained import Trained
+from fastuda.evaluation.label_files import write_class_values, write_label
+from fastuda.evaluation.predict import Input, find_images, predict
+from fastuda.evaluation.trained import Trained
+from fastuda.model.inference import evaluation_logits
+from fastuda.recipe.file import load_recipe
+from fastuda.runs.checkpoint import save_model
 from fastuda_cli.main import app
 
 LABEL_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
@@ -255,8 +255,8 @@ def test_a_disk_that_refuses_the_overlay_leaves_neither_file(trained: Trained, t
 _MEASURED = """
 import sys
 from pathlib import Path
-from fastuda.predict import Input, predict
-from fastuda.trained import load_trained
+from fastuda.evaluation.predict import Input, predict
+from fastuda.evaluation.trained import load_trained
 
 def peak():
     return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))

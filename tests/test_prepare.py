@@ -21,12 +21,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-import fastuda.disk as disk_module
+import fastuda.files.disk as disk_module
 from fastuda.classes import CITYSCAPES_19, ClassSet
-from fastuda.data.check import check
-from fastuda.data.listing import LeftOut
-from fastuda.data.prepare import Packed, encode_image, prepare
-from fastuda.data.skip_list import write_skip_list
+from fastuda.data.checking.check import check
+from fastuda.data.checking.skip_list import write_skip_list
+from fastuda.data.packing.prepare import Packed, encode_image, prepare
+from fastuda.data.reading.listing import LeftOut
 from fastuda.errors import FastudaError
 from fastuda.recipe import Data, Domain
 
@@ -302,7 +302,8 @@ def test_two_calls_at_once_share_the_work(run: Prepare) -> None:
 
 
 def test_the_data_side_starts_without_torch() -> None:
-    code = "import sys, fastuda.data.prepare; print([m for m in ('torch', 'nvidia.dali', 'cv2') if m in sys.modules])"
+    heavy = "('torch', 'nvidia.dali', 'cv2')"
+    code = f"import sys, fastuda.data.packing.prepare; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
 
 

@@ -8,7 +8,7 @@ import pytest
 from recipe_fields import fields
 
 from fastuda.classes import CITYSCAPES_13, CITYSCAPES_16, CITYSCAPES_19
-from fastuda.recipe_file import load_recipe, preset_names, preset_text
+from fastuda.recipe.file import load_recipe, preset_names, preset_text
 
 # The rows of the protocol's table, as `gta2cs` must have them.
 PROTOCOL: list[tuple[int, dict[str, Any]]] = [

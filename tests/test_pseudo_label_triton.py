@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastuda_kernels.boundary import INTERPRETED
+from fastuda_kernels.operators import INTERPRETED
 from fastuda_kernels.pseudo_label import argmax_confusion, pseudo_label
 from fastuda_kernels.pseudo_label import triton as fused
 from fastuda_kernels.pseudo_label.reference import confusion_of_upsampled, label_of_upsampled

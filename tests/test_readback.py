@@ -8,11 +8,12 @@ import pytest
 import torch
 from steps import batches, begin, tiny
 
-from fastuda.engine.iteration import Iteration
-from fastuda.engine.readback import Readback
-from fastuda.fast_path import FastPath
-from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
+from fastuda.model.passes import Passes
+from fastuda.model.place import placed
+from fastuda.runtime.fast_path import FastPath
+from fastuda.training.iteration import Iteration
+from fastuda.training.readback import Readback
 
 
 def test_a_reading_holds_the_windows_means_rate_and_learning_rate() -> None:
@@ -96,7 +97,7 @@ def test_a_restart_forgets_the_time_between() -> None:
 def test_reading_back_does_not_wait_for_the_gpu() -> None:
     recipe, device = tiny("gta2cs"), torch.device("cuda", torch.cuda.current_device())
     fast = FastPath.of(recipe.runtime, device)
-    state = TrainingState.begin(fast.place(begin(recipe).student, device), recipe.train.optimizer, 30, 0.9)
+    state = TrainingState.begin(placed(begin(recipe).student, fast, device), recipe.train.optimizer, 30, 0.9)
     iteration = Iteration(state, recipe, Passes.of(recipe, device), fast)
     source, target = (batch.map(lambda t: t.to(device)) for batch in batches(recipe))
     iteration(source, target)

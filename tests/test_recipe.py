@@ -11,7 +11,7 @@ from recipe_fields import fields
 
 from fastuda.classes import CITYSCAPES_13, CITYSCAPES_16
 from fastuda.errors import UsageError
-from fastuda.recipe_file import dump_recipe, load_recipe, preset_names
+from fastuda.recipe.file import dump_recipe, load_recipe, preset_names
 
 
 @pytest.fixture

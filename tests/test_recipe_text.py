@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import dump_recipe, load_recipe, preset_names
-from fastuda.recipe_text import explained
+from fastuda.recipe.file import dump_recipe, load_recipe, preset_names
+from fastuda.recipe.text import explained
 
 
 @pytest.mark.parametrize("name", [*preset_names(), "gta2cs-edge+released"])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import fastuda.regular_file as regular_file
-from fastuda.regular_file import open_regular, read_regular
+import fastuda.files.regular_file as regular_file
+from fastuda.files.regular_file import open_regular, read_regular
 
 
 @pytest.mark.parametrize("what", ["pipe", "socket", "folder", "device", "link to a pipe", "loop", "nothing", "NUL"])

@@ -7,8 +7,8 @@ import torch
 
 from fastuda.errors import UsageError
 from fastuda.model.build import build_network
+from fastuda.recipe.file import load_recipe
 from fastuda.recipe.room import positions, smallest_side
-from fastuda.recipe_file import load_recipe
 
 TINY = ["model.depth=18", "model.width=0.015625", "model.aspp=[1]", "model.weights='random'"]
 

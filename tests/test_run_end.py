@@ -14,12 +14,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from whole_runs import near_the_end, run
 
-import fastuda.comparison as comparison_module
-import fastuda.train as train_module
+import fastuda.evaluation.comparison as comparison_module
+import fastuda.training.run as train_module
 from fastuda.errors import UnreadableError
 from fastuda.model.weights import read_weights
 from fastuda.recipe import Recipe
-from fastuda.run_folder import RunFolder
+from fastuda.runs.folder import RunFolder
 
 
 def _flip(path: Path) -> None:

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-import fastuda.run_folder as run_folder_module
-from fastuda.checkpoint.store import CheckpointStore
+import fastuda.runs.folder as run_folder_module
 from fastuda.errors import FastudaError
-from fastuda.lock import HeldError
+from fastuda.files.lock import HeldError
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import load_recipe
-from fastuda.run_folder import RunFolder, latest_run
-from fastuda.stop import StoppedError
+from fastuda.recipe.file import load_recipe
+from fastuda.runs.checkpoint.store import CheckpointStore
+from fastuda.runs.folder import RunFolder, latest_run
+from fastuda.runtime.stop import StoppedError
 
 
 def test_a_new_folder_holds_the_resolved_recipe(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
@@ -166,7 +166,7 @@ def test_the_second_in_a_folder_hears_who_is_there(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from fastuda.run_folder import RunFolder
+from fastuda.runs.folder import RunFolder
 with RunFolder(Path({str(tmp_path / "run")!r})).entered():
     print("in", flush=True)
     sys.stdin.read()

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import fastuda.run_log as run_log_module
-from fastuda.disk import sync_journal
-from fastuda.engine.readback import Reading
+import fastuda.training.log as run_log_module
 from fastuda.errors import FastudaError
+from fastuda.files.disk import sync_journal
 from fastuda.metrics import scores
 from fastuda.recipe import Recipe
-from fastuda.run_folder import RunFolder
-from fastuda.run_log import RunLog
+from fastuda.runs.folder import RunFolder
+from fastuda.training.log import RunLog
+from fastuda.training.readback import Reading
 
 AT = "adapted", 4
 

@@ -11,7 +11,7 @@ import torch
 
 from fastuda.errors import FastudaError
 from fastuda.recipe import Runtime
-from fastuda.runtime import choose_device, configure, device_name, versions
+from fastuda.runtime.device import choose_device, configure, device_name, versions
 
 
 @pytest.fixture

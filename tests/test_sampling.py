@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastuda.data.sampling import NO_BLUR, NO_COLOUR, Augmentation, DomainName, Schedule, draw_augmentation
+from fastuda.data.loading.sampling import NO_BLUR, NO_COLOUR, Augmentation, DomainName, Schedule, draw_augmentation
 from fastuda.recipe import Jitter, Views
 
 VIEW = (1280, 640)

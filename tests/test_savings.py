@@ -9,9 +9,9 @@ import pytest
 import torch
 from steps import tiny
 
-import fastuda.engine.savings as savings_module
-from fastuda.engine.memory import estimate_bytes, estimate_evaluation_bytes
-from fastuda.engine.savings import Saving, savings
+import fastuda.memory.savings as savings_module
+from fastuda.memory.estimate import estimate_bytes, estimate_evaluation_bytes
+from fastuda.memory.savings import Saving, savings
 from fastuda.model.build import build_network
 from fastuda.recipe import Recipe
 

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from fastuda.method.losses import mixed_losses, segmentation_loss, weighted_sum
 from fastuda.method.mixing import mixed_views
-from fastuda.method.network import Passes
 from fastuda.method.pseudo_labels import label_target
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.deeplab import DeepLabV2, Logits
-from fastuda_kernels.boundary import INTERPRETED
+from fastuda.model.passes import Passes
+from fastuda_kernels.operators import INTERPRETED
 
 STEPS = ["gta2cs", "gta2cs-released", "gta2cs-edge", "gta2cs-edge+released", "gta2cs-fast"]
 

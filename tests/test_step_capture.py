@@ -10,12 +10,13 @@ from steps import AS_IT_IS, batches, begin, tiny
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastuda.fast_path import FastPath
-from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
+from fastuda.model.passes import Passes
+from fastuda.model.place import placed
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import preset_names
+from fastuda.recipe.file import preset_names
+from fastuda.runtime.fast_path import FastPath
 
 RECIPES = [*preset_names(), "gta2cs-edge+released", "gta2cs+dsp-soft", "gta2cs+control"]
 
@@ -95,7 +96,7 @@ def test_an_iteration_does_not_wait_for_the_gpu(name: str) -> None:
     recipe = tiny(name)
     device = torch.device("cuda")
     passes, fast = Passes.of(recipe, device), FastPath.of(recipe.runtime, device)
-    student, decay = fast.place(begin(recipe).student, device), recipe.method.ema_decay
+    student, decay = placed(begin(recipe).student, fast, device), recipe.method.ema_decay
     state = TrainingState.begin(student, recipe.train.optimizer, 10, decay, flat=True, precision=passes.amp)
     source, target = (batch.map(lambda t: t.to(device)) for batch in batches(recipe))
     adaptation_step(state, source, target, recipe, passes)

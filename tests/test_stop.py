@@ -12,7 +12,7 @@ import time
 import pytest
 
 from fastuda.errors import UsageError
-from fastuda.stop import EXIT_STOPPED, SIGNALS, StopAskedError, StopRequest, duration
+from fastuda.runtime.stop import EXIT_STOPPED, SIGNALS, StopAskedError, StopRequest, duration
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -34,7 +34,7 @@ def test_the_first_reason_stays() -> None:
 def test_a_second_ctrl_c_ends_the_process_at_once(first: signal.Signals) -> None:
     code = f"""
 import os, signal, time
-from fastuda.stop import StopRequest
+from fastuda.runtime.stop import StopRequest
 with StopRequest() as stop:
     os.kill(os.getpid(), {int(first)})
     assert stop.received
@@ -47,7 +47,7 @@ with StopRequest() as stop:
 def test_a_second_ctrl_c_does_so_with_standard_output_closed() -> None:
     code = """
 import os, signal, sys, time
-from fastuda.stop import StopRequest
+from fastuda.runtime.stop import StopRequest
 os.close(1)
 sys.stdout = None
 with StopRequest():

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastuda.data.evaluation_loader import EvaluationLoader
-from fastuda.data.pack import Packed
-from fastuda.evaluate import evaluate
-from fastuda.method.network import Passes
+from fastuda.data.loading.evaluation_loader import EvaluationLoader
+from fastuda.data.packing.pack import Packed
+from fastuda.evaluation.evaluate import evaluate
 from fastuda.metrics.boundary import BoundaryMeter
 from fastuda.metrics.boundary_map import boundary_band
 from fastuda.metrics.confidence import ConfidenceMeter
 from fastuda.model.deeplab import Logits
+from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 from fastuda_kernels.pseudo_label import pseudo_label
 

@@ -12,7 +12,7 @@ import pytest
 from test_study_stop import conducted, results
 
 from fastuda.errors import FastudaError
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
 from fastuda.study.conduct import failures
 from fastuda.study.kept import kept_results
 from fastuda.study.plan import Cell, plan_repeats
@@ -115,7 +115,7 @@ def test_a_damaged_result_fails_its_cell_and_once_deleted_comes_back_from_the_ch
     (line,) = failures(conducted(plan, folder))
     assert line.startswith(f"adapted, seed 0: {kept}: damaged (")
     kept.unlink()
-    monkeypatch.setattr("fastuda.engine.iteration.adaptation_step", None)
+    monkeypatch.setattr("fastuda.training.iteration.adaptation_step", None)
     again = conducted(plan, folder)
     assert failures(again) == []
     assert again["rows"][0]["cells"][0]["last"] == before["rows"][0]["cells"][0]["last"]

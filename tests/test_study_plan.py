@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastuda.errors import UsageError
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
 from fastuda.study.plan import Plan, plan_repeats, plan_study
 from fastuda.study.table import Row, Table, load_table
 

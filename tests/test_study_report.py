@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fastuda.spread import plus_minus, spread, spread_of_records
 from fastuda.study.chart import study_chart
 from fastuda.study.conduct import failures
 from fastuda.study.plan import Plan, plan_study
 from fastuda.study.printed import class_tables, score_table
 from fastuda.study.report import report, write_report
 from fastuda.study.run import Outcome
+from fastuda.study.spread import plus_minus, spread, spread_of_records
 from fastuda.study.table import Row, Table
 
 FOLDER = Path("runs/x")

@@ -17,16 +17,16 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-import fastuda.engine.iteration as iteration_module
-from fastuda.display import Display
+import fastuda.training.iteration as iteration_module
 from fastuda.errors import FastudaError, UsageError
-from fastuda.lock import HeldError, held
-from fastuda.recipe_file import load_recipe
-from fastuda.stop import StoppedError
+from fastuda.files.lock import HeldError, held
+from fastuda.recipe.file import load_recipe
+from fastuda.report.display import Display
+from fastuda.runtime.stop import StoppedError
 from fastuda.study.conduct import conduct, failures
 from fastuda.study.plan import Plan, plan_repeats, plan_study
 from fastuda.study.table import Row, Table, load_table
-from fastuda.train import train
+from fastuda.training.run import train
 
 TINY = [
     *("demo.num_source=6", "demo.num_source_val=1", "demo.num_target=5", "demo.num_val=3", "demo.size=[64, 32]"),

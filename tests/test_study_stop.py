@@ -14,10 +14,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from fastuda.display import Display
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import load_recipe
-from fastuda.stop import SIGNALS, StoppedError, StopRequest
+from fastuda.recipe.file import load_recipe
+from fastuda.report.display import Display
+from fastuda.runtime.stop import SIGNALS, StoppedError, StopRequest
 from fastuda.study import conduct as conduct_module
 from fastuda.study import run as run_module
 from fastuda.study.conduct import conduct, failures

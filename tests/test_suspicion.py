@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fastuda.classes import ClassSet
-from fastuda.data.check import check
-from fastuda.data.report import CheckReport
-from fastuda.datasets import prepare_all
+from fastuda.data.checking.check import check
+from fastuda.data.checking.report import CheckReport
+from fastuda.data.datasets import prepare_all
 from fastuda.errors import FastudaError
 from fastuda.recipe import Domain
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
 
 CLASSES = ClassSet.of(("road", "sky", "car", "person"))
 Label = NDArray[np.uint8]

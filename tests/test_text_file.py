@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fastuda.data.layouts import find_samples
+from fastuda.data.reading.layouts import find_samples
 from fastuda.errors import FastudaError, UsageError
+from fastuda.files.text_file import read_text, without_comment
 from fastuda.recipe import Domain
-from fastuda.recipe_file import load_recipe
-from fastuda.text_file import read_text, without_comment
+from fastuda.recipe.file import load_recipe
 
 TEXT = "# a list\r\n\r\n00001.png  # the first\r\n  00002\t\r\nimages\\00003.png\r\n"
 WRITTEN = {

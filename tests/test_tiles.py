@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fastuda.data.photograph import Photograph
-from fastuda.tiles import spans, tiled_bands
+from fastuda.data.reading.photograph import Photograph
+from fastuda.evaluation.tiles import spans, tiled_bands
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 7, 64, 640])

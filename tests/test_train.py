@@ -24,22 +24,22 @@ from rich.console import Console
 from safetensors.torch import load_file
 from whole_runs import TINY, run, saved_state
 
-import fastuda.disk as disk_module
-import fastuda.engine.iteration as iteration_module
-import fastuda.stage as stage_module
-from fastuda.checkpoint.store import CheckpointStore
-from fastuda.datasets import prepare_all, with_demo_data
-from fastuda.display import Display
+import fastuda.files.disk as disk_module
+import fastuda.training.iteration as iteration_module
+import fastuda.training.stage as stage_module
+from fastuda.data.datasets import prepare_all, with_demo_data
 from fastuda.errors import FastudaError, UnreadableError, UsageError
-from fastuda.lock import held
+from fastuda.files.lock import held
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import load_recipe
-from fastuda.run_folder import RunFolder
-from fastuda.stop import StoppedError
+from fastuda.recipe.file import load_recipe
+from fastuda.report.display import Display
+from fastuda.runs.checkpoint.store import CheckpointStore
+from fastuda.runs.folder import RunFolder
+from fastuda.runtime.stop import StoppedError
+from fastuda.runtime.watchdog import Watchdog
 from fastuda.study.conduct import conduct
 from fastuda.study.plan import plan_repeats
-from fastuda.train import train
-from fastuda.watchdog import Watchdog
+from fastuda.training.run import train
 
 
 def test_a_run_leaves_recipe_log_events_checkpoints_pictures_and_results(finished: Any) -> None:
@@ -278,7 +278,7 @@ def test_a_run_that_waits_for_another_process_lives_and_hears_a_stop(
     folder = prepare_all(with_demo_data(recipe, _silent), _silent).source.folder if what == "pack" else cache / what
     signs: list[float] = []
     monkeypatch.setattr(Watchdog, "alive", lambda _: signs.append(time.monotonic()))
-    monkeypatch.setattr("fastuda.train.require_memory", lambda *_: None)
+    monkeypatch.setattr("fastuda.training.run.require_memory", lambda *_: None)
     other = threading.Thread(target=_hold_and_ask, args=(folder, signs, held_now := threading.Event()))
     other.start()
     held_now.wait(10)

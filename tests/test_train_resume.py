@@ -14,11 +14,11 @@ import pytest
 import torch
 from whole_runs import near_the_end, run, saved_state
 
-import fastuda.engine.iteration as iteration_module
+import fastuda.training.iteration as iteration_module
 from fastuda.errors import FastudaError, UnreadableError, UsageError
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import load_recipe
-from fastuda.stop import StoppedError
+from fastuda.recipe.file import load_recipe
+from fastuda.runtime.stop import StoppedError
 
 
 @pytest.mark.parametrize(("stage", "at"), [("warm-up", 1), ("warm-up", 3), ("adaptation", 2), ("adaptation", 5)])

@@ -14,14 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from steps import small_network
 
-from fastuda.checkpoint import save_model
-from fastuda.data.listing import LeftOut
+from fastuda.data.reading.listing import LeftOut
 from fastuda.errors import FastudaError
+from fastuda.evaluation.score import Assessment, write_scores
+from fastuda.evaluation.trained import Trained, load_trained
 from fastuda.model.digest import sealed
 from fastuda.recipe import Recipe
-from fastuda.run_folder import RunFolder
-from fastuda.score import Assessment, write_scores
-from fastuda.trained import Trained, load_trained
+from fastuda.runs.checkpoint import save_model
+from fastuda.runs.folder import RunFolder
 
 
 def test_a_saved_model_comes_back_with_its_weights_and_recipe(

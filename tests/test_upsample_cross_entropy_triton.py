@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastuda_kernels.boundary import INTERPRETED
+from fastuda_kernels.operators import INTERPRETED
 from fastuda_kernels.upsample_cross_entropy import triton as fused
 from fastuda_kernels.upsample_cross_entropy import upsample_cross_entropy
 from fastuda_kernels.upsample_cross_entropy.reference import cross_entropy_of_upsampled

@@ -8,7 +8,7 @@ import pytest
 
 from fastuda.errors import UsageError
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import dump_recipe, load_recipe, recipe_name, variant_names, variant_text
+from fastuda.recipe.file import dump_recipe, load_recipe, recipe_name, variant_names, variant_text
 
 # Which of CMix, PiCL, ProCL, HTCM and the edge losses are on, as tables 3 and 4 say.
 PARTS = {

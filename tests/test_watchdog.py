@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from fastuda.watchdog import EXIT_STUCK, Watchdog
+from fastuda.runtime.watchdog import EXIT_STUCK, Watchdog
 
 HANGING = """
 import threading, time
-from fastuda.watchdog import Watchdog
+from fastuda.runtime.watchdog import Watchdog
 def the_worker(): time.sleep(60)
 threading.Thread(target=the_worker, daemon=True).start()
 def the_main_loop(): time.sleep(60)
@@ -20,7 +20,7 @@ with Watchdog(0.02, "continue with --run here --resume"):
 """
 LIVING = """
 import time
-from fastuda.watchdog import Watchdog
+from fastuda.runtime.watchdog import Watchdog
 with Watchdog(0.02, "") as dog:
     progress = dog.watching(lambda done, total: None)
     for i in range(8):
@@ -49,7 +49,7 @@ def test_it_ends_where_nobody_can_be_told() -> None:
 
 WAITING = """
 import time
-from fastuda.watchdog import Watchdog
+from fastuda.runtime.watchdog import Watchdog
 with Watchdog(0.02, "") as dog:
     progress = dog.watching(lambda done, total: None)
     for _ in range(300):

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fastuda.checkpoint import save_model
 from fastuda.model.build import build_network
 from fastuda.recipe import Recipe
+from fastuda.runs.checkpoint import save_model
 
 _SCRIPT = """
 import sys
@@ -27,9 +27,9 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 from typer.testing import CliRunner
 import torch
-from fastuda.engine.memory import estimate_bytes
-import fastuda.engine.iteration
-from fastuda.recipe_file import load_recipe
+from fastuda.memory.estimate import estimate_bytes
+import fastuda.training.iteration
+from fastuda.recipe.file import load_recipe
 from fastuda_bench.card import parts, summary
 from fastuda_bench import kernels
 from fastuda_cli.main import app

@@ -11,10 +11,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fastuda.checkpoint.store import CheckpointStore
-from fastuda.display import Display
 from fastuda.recipe import Recipe
-from fastuda.train import train
+from fastuda.report.display import Display
+from fastuda.runs.checkpoint.store import CheckpointStore
+from fastuda.training.run import train
 
 TINY = [
     "demo.num_source=6",

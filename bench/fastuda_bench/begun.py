@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from fastuda.fast_path import FastPath
 from fastuda.method.state import TrainingState
 from fastuda.model.build import build_network
+from fastuda.model.place import placed
 from fastuda.recipe import Recipe
+from fastuda.runtime.fast_path import FastPath
 
 
 def begun(recipe: Recipe, fast: FastPath, device: torch.device, num_iterations: int | None = None) -> TrainingState:
@@ -17,7 +18,7 @@ def begun(recipe: Recipe, fast: FastPath, device: torch.device, num_iterations: 
     """
     torch.manual_seed(recipe.seed)
     return TrainingState.begin(
-        fast.place(build_network(recipe), device).train(),
+        placed(build_network(recipe), fast, device).train(),
         recipe.train.optimizer,
         num_iterations or recipe.train.iterations,
         recipe.method.ema_decay,

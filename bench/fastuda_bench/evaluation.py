@@ -9,15 +9,16 @@ import torch
 from rich import box
 from rich.table import Table
 
-from fastuda.data.batch import EvaluationBatch
-from fastuda.data.evaluation_loader import EvaluationLoader
-from fastuda.data.pack import Packed
-from fastuda.evaluate import evaluate
-from fastuda.fast_path import FastPath
-from fastuda.method.network import Passes
+from fastuda.data.loading.batch import EvaluationBatch
+from fastuda.data.loading.evaluation_loader import EvaluationLoader
+from fastuda.data.packing.pack import Packed
+from fastuda.evaluation.evaluate import evaluate
 from fastuda.model.build import build_network
+from fastuda.model.passes import Passes
+from fastuda.model.place import placed
 from fastuda.recipe import Recipe
-from fastuda.runtime import configure
+from fastuda.runtime.device import configure
+from fastuda.runtime.fast_path import FastPath
 from fastuda_bench.results import Row, gpu, stamp, summary
 
 _BATCH = 4
@@ -35,7 +36,7 @@ def evaluation_row(recipe: Recipe, name: str, packed: Packed, device: torch.devi
     configure(recipe.runtime, device)
     passes = Passes.of(recipe, device)
     torch.manual_seed(recipe.seed)
-    model = FastPath.of(recipe.runtime, device).place(build_network(recipe), device).eval()
+    model = placed(build_network(recipe), FastPath.of(recipe.runtime, device), device).eval()
     threads = recipe.runtime.loader_threads
     evaluate(model, EvaluationLoader(packed, _BATCH, threads, device, limit=_WARM_UP), recipe, passes)
     seconds, waiting = [], []

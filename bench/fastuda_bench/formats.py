@@ -14,8 +14,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from fastuda.data.png import encode_png
-from fastuda.data.prepare import encode_image
+from fastuda.data.packing.prepare import encode_image
+from fastuda.data.reading.png import encode_png
 from fastuda_bench.prepare import PACKED_SIZE, made_pair
 from fastuda_bench.results import Row, stamp, summary
 

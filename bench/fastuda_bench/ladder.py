@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from fastuda import compiled
-from fastuda.data.batch import DomainBatch
-from fastuda.engine.iteration import Iteration, Way
+from fastuda.data.loading.batch import DomainBatch
 from fastuda.errors import UsageError
-from fastuda.fast_path import FastPath
 from fastuda.method.losses import Losses
-from fastuda.method.network import Passes
 from fastuda.method.state import TrainingState
+from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
-from fastuda.runtime import configure
+from fastuda.runtime import compiled
+from fastuda.runtime.device import configure
+from fastuda.runtime.fast_path import FastPath
+from fastuda.training.iteration import Iteration, Way
 from fastuda_bench.begun import begun
 from fastuda_bench.plain_operations import plain_operations
 

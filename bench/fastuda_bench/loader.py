@@ -8,8 +8,8 @@ import torch
 from rich import box
 from rich.table import Table
 
-from fastuda.data.training_loader import TrainingLoader
-from fastuda.datasets import Datasets
+from fastuda.data.datasets import Datasets
+from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.recipe import Recipe
 from fastuda_bench.card.targets import LOADER_TIMES
 from fastuda_bench.results import Row, gpu, stamp, summary

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from fastuda.data.batch import DomainBatch
-from fastuda.data.made import made_batches
-from fastuda.data.pack import Packed
-from fastuda.data.prepare import prepare
-from fastuda.datasets import Datasets, Progress, prepare_all, with_demo_data
+from fastuda.data.datasets import Datasets, Progress, prepare_all, with_demo_data
+from fastuda.data.loading.batch import DomainBatch
+from fastuda.data.loading.made import made_batches
+from fastuda.data.packing.pack import Packed
+from fastuda.data.packing.prepare import prepare
 from fastuda.errors import UsageError
 from fastuda.recipe import Data, Domain, Recipe
 from fastuda_bench.prepare import write_pairs
@@ -58,7 +58,7 @@ def bench_batches(
     """A source and a target batch: the first of `bench_data` if `prepared`, or noise of the same sizes."""
     if not prepared:
         return made_batches(recipe, device)
-    from fastuda.data.training_loader import TrainingLoader  # needs DALI, and noise does not
+    from fastuda.data.loading.training_loader import TrainingLoader  # needs DALI, and noise does not
 
     data, _ = bench_data(recipe, folder, progress)
     source, target = (

@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fastuda.classes import CITYSCAPES_19, ClassSet
-from fastuda.data.pack import PackFormat
+from fastuda.data.packing.pack import PackFormat
+from fastuda.data.packing.prepare import prepare
 from fastuda.data.parallel import run_parallel
-from fastuda.data.prepare import prepare
 from fastuda.recipe import Data, Domain
 from fastuda_bench.results import Row, stamp, summary
 

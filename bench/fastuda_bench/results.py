@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fastuda import disk
+from fastuda.files import disk
 
 Row = dict[str, Any]
 NOT_COMPARED = "not compared"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from fastuda.data.batch import DomainBatch
+from fastuda.data.loading.batch import DomainBatch
 from fastuda.errors import FastudaError, UsageError
-from fastuda.fast_path import FastPath
 from fastuda.recipe import Recipe
+from fastuda.runtime.fast_path import FastPath
 from fastuda_bench.agreement import COMPARED, compared
 from fastuda_bench.ladder import Climbed, Rung, climbed, recipe_at, rungs_on
 from fastuda_bench.limits import Limits, Work, measured_limits

@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastuda.data.made import made_batches
-from fastuda.engine.iteration import Iteration
-from fastuda.fast_path import FastPath
-from fastuda.method.network import Passes
+from fastuda.data.loading.made import made_batches
+from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import load_recipe
-from fastuda.runtime import choose_device, configure
+from fastuda.recipe.file import load_recipe
+from fastuda.runtime.device import choose_device, configure
+from fastuda.runtime.fast_path import FastPath
+from fastuda.training.iteration import Iteration
 from fastuda_bench.begun import begun
 from fastuda_bench.results import Row, write_json
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastuda.spread import plus_minus
+from fastuda.study.spread import plus_minus
 from fastuda_bench.markdown import number, table
 
 

@@ -19,13 +19,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from fastuda.data.made import made_batches
-from fastuda.fast_path import FastPath
-from fastuda.method.network import Passes
+from fastuda.data.loading.made import made_batches
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step
 from fastuda.model.build import build_network
+from fastuda.model.passes import Passes
+from fastuda.model.place import placed
 from fastuda.recipe import Recipe
+from fastuda.runtime.fast_path import FastPath
 from fastuda_bench.eager_tally import EagerTally
 from fastuda_bench.scheduled import scheduled
 from fastuda_bench.supposed_gpu import DEVICE, MULTIPROCESSORS, suppose_triton
@@ -48,7 +49,7 @@ def traced_step(recipe: Recipe) -> Tally:
     with _kernels_chosen():
         fast = FastPath.of(recipe.runtime, DEVICE)
         passes = replace(Passes.of(recipe, DEVICE), compiled=fast.compiled)
-        model = fast.place(build_network(recipe), cpu).train()
+        model = placed(build_network(recipe), fast, cpu).train()
         settings, decay = recipe.train.optimizer, recipe.method.ema_decay
         state = TrainingState.begin(
             model, settings, recipe.train.iterations, decay, flat=fast.flat_update, precision=fast.amp
@@ -56,7 +57,7 @@ def traced_step(recipe: Recipe) -> Tally:
         batches = [batch.map(torch.empty_like) for batch in made_batches(recipe, cpu)]
         counted = EagerTally(_kernels_of)
         compiled = partial(_Traced, counted)
-        with patch("fastuda.method.network.compiled", compiled), FakeTensorMode(allow_non_fake_inputs=True), counted:
+        with patch("fastuda.model.passes.compiled", compiled), FakeTensorMode(allow_non_fake_inputs=True), counted:
             adaptation_step(state, batches[0], batches[1], recipe, passes)
     return counted.total
 

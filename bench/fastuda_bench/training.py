@@ -6,14 +6,14 @@ import torch
 from rich import box
 from rich.table import Table
 
-from fastuda.datasets import Datasets
-from fastuda.engine.loop import Loop
-from fastuda.engine.readback import Readback
-from fastuda.fast_path import FastPath
-from fastuda.method.network import Passes
-from fastuda.paper import PAPER_HOURS, same_work
+from fastuda.data.datasets import Datasets
+from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
-from fastuda.runtime import configure
+from fastuda.recipe.paper import PAPER_HOURS, same_work
+from fastuda.runtime.device import configure
+from fastuda.runtime.fast_path import FastPath
+from fastuda.training.loop import Loop
+from fastuda.training.readback import Readback
 from fastuda_bench.begun import begun
 from fastuda_bench.results import Row, gpu, run_of, stamp, summary
 from fastuda_bench.step import NUM_DOMAINS

@@ -13,14 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastuda.data.made import made_batches
-from fastuda.fast_path import FastPath
-from fastuda.method.network import Passes
+from fastuda.data.loading.made import made_batches
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step
 from fastuda.model.build import build_network
 from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
+from fastuda.runtime.fast_path import FastPath
 from fastuda_bench.ladder import RUNGS, recipe_at
 from fastuda_bench.limits import Limits, Work
 from fastuda_bench.plain_operations import plain_operations

@@ -45,8 +45,8 @@ def card(
 ) -> None:
     """The whole proof of speed, part by part: device, ladder, GPU tests, kernels, data, loop, evaluation, cuDNN."""
     with reported():
-        from fastuda.recipe_file import load_recipe
-        from fastuda.runtime import choose_device
+        from fastuda.recipe.file import load_recipe
+        from fastuda.runtime.device import choose_device
         from fastuda_bench.card.conduct import make_card
         from fastuda_bench.card.order import Order
         from fastuda_bench.card.summary import summary_of

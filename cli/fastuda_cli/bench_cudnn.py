@@ -12,7 +12,7 @@ def cudnn(repeats: Repeats = 3, json_file: Out = None, device: options.Device = 
     with reported():
         import typer
 
-        from fastuda.runtime import choose_device
+        from fastuda.runtime.device import choose_device
         from fastuda_bench.cudnn_graphs import cudnn_rows, missing, table_of
         from fastuda_bench.results import Row, doubt_of, write_rows
 

@@ -26,7 +26,7 @@ def kernels(
 ) -> None:
     """Milliseconds and memory of the five operations against plain PyTorch, and the share of the device's limit."""
     with reported():
-        from fastuda.runtime import choose_device
+        from fastuda.runtime.device import choose_device
         from fastuda_bench.chart import bar_chart
         from fastuda_bench.draw import drawn
         from fastuda_bench.kernels import kernel_rows, table_of

@@ -19,7 +19,7 @@ def launches(
 ) -> None:
     """Kernel launches and bytes of one iteration on a GPU, rung by rung, estimated here from the compiler's graphs."""
     with reported():
-        from fastuda.recipe_file import load_recipe
+        from fastuda.recipe.file import load_recipe
         from fastuda_bench.ladder import refuse_switches
         from fastuda_bench.launches import launch_rows, table_of
         from fastuda_bench.results import write_rows

@@ -73,10 +73,10 @@ def subject(
 
     Raises UsageError and FastudaError for what cannot be measured here.
     """
-    from fastuda.display import Display
-    from fastuda.engine.memory import require_memory
-    from fastuda.recipe_file import load_recipe
-    from fastuda.runtime import choose_device
+    from fastuda.memory.estimate import require_memory
+    from fastuda.recipe.file import load_recipe
+    from fastuda.report.display import Display
+    from fastuda.runtime.device import choose_device
 
     threads, chosen = numbers(num_threads, "--threads"), choose_device(device)
     name = recipe or ("gta2cs" if chosen.type == "cuda" else "demo")

@@ -15,7 +15,7 @@ from rich.segment import Segment
 
 from fastuda.errors import FastudaError, UsageError
 from fastuda.printable import printable
-from fastuda.stop import EXIT_STOPPED, StoppedError
+from fastuda.runtime.stop import EXIT_STOPPED, StoppedError
 
 
 class PlainConsole(Console):

@@ -13,7 +13,7 @@ from fastuda_cli.console import console, reported, say
 
 if TYPE_CHECKING:
     from fastuda.classes import ClassSet
-    from fastuda.data.report import CheckReport, Comparison
+    from fastuda.data.checking.report import CheckReport, Comparison
     from fastuda.recipe import Domain, Recipe
 
 
@@ -51,14 +51,14 @@ def check(
     Faulty samples go on a skip list in the cache folder, and training leaves them out.
     """
     with reported():
-        from fastuda.check_report.page import check_page
-        from fastuda.data.audit import audit, domain_of, labelled_split, next_steps, write_report
-        from fastuda.data.listing import counted
-        from fastuda.data.report import compare as compare_classes
-        from fastuda.display import Display
+        from fastuda.data.checking.audit import audit, domain_of, labelled_split, next_steps, write_report
+        from fastuda.data.checking.report import compare as compare_classes
+        from fastuda.data.reading.listing import counted
         from fastuda.errors import UsageError
-        from fastuda.paths import user_path
-        from fastuda.recipe_file import load_recipe
+        from fastuda.files.paths import user_path
+        from fastuda.recipe.file import load_recipe
+        from fastuda.report.data_check.page import check_page
+        from fastuda.report.display import Display
 
         if report_file is not None and report_file.suffix.lower() not in (".html", ".json"):
             raise UsageError(f"--report {report_file}: a file that ends in .html or .json")
@@ -106,9 +106,9 @@ def _only_target(recipe: Recipe, layout: str, split: str) -> bool:
 def _write_html(
     path: Path, report: CheckReport, gaps: Comparison | None, domain: Domain, classes: ClassSet, steps: list[str]
 ) -> None:
-    from fastuda.check_report.html import check_html
-    from fastuda.check_report.sheet import suspects_sheet
-    from fastuda.disk import write_atomic
+    from fastuda.files.disk import write_atomic
+    from fastuda.report.data_check.html import check_html
+    from fastuda.report.data_check.sheet import suspects_sheet
 
     write_atomic(
         path,

@@ -23,8 +23,8 @@ def demo(
 ) -> None:
     """Draw two domains: DIR/source and DIR/source_val (GTA5 layout), DIR/target (Cityscapes layout)."""
     with reported():
-        from fastuda.data.demo import draw_demo
-        from fastuda.display import Display
+        from fastuda.demo import draw_demo
+        from fastuda.report.display import Display
 
         draw_demo(
             folder,

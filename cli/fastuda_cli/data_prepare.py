@@ -14,10 +14,10 @@ def prepare(
 ) -> None:
     """Decode, resize, convert labels, pack; resumable. `fastuda train` does the same by itself."""
     with reported():
-        from fastuda.datasets import prepare_all, with_demo_data
-        from fastuda.display import Display
-        from fastuda.recipe_file import load_recipe
-        from fastuda.tables import packed_table
+        from fastuda.data.datasets import prepare_all, with_demo_data
+        from fastuda.recipe.file import load_recipe
+        from fastuda.report.display import Display
+        from fastuda.report.tables import packed_table
 
         display = Display(console)
         resolved = with_demo_data(load_recipe(recipe, options.settings(set_, source, target)), display.task)

@@ -25,12 +25,12 @@ def show(
 ) -> None:
     """A contact sheet: weak, strong, class-mixed and HTCM-mixed crops, labels laid over."""
     with reported():
-        from fastuda.contact_sheet import contact_sheet
-        from fastuda.datasets import prepare_all, with_demo_data
-        from fastuda.display import Display
-        from fastuda.pictures import save_picture
-        from fastuda.recipe_file import load_recipe
-        from fastuda.trained import load_trained
+        from fastuda.data.datasets import prepare_all, with_demo_data
+        from fastuda.evaluation.trained import load_trained
+        from fastuda.recipe.file import load_recipe
+        from fastuda.report.display import Display
+        from fastuda.report.pictures import save_picture
+        from fastuda.training.contact_sheet import contact_sheet
 
         display = Display(console)
         resolved = with_demo_data(load_recipe(recipe, options.settings(set_, source, target)), display.task)

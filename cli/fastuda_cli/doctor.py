@@ -23,8 +23,8 @@ def doctor(
         from rich.markup import escape
         from rich.table import Table
 
-        from fastuda.doctor import examine
         from fastuda.recipe import Domain
+        from fastuda.report.doctor import examine
 
         domains = []
         if gta5 is not None:

@@ -46,12 +46,12 @@ def evaluate(
 ) -> None:
     """Score a model: per-class IoU, mIoU, accuracies; at full label size and the way the authors did it."""
     with reported():
-        from fastuda.disk import make_folder
-        from fastuda.display import Display
+        from fastuda.evaluation.score import BOUNDARY_RADIUS, score, write_scores
+        from fastuda.evaluation.trained import load_trained
+        from fastuda.files.disk import make_folder
         from fastuda.metrics.confidence_chart import reliability_chart, threshold_chart
-        from fastuda.score import BOUNDARY_RADIUS, score, write_scores
-        from fastuda.tables import boundary_table, confidence_table, protocol_table
-        from fastuda.trained import load_trained
+        from fastuda.report.display import Display
+        from fastuda.report.tables import boundary_table, confidence_table, protocol_table
 
         kind = options.values(values)
         trained = load_trained(run_or_weights, stage=stage, which=which, recipe=recipe, device=device)

@@ -12,7 +12,7 @@ import typer
 def path(text: str) -> Path:
     """A path as a user writes it: `~` means home wherever it stands, as in `--out=~/predictions`."""
     from fastuda.errors import UsageError
-    from fastuda.paths import user_path
+    from fastuda.files.paths import user_path
 
     try:
         return user_path(text)
@@ -65,7 +65,7 @@ def deadline(max_time: str | None) -> float | None:
     """The time of `time.monotonic` at which `--max-time` is over, counted from now; UsageError for no time."""
     import time
 
-    from fastuda.stop import duration
+    from fastuda.runtime.stop import duration
 
     return None if max_time is None else time.monotonic() + duration(max_time)
 

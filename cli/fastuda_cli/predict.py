@@ -34,11 +34,11 @@ def predict(
     An image that cannot be read is named, and the others are predicted; the exit code is then 1.
     """
     with reported():
-        from fastuda.display import Display
         from fastuda.errors import FastudaError
-        from fastuda.predict import find_images
-        from fastuda.predict import predict as run_prediction
-        from fastuda.trained import load_trained
+        from fastuda.evaluation.predict import find_images
+        from fastuda.evaluation.predict import predict as run_prediction
+        from fastuda.evaluation.trained import load_trained
+        from fastuda.report.display import Display
 
         kind = options.values(values)
         inputs = find_images(images)

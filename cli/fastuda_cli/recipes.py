@@ -20,8 +20,8 @@ def recipes(
         from rich.table import Table
 
         from fastuda.errors import UsageError
-        from fastuda.recipe_file import load_recipe, preset_names, preset_text, variant_names, variant_text
-        from fastuda.recipe_text import explained
+        from fastuda.recipe.file import load_recipe, preset_names, preset_text, variant_names, variant_text
+        from fastuda.recipe.text import explained
 
         if name is not None:
             if name in variant_names() and not changes:

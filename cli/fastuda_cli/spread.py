@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastuda.display import Display
+    from fastuda.report.display import Display
 
 
 def show_spread(display: Display, content: dict[str, Any], folder: Path, name: str, again: str) -> None:

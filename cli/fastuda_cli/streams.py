@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TextIO, cast
 
 from fastuda.errors import FastudaError
-from fastuda.streams import GuardedStream
+from fastuda.report.streams import GuardedStream
 from fastuda_cli.console import complain
 
 

@@ -44,8 +44,8 @@ def study(
         if table == "list":
             _list()
             return
-        from fastuda.display import Display
-        from fastuda.recipe_file import recipe_name
+        from fastuda.recipe.file import recipe_name
+        from fastuda.report.display import Display
         from fastuda.study.conduct import conduct
         from fastuda.study.plan import plan_study
         from fastuda.study.table import load_table

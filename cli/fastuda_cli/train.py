@@ -42,12 +42,12 @@ def train(
     `fastuda train demo` needs no data: it draws two small domains and adapts one to the other.
     """
     with reported():
-        from fastuda.display import Display
         from fastuda.errors import UsageError
-        from fastuda.recipe_file import load_recipe, recipe_name
-        from fastuda.run_folder import RunFolder, latest_run
-        from fastuda.tables import score_table
-        from fastuda.train import train as run_training
+        from fastuda.recipe.file import load_recipe, recipe_name
+        from fastuda.report.display import Display
+        from fastuda.report.tables import score_table
+        from fastuda.runs.folder import RunFolder, latest_run
+        from fastuda.training.run import train as run_training
 
         deadline = options.deadline(max_time)
         if force and not resume:
@@ -86,10 +86,10 @@ def _repeat(
     force: bool,
     deadline: float | None,
 ) -> None:
-    from fastuda.display import Display
     from fastuda.errors import FastudaError
-    from fastuda.run_folder import RunFolder
-    from fastuda.stop import StoppedError
+    from fastuda.report.display import Display
+    from fastuda.runs.folder import RunFolder
+    from fastuda.runtime.stop import StoppedError
     from fastuda.study.conduct import conduct
     from fastuda.study.plan import plan_repeats
     from fastuda_cli.spread import show_spread

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fastuda.paths import user_path
+from fastuda.files.paths import user_path
 from fastuda.recipe import Data
 
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastuda.data.batch import DomainBatch
-from fastuda.method.network import Passes
+from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.pseudo_labels import PseudoLabels, label_crops, label_target
 from fastuda.method.source_mix import SourcePaste, is_soft, softened, source_paste, with_long_tail
 from fastuda.model.deeplab import DeepLabV2, Logits
+from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 from fastuda_kernels.masked_mix import KeepPasted, MixedCrops, choose_classes, masked_mix
 

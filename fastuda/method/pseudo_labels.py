@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastuda.data.batch import DomainBatch
-from fastuda.method.network import Passes
+from fastuda.data.loading.batch import DomainBatch
 from fastuda.model.deeplab import DeepLabV2, Logits
+from fastuda.model.passes import Passes
 from fastuda_kernels.pseudo_label import pseudo_label
 
 

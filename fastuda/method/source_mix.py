@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastuda.data.batch import DomainBatch
-from fastuda.method.network import Passes
+from fastuda.data.loading.batch import DomainBatch
+from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 from fastuda_kernels.masked_mix import MixedCrops, normalise
 

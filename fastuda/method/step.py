@@ -10,13 +10,13 @@ from contextlib import nullcontext
 
 from torch import Tensor
 
-from fastuda.data.batch import DomainBatch
+from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.losses import Losses, mixed_losses, segmentation_loss, weighted_sum
 from fastuda.method.mixing import mixed_views
-from fastuda.method.network import Passes, frozen_running_statistics
 from fastuda.method.pseudo_labels import label_target
 from fastuda.method.state import TrainingState
 from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.passes import Passes, frozen_running_statistics
 from fastuda.recipe import Recipe
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastuda.disk import write_atomic
+from fastuda.files.disk import write_atomic
 from fastuda.metrics.confidence import ConfidenceScores
 
 _PIXELS, _ERRORS, _BOUNDARY, _RATE, _GREY = "#7aa6c2", "#b5622d", "#e0a458", "#2f7d4f", "#5b6570"

@@ -20,9 +20,9 @@ import torch
 from safetensors import safe_open
 
 from fastuda.errors import FastudaError, UnreadableError
+from fastuda.files.regular_file import IrregularError, open_regular
 from fastuda.model.digest import verify
 from fastuda.printable import on_one_line
-from fastuda.regular_file import IrregularError, open_regular
 
 MOST_BYTES = 16 << 30
 """The largest file that is read; fastuda's largest network has a quarter of it in fp64."""

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from fastuda.errors import FastudaError
-from fastuda.lock import Look
+from fastuda.files.lock import Look
+from fastuda.files.paths import user_path
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.download import fetch
 from fastuda.model.weights import ImportedWeights, LoadReport, load_into, read_weights
-from fastuda.paths import user_path
 from fastuda.recipe import Model, Recipe
 
 log = logging.getLogger(__name__)

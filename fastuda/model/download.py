@@ -12,9 +12,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fastuda.disk import PART
 from fastuda.errors import FastudaError
-from fastuda.lock import Look, held
+from fastuda.files.disk import PART
+from fastuda.files.lock import Look, held
 from fastuda.model.archive import MOST_BYTES, opened
 from fastuda.printable import is_plain
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-from fastuda.disk import write_atomic
 from fastuda.errors import FastudaError
+from fastuda.files.disk import write_atomic
 from fastuda.model.archive import read_archive
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.digest import sealed

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fastuda.errors import UsageError
-from fastuda.paths import user_path
+from fastuda.files.paths import user_path
 
 
 def _kept(path: Path) -> Path:

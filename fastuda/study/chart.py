@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from fastuda.disk import write_atomic
+from fastuda.files.disk import write_atomic
 from fastuda.study.report import Report
 
 _MEASURED, _SEED, _PAPER = "#2f7d4f", "#7aa6c2", "#b5622d"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastuda.disk import make_folder
-from fastuda.display import Display
-from fastuda.lock import held
-from fastuda.recipe_file import require_text
-from fastuda.stop import StopRequest
+from fastuda.files.disk import make_folder
+from fastuda.files.lock import held
+from fastuda.recipe.file import require_text
+from fastuda.report.display import Display
+from fastuda.runtime.stop import StopRequest
 from fastuda.study.chart import study_chart
 from fastuda.study.plan import Plan
 from fastuda.study.report import Report, report, write_report

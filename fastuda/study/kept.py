@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fastuda.checkpoint.notes import ADAPTED, SOURCE_ONLY, StageName
 from fastuda.errors import FastudaError
+from fastuda.files.text_file import read_text
 from fastuda.printable import on_one_line
+from fastuda.runs.checkpoint.notes import ADAPTED, SOURCE_ONLY, StageName
 from fastuda.study.plan import Cell
-from fastuda.text_file import read_text
 
 _Percent = Annotated[float, Field(ge=0, le=100)]
 _Seconds = Annotated[float, Field(ge=0)]

@@ -11,8 +11,8 @@ from typing import Literal
 
 from fastuda.errors import FastudaError, UsageError
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import Layer, load_recipe, recipe_name
-from fastuda.run_folder import RunFolder
+from fastuda.recipe.file import Layer, load_recipe, recipe_name
+from fastuda.runs.folder import RunFolder
 from fastuda.study.table import Row, Table
 
 

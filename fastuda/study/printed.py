@@ -7,8 +7,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from fastuda.spread import plus_minus
 from fastuda.study.report import Report
+from fastuda.study.spread import plus_minus
 
 
 def score_table(report: Report) -> Table:

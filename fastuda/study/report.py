@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastuda.disk import write_json
-from fastuda.provenance import provenance
-from fastuda.spread import spread, spread_of_records
+from fastuda.files.disk import write_json
+from fastuda.runs.provenance import provenance
 from fastuda.study.plan import Plan, Reading
 from fastuda.study.run import Outcome
+from fastuda.study.spread import spread, spread_of_records
 from fastuda.study.table import Row
-from fastuda.train import Results
+from fastuda.training.run import Results
 
 Report = dict[str, Any]
 

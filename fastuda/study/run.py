@@ -10,18 +10,18 @@ from pathlib import Path
 
 import torch
 
-from fastuda.compiled import forget
-from fastuda.data.layouts import data_root
-from fastuda.disk import make_folder, write_atomic
-from fastuda.display import Display
+from fastuda.data.reading.layouts import data_root
 from fastuda.errors import FastudaError, UsageError
-from fastuda.identity import differences, fields_of
-from fastuda.recipe_file import dump_recipe, load_recipe
-from fastuda.run_folder import RunFolder
-from fastuda.stop import StoppedError, StopRequest
+from fastuda.files.disk import make_folder, write_atomic
+from fastuda.recipe.file import dump_recipe, load_recipe
+from fastuda.report.display import Display
+from fastuda.runs.folder import RunFolder
+from fastuda.runs.identity import differences, fields_of
+from fastuda.runtime.compiled import forget
+from fastuda.runtime.stop import StoppedError, StopRequest
 from fastuda.study.kept import kept_results
 from fastuda.study.plan import Cell, Plan
-from fastuda.train import Results, train
+from fastuda.training.run import Results, train
 
 log = logging.getLogger(__name__)
 

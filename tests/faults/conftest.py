@@ -11,11 +11,11 @@ import torch
 from faults.reading import TINY, State
 from safetensors import safe_open
 
-from fastuda.checkpoint import save_model
 from fastuda.model.build import build_network
 from fastuda.model.weights import read_weights
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
+from fastuda.runs.checkpoint import save_model
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastuda.data.png import encode_png
+from fastuda.data.reading.png import encode_png
 
 
 def damaged(seed: int, folder: Path) -> str:

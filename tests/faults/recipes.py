@@ -11,7 +11,7 @@ from faults.recipe_bytes import BYTES
 from faults.recipe_draft import ARRAYS, COUNTS, EXTREMES, HUGE, LEAVES, NUMBERS, OTHERS, PATHS, SIZES, Draft, Mutant
 
 from fastuda.errors import FastudaError
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
 
 
 def _any(draft: Draft, names: list[str], values: tuple[str, ...] | list[str]) -> None:

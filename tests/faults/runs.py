@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from fastuda.checkpoint.store import CheckpointStore
+from fastuda.runs.checkpoint.store import CheckpointStore
 
 SETTINGS = (
     *("demo.num_source=6", "demo.num_source_val=1", "demo.num_target=5", "demo.num_val=3", "demo.size=[64, 32]"),

@@ -18,7 +18,7 @@ from faults.reading import SPECIAL, STEM, State, refused, released, special_file
 from faults.weights_file import torch_bytes
 from safetensors.torch import save_file
 
-import fastuda.regular_file as regular_file
+import fastuda.files.regular_file as regular_file
 from fastuda.errors import FastudaError
 from fastuda.model.weights import read_weights
 

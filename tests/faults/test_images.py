@@ -20,17 +20,17 @@ from faults.reading import TINY
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from fastuda.checkpoint import save_model
-from fastuda.data.check import check
-from fastuda.data.faults import SampleError
-from fastuda.data.images import read_colour, read_file
-from fastuda.data.labels import read_label
-from fastuda.data.photograph import read_photograph
+from fastuda.data.checking.check import check
+from fastuda.data.reading.faults import SampleError
+from fastuda.data.reading.images import read_colour, read_file
+from fastuda.data.reading.labels import read_label
+from fastuda.data.reading.photograph import read_photograph
+from fastuda.evaluation.predict import find_images
 from fastuda.model.build import build_network
-from fastuda.predict import find_images
 from fastuda.printable import on_one_line
 from fastuda.recipe import Recipe
-from fastuda.recipe_file import load_recipe
+from fastuda.recipe.file import load_recipe
+from fastuda.runs.checkpoint import save_model
 from fastuda_cli.main import app
 
 # Pillow warns of some damage and goes on, as it does for users.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from faults.runs import differences, finished, killed, started, wait_for
 
-from fastuda.checkpoint.store import CheckpointStore
+from fastuda.runs.checkpoint.store import CheckpointStore
 
 
 @pytest.fixture(scope="module")

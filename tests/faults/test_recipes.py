@@ -15,11 +15,11 @@ from faults.recipe_draft import LEAVES, Mutant
 from faults.recipes import KINDS, mutated, refusal
 from typer.testing import CliRunner
 
-from fastuda.data.globs import find, parse
-from fastuda.data.layouts import find_samples
+from fastuda.data.reading.globs import find, parse
+from fastuda.data.reading.layouts import find_samples
 from fastuda.errors import FastudaError, UsageError
-from fastuda.recipe_file import dump_recipe, load_recipe, recipe_name
-from fastuda.toml_text import FILE_LIMIT, parse_toml, read_toml
+from fastuda.files.toml_text import FILE_LIMIT, parse_toml, read_toml
+from fastuda.recipe.file import dump_recipe, load_recipe, recipe_name
 from fastuda_cli.main import app
 
 pytestmark = pytest.mark.usefixtures("no_hang")

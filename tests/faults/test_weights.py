@@ -21,13 +21,13 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from fastuda.errors import FastudaError
+from fastuda.evaluation.trained import load_trained
 from fastuda.model.build import build_model
 from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.download import fetch
 from fastuda.model.resnet import Depth
 from fastuda.model.weights import describe, read_weights, save_weights
 from fastuda.recipe import Recipe
-from fastuda.trained import load_trained
 from fastuda_cli.main import app
 
 DEMO = ["demo.num_source=2", "demo.num_source_val=1", "demo.num_target=2", "demo.num_val=1", "demo.size=[64, 32]"]
@@ -293,7 +293,9 @@ def test_no_command_falls_over_a_strangers_file(
     command: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FASTUDA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("fastuda.train.require_memory", lambda *_: None)  # traces an iteration of the recipe's network
+    monkeypatch.setattr(
+        "fastuda.training.run.require_memory", lambda *_: None
+    )  # traces an iteration of the recipe's network
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.zeros((32, 64, 3), np.uint8)).save(tmp_path / "image.png")
     file, files = tmp_path / "w.bin", special_files(tmp_path)

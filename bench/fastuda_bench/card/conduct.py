@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fastuda.disk import make_folder
+from fastuda.files.disk import make_folder
 from fastuda_bench.card.order import CARD, Order, read_card
 from fastuda_bench.card.parts import Part, parts_of
 from fastuda_bench.card.process import run

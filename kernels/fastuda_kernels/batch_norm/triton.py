@@ -22,7 +22,7 @@ from fastuda_kernels.batch_norm.device import (
     batch_norm_statistics_kernel,
     batch_norm_sums_kernel,
 )
-from fastuda_kernels.boundary import kernel_op, launch, num_multiprocessors, wrap_triton
+from fastuda_kernels.operators import kernel_op, launch, num_multiprocessors, wrap_triton
 
 _BLOCK_CHANNELS = 256
 """Channels of a tile at most: their bits are 32 bytes of the mask, the least that memory moves."""

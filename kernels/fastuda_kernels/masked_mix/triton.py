@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastuda_kernels.boundary import kernel_op, launch, wrap_triton
 from fastuda_kernels.masked_mix.reference import MixedCrops, Normalisation
+from fastuda_kernels.operators import kernel_op, launch, wrap_triton
 
 _PIXELS = 512
 _PRESENCE_PIXELS = 4096

@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from fastuda_kernels.boundary import kernel_op, launch, num_multiprocessors, wrap_triton
+from fastuda_kernels.operators import kernel_op, launch, num_multiprocessors, wrap_triton
 from fastuda_kernels.pixel_contrast.device import (
     contrast_finish_kernel,
     contrast_gradient_kernel,

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastuda_kernels.boundary import kernel_op, launch, wrap_triton
+from fastuda_kernels.operators import kernel_op, launch, wrap_triton
 
 _ELEMENTS = 1024
 _ROWS_A_PROGRAM = 8

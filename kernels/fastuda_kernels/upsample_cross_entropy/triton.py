@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastuda_kernels.boundary import kernel_op, launch, wrap_triton
+from fastuda_kernels.operators import kernel_op, launch, wrap_triton
 
 _ELEMENTS_A_STEP = 1024
 _PATCH_SIDE = 8

@@ -26,7 +26,7 @@ from faults.long.signals import signals
 from faults.long.steps import steps
 from faults.long.strangers import images, recipes, weights
 
-from fastuda.disk import write_atomic
+from fastuda.files.disk import write_atomic
 from fastuda_bench.results import stamp
 
 PARTS = (

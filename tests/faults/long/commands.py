@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import fastuda.predict
-import fastuda.train
+import fastuda.evaluation.predict
+import fastuda.training.run
 from fastuda_cli.main import app
 
-assert fastuda.predict and fastuda.train  # imported here, so that no command has to  # noqa: PT018
+assert fastuda.evaluation.predict and fastuda.training.run  # imported here, so that no command has to  # noqa: PT018
 
 HANG_SECONDS = 60.0
 CANARY = "code-was-run"

@@ -34,9 +34,9 @@ def main() -> None:
 def _images(corpus: Path) -> Callable[[bytes], None]:
     from faults import images
 
-    from fastuda.data.faults import SampleError
-    from fastuda.data.images import decode, turn
-    from fastuda.data.labels import decode_label
+    from fastuda.data.reading.faults import SampleError
+    from fastuda.data.reading.images import decode, turn
+    from fastuda.data.reading.labels import decode_label
 
     _seeds(corpus, lambda seed, folder: images.mutated(seed, folder).path)
 
@@ -59,7 +59,7 @@ def _recipes(corpus: Path) -> Callable[[bytes], None]:
     from faults import recipes
 
     from fastuda.errors import UsageError
-    from fastuda.recipe_file import dump_recipe, load_recipe
+    from fastuda.recipe.file import dump_recipe, load_recipe
 
     _seeds(corpus, lambda seed, folder: recipes.mutated(seed, folder).path)
     path = Path(f"/dev/shm/fuzzed-{os.getpid()}.toml")
@@ -79,11 +79,11 @@ def _weights(corpus: Path) -> Callable[[bytes], None]:
     from faults import weights
     from faults.reading import TINY
 
-    from fastuda.checkpoint import save_model
     from fastuda.errors import FastudaError
     from fastuda.model.build import build_network
     from fastuda.model.weights import read_weights
-    from fastuda.recipe_file import load_recipe
+    from fastuda.recipe.file import load_recipe
+    from fastuda.runs.checkpoint import save_model
 
     recipe = load_recipe("demo", [*TINY, "model.width=0.03125"])
     torch.manual_seed(1)

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import fastuda.datasets
-import fastuda.stage
-import fastuda.train
-from fastuda.checkpoint.store import CheckpointStore
-from fastuda.engine.loop import Loop
+import fastuda.data.datasets
+import fastuda.training.run
+import fastuda.training.stage
+from fastuda.runs.checkpoint.store import CheckpointStore
+from fastuda.training.loop import Loop
 
 PHASES = ("drawing", "packing", "warm-up", "checkpoint", "evaluation", "adaptation", "the end")
 """In the order of a run; its end is pictures and results."""
@@ -71,10 +71,10 @@ class Phases:
                 self._longest[:] = _SECONDS.pack(max(self.longest(), time.monotonic() - began))
 
         changes: list[tuple[Any, str, Callable[..., Any]]] = [
-            (fastuda.datasets, "draw_demo", marked("drawing", fastuda.datasets.draw_demo)),
-            (fastuda.datasets, "prepare", marked("packing", fastuda.datasets.prepare)),
-            (fastuda.stage, "evaluate", marked("evaluation", fastuda.stage.evaluate)),
-            (fastuda.train, "comparison_grid", marked("the end", fastuda.train.comparison_grid)),
+            (fastuda.data.datasets, "draw_demo", marked("drawing", fastuda.data.datasets.draw_demo)),
+            (fastuda.data.datasets, "prepare", marked("packing", fastuda.data.datasets.prepare)),
+            (fastuda.training.stage, "evaluate", marked("evaluation", fastuda.training.stage.evaluate)),
+            (fastuda.training.run, "comparison_grid", marked("the end", fastuda.training.run.comparison_grid)),
             (CheckpointStore, "write", write),
             (Loop, "__call__", iteration),
         ]

@@ -13,7 +13,7 @@ from faults.long.phases import LASTS, PHASES, Phases
 from faults.long.undisturbed import Undisturbed, undisturbed
 from faults.runs import arguments, differences
 
-from fastuda.stop import EXIT_STOPPED
+from fastuda.runtime.stop import EXIT_STOPPED
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _LIMIT = 2.0

@@ -11,7 +11,7 @@ from faults.long.parts import Try, spread
 from faults.long.undisturbed import Undisturbed, undisturbed
 from faults.runs import arguments, differences
 
-from fastuda.checkpoint.store import CheckpointStore
+from fastuda.runs.checkpoint.store import CheckpointStore
 
 _SETTINGS = ("warmup.iterations=24", "train.iterations=36", "train.evaluate_every=20", "train.checkpoints_kept=100")
 _base: Undisturbed

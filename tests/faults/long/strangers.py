@@ -21,7 +21,7 @@ from faults.long.undisturbed import Undisturbed, undisturbed
 from faults.runs import arguments
 from PIL import Image
 
-from fastuda.checkpoint.store import CheckpointStore
+from fastuda.runs.checkpoint.store import CheckpointStore
 
 _MOST_MIB = 3072
 """Resident memory that a command may take: the interpreter with torch takes 600 MiB of it."""

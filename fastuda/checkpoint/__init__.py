@@ -1,8 +1,0 @@
-"""Checkpoints: what a run goes on from after it was stopped, killed or cut off (protocol row 4)."""
-
-from __future__ import annotations
-
-from fastuda.checkpoint.model_file import save_model
-from fastuda.checkpoint.state_file import SavedState, read_state, restore_state, save_state
-
-__all__ = ["SavedState", "read_state", "restore_state", "save_model", "save_state"]

@@ -1,0 +1,107 @@
+"""Checks as a user asks for them: by layout and folder, with the skip list kept up to date."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from fastuda.data.cache import cache_folder
+from fastuda.data.checking.check import check
+from fastuda.data.checking.report import CheckReport, Comparison
+from fastuda.data.checking.skip_list import write_skip_list
+from fastuda.data.reading.layouts import Split
+from fastuda.data.reading.listing import counted
+from fastuda.errors import UsageError
+from fastuda.files.disk import write_json
+from fastuda.files.paths import user_path
+from fastuda.recipe import Domain, Recipe
+
+Progress = Callable[[int, int], None]
+_KNOWN = ("gta5", "synthia", "cityscapes")
+
+
+def domain_of(recipe: Recipe, layout: str, root: Path, side: str | None = None) -> Domain:
+    """The recipe's domain of that layout, at `root`; a known layout that the recipe lacks has no settings to lack.
+
+    `side` ("source", "target") says which is meant where both could be. Raises UsageError for an unknown layout, or
+    `folder` where the recipe has none or two of them.
+    """
+    if side not in (None, "source", "target"):
+        raise UsageError(f"--domain {side}: source or target")
+    domains = {"source": recipe.source, "target": recipe.target}
+    mine = [domain for name, domain in domains.items() if domain.layout == layout and side in (None, name)]
+    if layout == "folder" and len(mine) == 2:
+        mine = [domain for domain in mine if domain.root is not None and _same(domain.root, root)]
+    if len(mine) == 2 and mine[0].model_copy(update={"root": mine[1].root}) != mine[1]:
+        raise UsageError(f"layout {layout}: the recipe's source or its target? say --domain source|target")
+    if mine:
+        return mine[0].model_copy(update={"root": user_path(root).absolute()})
+    if layout in _KNOWN:
+        return Domain(layout=layout, root=root)  # type: ignore[arg-type]
+    if layout == "folder":
+        raise UsageError(
+            "layout folder: name the recipe with its globs and ids (--recipe FILE); where source and target are both "
+            "`folder`, say which is meant with --domain source or --domain target"
+        )
+    raise UsageError(f"layout {layout}: gta5, synthia, cityscapes or folder")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return os.path.realpath(user_path(one)) == os.path.realpath(user_path(other))
+
+
+def audit(
+    recipe: Recipe, domain: Domain, split: str, labelled: bool | None, progress: Progress
+) -> tuple[CheckReport, Path]:
+    """Check one split and write its skip list; returns the report and the list's file.
+
+    Without `labelled`, labels are looked at where training or evaluation reads them. Raises
+    UsageError for another split than train or val.
+    """
+    checked = _split(split)
+    if labelled is None:
+        labelled = checked == "val" or domain.layout in ("gta5", "synthia") or domain.labels is not None
+    report = check(domain, recipe.classes.build(), checked, labelled=labelled, progress=progress)
+    return report, write_skip_list(cache_folder(recipe.data), domain, report)
+
+
+def labelled_split(domain: Domain) -> Split:
+    """The split of which labels are read."""
+    return "train" if domain.layout in ("gta5", "synthia") or domain.labels is not None else "val"
+
+
+def write_report(path: Path, report: CheckReport, gaps: Comparison | None = None) -> None:
+    """The report as JSON, with the comparison if there is one, written whole or not at all."""
+    content = report.to_json() | ({"comparison": gaps.to_json()} if gaps is not None else {})
+    write_json(path, content, indent=2)
+
+
+def next_steps(report: CheckReport, recipe: str, skip_list: Path) -> list[str]:
+    """What to do after a check, a sentence each."""
+    steps = []
+    total = report.num_samples + report.left_out.twice
+    if report.problems and not report.num_sound:
+        steps.append("mend these files and check again: no sample is sound")
+        return steps
+    if report.problems:
+        left_out = (
+            f"training leaves out {len(report.skip)} of {counted(total, 'sample')} from now on (skip list: {skip_list})"
+        )
+        steps.append(
+            f"mend these files and check again, or go on: {left_out if report.skip else 'training does without them'}"
+        )
+    if report.suspicions:
+        steps.append("look at what looks wrong: --report check.html shows the five most suspicious pairs")
+    if not report.problems and not report.suspicions:
+        steps.append("nothing to mend")
+    steps.append(f"see a batch as the network will: fastuda data show {recipe}; then: fastuda train {recipe}")
+    return steps
+
+
+def _split(name: str) -> Split:
+    if name == "train":
+        return "train"
+    if name == "val":
+        return "val"
+    raise UsageError(f"--split {name}: train or val (a Cityscapes split of another name is target.split of the recipe)")

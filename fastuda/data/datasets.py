@@ -1,0 +1,168 @@
+"""The packed data of a run: drawn if it is the demo, checked for skips, packed if it is not packed yet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastuda.classes import IGNORE_INDEX
+from fastuda.data.cache import cache_folder
+from fastuda.data.checking.suspicion import Suspicion, class_suspicions, foreground_suspicion
+from fastuda.data.packing.pack import Packed
+from fastuda.data.packing.prepare import LabelSize, prepare
+from fastuda.data.reading.layouts import Split, data_root
+from fastuda.data.reading.listing import counted
+from fastuda.demo import draw_demo
+from fastuda.errors import FastudaError
+from fastuda.files.disk import make_folder
+from fastuda.files.lock import Look, held
+from fastuda.recipe import Demo, Domain, Recipe
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str], Callable[[int, int], None]]
+"""Given what is being done, a function to call with (done, total)."""
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """Packed splits of one run."""
+
+    source: Packed
+    """Images and labels at `views.source_size`."""
+    target: Packed
+    """Images alone at `views.target_size`."""
+    evaluation: Packed
+    """Images at `eval.size`, labels at their own."""
+
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprint of each split, for results.json."""
+        return {
+            "source": self.source.fingerprint,
+            "target": self.target.fingerprint,
+            "evaluation": self.evaluation.fingerprint,
+        }
+
+    def left_out(self) -> dict[str, dict[str, int]]:
+        """What each split does not use, by reason, for results.json."""
+        splits = {"source": self.source, "target": self.target, "evaluation": self.evaluation}
+        return {name: packed.left_out.to_json() for name, packed in splits.items()}
+
+
+def with_demo_data(recipe: Recipe, progress: Progress, look: Look | None = None) -> Recipe:
+    """The recipe with the demo's folders filled in, drawn into the cache if need be; others unchanged.
+
+    Folders that an earlier call filled in are drawn again if the cache was deleted since. `look` is called while
+    another process that draws is waited for.
+    """
+    if recipe.demo is None:
+        return recipe
+    demo, root = recipe.demo, _demo_root(recipe, recipe.demo)
+    placed = with_demo_folders(recipe)
+    if placed.source.root != root / "source" and placed.target.root != root / "target":
+        return recipe
+    with held(make_folder(root.parent), "drawing a demo", wait=True, look=look, reading=True):
+        draw_demo(
+            root,
+            num_source=demo.num_source,
+            num_source_val=demo.num_source_val,
+            num_target=demo.num_target,
+            num_val=demo.num_val,
+            size=demo.size,
+            seed=demo.seed,
+            progress=progress("Drawing two domains"),
+        )
+    return placed
+
+
+def with_demo_folders(recipe: Recipe) -> Recipe:
+    """The recipe with the demo's folders filled in where none are given, drawn or not; others unchanged."""
+    if recipe.demo is None:
+        return recipe
+    root = _demo_root(recipe, recipe.demo)
+    source, target = (
+        domain.model_copy(update={"root": domain.root or root / name})
+        for domain, name in ((recipe.source, "source"), (recipe.target, "target"))
+    )
+    return recipe.model_copy(update={"source": source, "target": target})
+
+
+def _demo_root(recipe: Recipe, demo: Demo) -> Path:
+    counts = f"{demo.num_source}-{demo.num_source_val}-{demo.num_target}-{demo.num_val}"
+    return cache_folder(recipe.data) / "demo" / f"{demo.size[0]}x{demo.size[1]}-{counts}-seed{demo.seed}"
+
+
+def prepare_all(recipe: Recipe, progress: Progress, look: Look | None = None) -> Datasets:
+    """Pack, or find packed, the three splits that a run reads; `look` and what is raised are as `prepare` has them."""
+    source_size = recipe.views.source_size
+    target_size = recipe.views.target_size
+    data = Datasets(
+        source=_prepare("source training", recipe.source, "train", source_size, "resized", recipe, progress, look),
+        target=_prepare("target training", recipe.target, "train", target_size, "none", recipe, progress, look),
+        evaluation=prepare_evaluation(recipe, recipe.target, progress, look),
+    )
+    _look_at_labels("source training", data.source, recipe.source, recipe)
+    return data
+
+
+def prepare_evaluation(recipe: Recipe, domain: Domain, progress: Progress, look: Look | None = None) -> Packed:
+    """The labelled evaluation split of `domain` at `eval.size`, labels at their own size (protocol row 23)."""
+    packed = _prepare("evaluation", domain, "val", recipe.eval.size, "own", recipe, progress, look)
+    _look_at_labels("evaluation", packed, domain, recipe)
+    return packed
+
+
+def _prepare(
+    what: str,
+    domain: Domain,
+    split: Split,
+    size: tuple[int, int],
+    labels: LabelSize,
+    recipe: Recipe,
+    progress: Progress,
+    look: Look | None,
+) -> Packed:
+    packed = prepare(
+        domain,
+        split,
+        size=size,
+        labels=labels,
+        classes=recipe.classes.build(),
+        data=recipe.data,
+        progress=progress(f"Packing {what} images"),
+        look=look,
+    )
+    left_out = f"; not used: {packed.left_out}" if str(packed.left_out) else ""
+    log.info("%s: %s%s", what, counted(len(packed), "sample"), left_out)
+    return packed
+
+
+def _look_at_labels(what: str, packed: Packed, domain: Domain, recipe: Recipe) -> None:
+    """Say what makes a training pointless before it begins; FastudaError for labels without a labelled pixel."""
+    classes = recipe.classes.build()
+    pixels = packed.label_pixels()
+    totals = np.zeros(256, np.int64)
+    totals[: len(classes)], totals[IGNORE_INDEX] = pixels.sum(0)[:-1], pixels[:, -1].sum()
+    if not totals[: len(classes)].any():
+        raise FastudaError(
+            f"{data_root(domain)}: no pixel of the {what} labels has a class of the recipe; check the label ids "
+            "(`fastuda data check` counts values and classes)"
+        )
+    masks = _masks(packed, pixels) if domain.layout == "folder" and domain.ids is None and len(classes) > 1 else []
+    for suspicion in [*class_suspicions(totals, classes), *masks]:
+        log.warning("%s labels: %s", what, suspicion.detail)
+
+
+def _masks(packed: Packed, pixels: NDArray[np.int64]) -> list[Suspicion]:
+    counts = {
+        name: {value: int(count) for value, count in ((0, row[0]), (IGNORE_INDEX, row[-1])) if count}
+        for name, row in zip(packed.names, pixels, strict=True)
+        if not row[1:-1].any()
+    }
+    found = foreground_suspicion(counts, ignored=True)
+    return found if 2 * len(counts) > len(packed) else []

@@ -1,0 +1,1 @@
+"""Packed samples to batches."""

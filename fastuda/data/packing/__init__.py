@@ -1,0 +1,1 @@
+"""Data sets packed once, at the sizes that training reads."""

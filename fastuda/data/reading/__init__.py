@@ -1,0 +1,1 @@
+"""Data sets as their owners keep them: layouts, lists, images, labels."""

@@ -1,0 +1,56 @@
+"""Texture by class, lens, light and sensor: from painted colours to the picture a camera gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from fastuda.demo.canvas import LABEL_ID
+from fastuda.demo.look import Look
+from fastuda.demo.noise import TILE, tile, window
+
+
+def finish(painted: Image.Image, look: Look, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Split a painted RGBA image into the photographed RGB [H, W, 3] and its labelIds [H, W], both uint8."""
+    pixels = np.asarray(painted)
+    label = pixels[..., 3].copy()
+    height, width = label.shape
+    texture = _amplitude(look.grain)[label] * window("grain", rng, height, width)
+    texture += _amplitude(look.blotch)[label] * window("blotch", rng, height, width)
+    textured = np.clip(pixels[..., :3] + texture[..., None], 0, 255).astype(np.uint8)
+    image = Image.fromarray(textured, "RGB").convert("RGB", _colour_matrix(look, rng))
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(*look.blur) * width / 512))
+    image = image.point(_tone(rng.uniform(*look.gamma)) * 3)
+    return _sensor(np.asarray(image), look, rng), label
+
+
+def _amplitude(by_class: Mapping[str, float]) -> NDArray[np.float32]:
+    table = np.full(256, by_class[""], np.float32)
+    for name, label_id in LABEL_ID.items():
+        table[label_id] = by_class.get(name, by_class[""])
+    return table
+
+
+def _colour_matrix(look: Look, rng: np.random.Generator) -> tuple[float, ...]:
+    saturation, exposure, warmth = (rng.uniform(*r) for r in (look.saturation, look.exposure, look.warmth))
+    grey = np.array([0.299, 0.587, 0.114]) * (1 - saturation)
+    mix = (np.eye(3) * saturation + grey) * np.array([[1 + warmth], [1.0], [1 - 1.5 * warmth]]) * exposure
+    return tuple(float(v) for v in np.hstack([mix, np.zeros((3, 1))]).ravel())
+
+
+def _tone(gamma: float) -> list[int]:
+    return [round(255 * (i / 255) ** gamma) for i in range(256)]
+
+
+def _sensor(image: NDArray[np.uint8], look: Look, rng: np.random.Generator) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
+    light = 1 - np.float32(rng.uniform(*look.vignette) / 2) * (x[None] ** 2 + y[:, None] ** 2)
+    rows = (np.arange(height) + rng.integers(TILE)) % TILE
+    # Each channel reads the tile at its own offset, which makes their noise independent.
+    offsets = rng.integers(0, TILE, 3)
+    noise = np.stack([tile("grain")[np.ix_(rows, (np.arange(width) + o) % TILE)] for o in offsets], axis=-1)
+    return np.clip(image * light[..., None] + noise * np.float32(rng.uniform(*look.noise)), 0, 255).astype(np.uint8)

@@ -1,0 +1,222 @@
+"""Writes the two drawn domains to disk in the GTA5 and Cityscapes layouts, all or nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Generator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fastuda.classes import CITYSCAPES_19, CITYSCAPES_IDS, ClassSet
+from fastuda.demo.look import SOURCE, TARGET, Look
+from fastuda.demo.scene import draw_scene
+from fastuda.errors import FastudaError
+
+MARKER = "demo.json"
+"""Written last; a folder without it is no finished demo."""
+
+# Raised whenever the same seed draws other pictures than before.
+_GENERATOR = 1
+_CHUNK = 4
+_LOOK_SECONDS = 0.2
+_PR_SET_PDEATHSIG = 1
+_COMPRESS_LEVEL = 2
+
+
+@dataclass(frozen=True)
+class _Split:
+    look: Look
+    image: str
+    label: str | None
+    palette: bool
+    first: int
+
+
+# A split's position is part of the seed of its scenes, so splits may be added only at the end.
+_SPLITS = {
+    "num_source": _Split(SOURCE, "source/images/{:05d}.png", "source/labels/{:05d}.png", True, 1),
+    "num_source_val": _Split(SOURCE, "source_val/images/{:05d}.png", "source_val/labels/{:05d}.png", True, 1),
+    "num_target": _Split(TARGET, "target/leftImg8bit/train/demo/demo_{:06d}_leftImg8bit.png", None, False, 0),
+    "num_val": _Split(
+        TARGET,
+        "target/leftImg8bit/val/demo/demo_{:06d}_leftImg8bit.png",
+        "target/gtFine/val/demo/demo_{:06d}_gtFine_labelIds.png",
+        False,
+        0,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _Job:
+    root: Path
+    split: str
+    index: int
+    size: tuple[int, int]
+    seed: int
+
+
+def draw_demo(
+    root: Path,
+    *,
+    num_source: int = 300,
+    num_source_val: int = 40,
+    num_target: int = 300,
+    num_val: int = 50,
+    size: tuple[int, int] = (512, 256),
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Draw both domains under `root`; a finished demo with the same settings is left as it is.
+
+    Writes `source` and `source_val` (GTA5 layout: RGB images, palette PNGs of labelIds) and `target`
+    (Cityscapes layout: `leftImg8bit/{train,val}`, and for `val` only `gtFine` labelIds); void is 0.
+    The files are a function of `seed`, `size` (width, height in pixels) and their own number, whatever
+    the number of `workers` (processes; every core by default). `progress(done, total)` counts images, and is called
+    while nothing new is done too: what it raises ends the call at once.
+    Everything is drawn in a hidden folder beside `root` and renamed at the end, so an interrupted call
+    leaves no `root`. Raises FastudaError for settings out of range, a `root` that holds anything else
+    or an incomplete demo, and files that cannot be written.
+    """
+    counts = {
+        "num_source": num_source,
+        "num_source_val": num_source_val,
+        "num_target": num_target,
+        "num_val": num_val,
+    }
+    if min(counts.values()) < 0 or seed < 0 or min(size) < 32 or (workers is not None and workers < 1):
+        raise FastudaError("the demo needs counts and a seed of at least 0, 32×32 pixels and one worker")
+    record = {"generator": _GENERATOR, "seed": seed, "size": list(size), **counts}
+    jobs = [_Job(root, name, i, size, seed) for name, count in counts.items() for i in range(count)]
+    if _is_drawn(root, record, jobs):
+        return
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    except OSError as error:
+        raise FastudaError(f"{root.parent}: the demo cannot be written here ({error})") from error
+    try:
+        # mkdtemp's own folder is private to the user; the one inside it is not, and becomes `root`.
+        inner = scratch / "demo"
+        inner.mkdir()
+        _draw_all([_Job(inner, job.split, job.index, size, seed) for job in jobs], workers, progress)
+        (inner / MARKER).write_text(json.dumps(record, indent=2) + "\n")
+        inner.rename(root)
+    except OSError as error:
+        raise FastudaError(f"{root}: the demo could not be written ({error})") from error
+    except BrokenExecutor as error:
+        raise FastudaError(
+            f"{root}: a process that drew the demo was ended by something else, for want of memory perhaps; run again"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _is_drawn(root: Path, record: dict[str, object], jobs: list[_Job]) -> bool:
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    marker = root / MARKER
+    try:
+        found = json.loads(marker.read_text())
+    except (OSError, ValueError):
+        raise FastudaError(
+            f"{root} holds something that is not a drawn demo (no readable {MARKER}); choose another folder"
+        ) from None
+    if found != record:
+        raise FastudaError(f"{root} holds a demo drawn with {found}, not {record}; choose another folder or delete it")
+    missing = [path for job in jobs for path in _paths(job) if path is not None and not path.is_file()]
+    if missing:
+        raise FastudaError(f"{root} lacks {len(missing)} of its files, first {missing[0]}; delete it and draw again")
+    return True
+
+
+def _draw_all(jobs: list[_Job], workers: int | None, progress: Callable[[int, int], None] | None) -> None:
+    for folder in {path.parent for job in jobs for path in _paths(job) if path is not None}:
+        folder.mkdir(parents=True, exist_ok=True)
+    workers = min(workers or os.cpu_count() or 1, len(jobs))
+    # Closed before the caller removes its folder, so that no worker is still writing into it.
+    with closing(_counts(jobs, workers)) as counts:
+        for done in counts:
+            if progress is not None:
+                progress(done, len(jobs))
+
+
+def _counts(jobs: list[_Job], workers: int) -> Generator[int, None, None]:
+    """How many are drawn, again and again, a few times a second, so that a caller can leave; close it to do so."""
+    if workers <= 1:
+        for done, job in enumerate(jobs, 1):
+            _draw_one(job)
+            yield done
+        return
+    others = multiprocessing.active_children()
+    # Spawned, not forked: the caller may hold threads or a GPU context that must not be copied.
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_follow_parent, initargs=(os.getpid(),)
+    )
+    done = 0
+    try:
+        running = {pool.submit(_draw, jobs[i : i + _CHUNK]) for i in range(0, len(jobs), _CHUNK)}
+        while running:
+            finished, running = wait(running, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+            done += sum(future.result() for future in finished)
+            yield done
+    finally:
+        if done < len(jobs):
+            for worker in multiprocessing.active_children():
+                if worker not in others:
+                    worker.kill()  # it may be seconds from its first picture
+        pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and die with it, however it dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before this
+        os._exit(1)
+
+
+def _draw(jobs: list[_Job]) -> int:
+    for job in jobs:
+        _draw_one(job)
+    return len(jobs)
+
+
+def _draw_one(job: _Job) -> None:
+    split = _SPLITS[job.split]
+    key = (job.seed, list(_SPLITS).index(job.split), job.index)
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+    image, label = draw_scene(rng, split.look, job.size)
+    image_path, label_path = _paths(job)
+    Image.fromarray(image).save(image_path, compress_level=_COMPRESS_LEVEL)
+    if label_path is not None:
+        _label_image(label, palette=split.palette).save(label_path, compress_level=_COMPRESS_LEVEL)
+
+
+def _paths(job: _Job) -> tuple[Path, Path | None]:
+    split = _SPLITS[job.split]
+    number = split.first + job.index
+    label = job.root / split.label.format(number) if split.label is not None else None
+    return job.root / split.image.format(number), label
+
+
+def _label_image(label: NDArray[np.uint8], *, palette: bool) -> Image.Image:
+    image = Image.fromarray(label)
+    if palette:
+        classes = ClassSet.of(CITYSCAPES_19)
+        colours = classes.colour_table()[classes.train_id_table(CITYSCAPES_IDS)]
+        image.putpalette(colours.ravel().tolist())
+    return image

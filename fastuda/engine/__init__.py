@@ -1,1 +1,0 @@
-"""Iterations run: fed, captured, read back, and fit into memory; what an iteration is stands in `method/`."""

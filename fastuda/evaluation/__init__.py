@@ -1,0 +1,1 @@
+"""Trained models: read, scored, asked for labels."""

@@ -1,0 +1,1 @@
+"""What an iteration or an evaluation needs, and what is said when it is not there."""

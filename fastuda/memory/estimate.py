@@ -1,0 +1,155 @@
+"""How much memory an iteration or an evaluation needs, found without running it, and whether it is there."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from fastuda.data.loading.made import made_batches
+from fastuda.errors import FastudaError
+from fastuda.method.state import TrainingState
+from fastuda.method.step import adaptation_step, warmup_step
+from fastuda.model.build import build_network
+from fastuda.model.inference import evaluation_logits
+from fastuda.model.passes import Passes
+from fastuda.recipe import Recipe
+from fastuda.runtime.fast_path import FastPath
+
+_RUNTIME_BYTES = 2**31
+"""CUDA's context, cuDNN's workspaces, DALI's buffers, an evaluation beside the graph: not an iteration's own."""
+_FRAGMENTATION = 1.05
+
+
+def estimate_bytes(
+    recipe: Recipe, device: torch.device, *, adapts: bool = True, look: Callable[[], None] | None = None
+) -> int:
+    """Peak bytes of an iteration on `device`: weights, optimiser, average, activations, gradients.
+
+    The iteration is one of the adaptation or, unless `adapts`, of the warm-up.
+
+    One iteration runs on tensors without memory, and the bytes alive at once are counted. The count is of the
+    iteration as it is written; compiled code needs less, libraries' own workspaces come on top.
+
+    That takes seconds: `look` is called with every operation, forward and backward, and what it raises ends the count.
+    """
+    cpu, passes = torch.device("cpu"), Passes.of(recipe, device)
+    with torch.random.fork_rng([]):
+        model = build_network(recipe).train()
+    model.set_gemm_aspp(FastPath.of(recipe.runtime, device).gemm_aspp)
+    state = TrainingState.begin(model, recipe.train.optimizer, recipe.train.iterations, recipe.method.ema_decay)
+    batches = made_batches(recipe, cpu)
+    held = sum(tensor.nbytes for tensor in state.tensors())
+    with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live, _Looking(look) if look else nullcontext():
+        if adapts:
+            adaptation_step(state, *batches, recipe, passes)
+        else:
+            warmup_step(state, batches[0], recipe, passes)
+    return int(held + live.peak)
+
+
+def estimate_evaluation_bytes(recipe: Recipe, device: torch.device, batch_size: int) -> int:
+    """Peak bytes of the network's answer to `batch_size` images of `eval.size`, weights included, as counted above."""
+    with torch.random.fork_rng([]):
+        model = build_network(recipe).eval()
+    model.set_gemm_aspp(FastPath.of(recipe.runtime, device).gemm_aspp)
+    held = sum(tensor.nbytes for tensor in model.state_dict().values())
+    width, height = recipe.eval.size
+    with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live:
+        images = torch.zeros(batch_size, height, width, 3, dtype=torch.uint8)
+        evaluation_logits(model, images, recipe.eval, Passes.of(recipe, device))
+    return int(held + live.peak)
+
+
+def require_memory(recipe: Recipe, device: torch.device, look: Callable[[], None] | None = None) -> None:
+    """Raise FastudaError, with the estimate and what to lower, when an iteration does not fit into free memory.
+
+    `look` is called again and again meanwhile, and may raise to end it.
+    """
+    free = _free_bytes(device)
+    if free is None:
+        return
+    needed = _FRAGMENTATION * estimate_bytes(recipe, device, look=look)
+    needed += _RUNTIME_BYTES if device.type == "cuda" else 0
+    if needed <= free:
+        return
+    views, train = recipe.views, recipe.train
+    where = "the GPU's" if device.type == "cuda" else "this machine's"
+    crops = ", or train on crops alone (--set views.whole=false)" if views.whole else ""
+    raise FastudaError(
+        f"an iteration needs about {needed / 2**30:.1f} GiB and {where} free memory is {free / 2**30:.1f} GiB: "
+        f"lower train.batch_size ({train.batch_size}), views.crop_size {list(views.crop_size)}, views.source_size "
+        f"{list(views.source_size)} or views.target_size {list(views.target_size)}{crops}"
+    )
+
+
+class _Looking(TorchFunctionMode):
+    """Calls `look` after every operation, and whenever the gradient of its result is there.
+
+    A dispatch mode is no place for it: C++ calls that from where an exception ends the process.
+    """
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        super().__init__()
+        self._look = look
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):  # what sets a mode back has no result
+            self._look()
+            if result.requires_grad:
+                result.register_hook(self._looked)  # type: ignore[no-untyped-call]
+        return result
+
+    def _looked(self, _gradient: Tensor) -> None:
+        self._look()
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all storages that are alive, and the most there ever were."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak: int = 0
+        self._now = 0
+        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: Any) -> None:
+        if storage in self._seen:
+            return
+        self._seen.add(storage)
+        size = storage.nbytes()
+        self._now += size
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._freed, size).atexit = False
+
+    def _freed(self, size: int) -> None:
+        self._now -= size
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """Bytes that a process can still have; None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    available = next((line for line in lines if line.startswith("MemAvailable")), None)
+    return None if available is None else int(available.split()[1]) * 1024

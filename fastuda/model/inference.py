@@ -1,0 +1,44 @@
+"""A model's answer at evaluation: one pass, or the average over mirrored and rescaled images."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.passes import Passes
+from fastuda.recipe import Evaluation
+
+
+@torch.no_grad()
+def evaluation_logits(model: DeepLabV2, images: Tensor, settings: Evaluation, passes: Passes) -> Tensor:
+    """Logits of uint8 RGB [B, H, W, 3], whose softmax is the model's answer (protocol row 23).
+
+    Without `eval.flip` and with the one scale 1 these are the network's own, [B, C, H', W']. Otherwise the
+    softmax of every mirrored and rescaled pass is brought to H×W and averaged; its logarithm comes back,
+    float32 [B, C, H, W].
+    """
+    if settings.scales == (1.0,) and not settings.flip:
+        return passes.raw(model, images).main
+    total: Tensor | None = None
+    for scale in settings.scales:
+        scaled = _rescaled(images, scale)
+        for mirrored in (False, True) if settings.flip else (False,):
+            logits = passes.raw(model, scaled.flip(2) if mirrored else scaled).main.float()
+            full = F.interpolate(logits, size=images.shape[1:3], mode="bilinear", align_corners=True)
+            answer = (full.flip(3) if mirrored else full).softmax(1)
+            total = answer if total is None else total + answer
+    assert total is not None
+    passes_made = len(settings.scales) * (2 if settings.flip else 1)
+    return (total / passes_made).clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def _rescaled(images: Tensor, scale: float) -> Tensor:
+    """uint8 [B, H, W, 3] at `scale` times its size, bicubic as evaluation images are resized."""
+    if scale == 1:
+        return images
+    height, width = (max(1, round(side * scale)) for side in images.shape[1:3])
+    planes = images.permute(0, 3, 1, 2).float()
+    resized = F.interpolate(planes, size=(height, width), mode="bicubic", align_corners=False, antialias=True)
+    return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -1,0 +1,100 @@
+"""A forward pass as every iteration makes it: normalised input, autocast, low-resolution logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fastuda.model.batch_norm import grouped
+from fastuda.model.deeplab import DeepLabV2, Logits
+from fastuda.recipe import Recipe
+from fastuda.runtime.compiled import compiled
+from fastuda.runtime.fast_path import FastPath
+from fastuda_kernels.masked_mix import Normalisation, normalise
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_RGB_IMAGENET = Normalisation(
+    mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
+    scale=(1 / (0.229 * 255), 1 / (0.224 * 255), 1 / (0.225 * 255)),
+    bgr=False,
+)
+_BGR_CAFFE = Normalisation(mean=(104.00698793, 116.66876762, 122.67891434), scale=(1.0, 1.0, 1.0), bgr=True)
+_NORMALISATIONS = {"rgb-imagenet": _RGB_IMAGENET, "bgr-caffe": _BGR_CAFFE}
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How images go through the network: input convention (protocol row 20), precision, together or one by one."""
+
+    normalisation: Normalisation
+    amp: torch.dtype | None
+    """Autocast type, None for fp32."""
+    grouped: bool = False
+    """Whether several mixed images go through the network in one pass, a BatchNorm group each."""
+    compiled: bool = False
+    """Whether the network and the losses are compiled."""
+    channels_last: bool = True
+    """Whether images enter the network as NHWC, which its activations then are."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, device: torch.device) -> Passes:
+        """As the recipe's switches resolve on `device`; not compiled, which pays in training alone."""
+        fast = FastPath.of(recipe.runtime, device)
+        convention = _NORMALISATIONS[recipe.model.input]
+        return cls(convention, fast.amp, grouped=fast.grouped, channels_last=fast.channels_last)
+
+    def optimised(self, function: Callable[P, R]) -> Callable[P, R]:
+        """`function`, compiled if these passes are."""
+        return compiled(function) if self.compiled else function
+
+    def raw(self, model: DeepLabV2, images: Tensor) -> Logits:
+        """Low-resolution logits of uint8 RGB [B, H, W, 3]."""
+        return self.normalised(model, normalise(images, self.normalisation))
+
+    def normalised(self, model: DeepLabV2, images: Tensor) -> Logits:
+        """Low-resolution logits of normalised [B, 3, H, W]."""
+        images = images.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+        with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
+            return self.optimised(_forward)(model, images)
+
+    def each(self, model: DeepLabV2, images: Sequence[Tensor]) -> list[Logits]:
+        """Low-resolution logits of several normalised [B, 3, H, W], in order; in one pass if `grouped`.
+
+        Both ways BatchNorm sees each tensor as a batch of its own, so they differ in rounding alone.
+        """
+        if not self.grouped or len(images) < 2:
+            return [self.normalised(model, one) for one in images]
+        together = torch.cat(list(images))
+        with grouped(model, len(images)):
+            logits = self.normalised(model, together)
+        main = logits.main.chunk(len(images))
+        if logits.auxiliary is None:
+            return [Logits(one, None) for one in main]
+        auxiliary = logits.auxiliary.chunk(len(images))
+        return [Logits(one, other) for one, other in zip(main, auxiliary, strict=True)]
+
+
+def _forward(model: DeepLabV2, images: Tensor) -> Logits:
+    logits: Logits = model(images)
+    return logits
+
+
+@contextmanager
+def frozen_running_statistics(model: DeepLabV2) -> Iterator[None]:
+    """While entered, passes in train mode leave BatchNorm's running statistics as they are (protocol row 4)."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum

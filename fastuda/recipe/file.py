@@ -1,0 +1,302 @@
+"""Recipes on disk: presets and users' TOML files, `base` inheritance, variants, `--set`, errors that name the field.
+
+A preset under `presets/` (or a user's own TOML file) holds only what differs from the defaults in
+the package `recipe` or from the recipe named by its `base` key. A variant under `variants/`
+is a few lines over any recipe: `gta2cs+cmix` is `gta2cs` with those of `cmix`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from fastuda.errors import UsageError
+from fastuda.files.paths import user_path
+from fastuda.files.toml_text import parse_toml, read_toml
+from fastuda.printable import brief, on_one_line, printable, shortened
+from fastuda.recipe import Recipe
+
+
+def preset_names() -> list[str]:
+    """Names of the recipes that come with fastuda, sorted."""
+    return _toml_names(_RECIPES)
+
+
+def variant_names() -> list[str]:
+    """Names of the variants that any recipe can have, sorted."""
+    return _toml_names(_VARIANTS)
+
+
+def recipe_name(name_or_path: str) -> str:
+    """What a recipe is called in results and folders: `gta2cs`, `mine` for `some/mine.toml`, `mine+cmix`."""
+    stem, variants = _split(name_or_path)
+    return "+".join((Path(stem).name.removesuffix(".toml"), *variants))
+
+
+Layer = tuple[Sequence[str], Sequence[str]]
+"""Variants, and settings over those."""
+
+
+def load_recipe(name_or_path: str, settings: Sequence[str] = (), *, layers: Sequence[Layer] = ()) -> Recipe:
+    """Read a preset by name or a TOML file by path, add `+variant`s, apply `a.b=value` settings, validate.
+
+    `layers` are laid over the settings, one after another: what a row of a table changes wins over what is set
+    for all rows. Raises UsageError that names the file, the field, and the nearest known field or name.
+    """
+    table = _read_table(name_or_path, ())
+    for variants, changes in (((), settings), *layers):
+        for name in variants:
+            table = _varied(table, name)
+        for change in changes:
+            _apply(table, change)
+    return recipe_of(table, name_or_path)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as TOML; `load_recipe` of it gives the same recipe."""
+    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True, by_alias=True))
+
+
+def require_text(recipe: Recipe) -> None:
+    """UsageError, with the field's name, for a recipe that TOML cannot hold: a path or a name that is no UTF-8."""
+    for where, text in _texts(recipe.model_dump(exclude_none=True, by_alias=True), ""):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{on_one_line(where)}: {on_one_line(text, 300)} is no UTF-8, so a run's recipe.toml cannot hold it; "
+                "rename it, or give a link to it that has another name"
+            ) from None
+
+
+def preset_text(name: str) -> str:
+    """The TOML text of a preset; raises UsageError naming the nearest preset."""
+    if name not in preset_names():
+        raise UsageError(
+            f"no recipe is called {brief(name, 300)}{nearest(name, preset_names())}; `fastuda recipes` lists them"
+        )
+    return (_RECIPES / f"{name}.toml").read_text("utf-8")
+
+
+def variant_text(name: str) -> str:
+    """The TOML text of a variant; raises UsageError naming the nearest variant."""
+    if name not in variant_names():
+        near = nearest(name, variant_names())
+        raise UsageError(f"no variant is called {brief(name, 300)}{near}; there are {', '.join(variant_names())}")
+    return (_VARIANTS / f"{name}.toml").read_text("utf-8")
+
+
+def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:
+    """Every text below a value of a recipe, keys too, and the field that it stands in."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            name = f"{where}.{key}" if where else str(key)
+            yield name, str(key)
+            yield from _texts(inner, name)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner, where)
+    elif isinstance(value, str | os.PathLike):
+        yield where, os.fspath(value)
+
+
+_RECIPES = resources.files("fastuda.recipe") / "presets"
+_VARIANTS = resources.files("fastuda.recipe") / "variants"
+_MOST_BASES, _MOST_VARIANTS, _MOST_SECTIONS = 32, 32, 8
+_LONGEST_LINE, _LONGEST_MESSAGE, _LONGEST_NAME = 400, 1600, 200
+
+
+def _toml_names(folder: Traversable) -> list[str]:
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def _split(name_or_path: str) -> tuple[str, list[str]]:
+    """A recipe's name or path, and the variants after it; a path may have a `+` of its own."""
+    match = re.fullmatch(r"(?P<stem>.*\.toml|[^+]*)(?P<variants>(\+[^+/]*)*)", name_or_path)
+    if match is None:
+        return name_or_path, []
+    variants = match["variants"].split("+")[1:]
+    if len(variants) > _MOST_VARIANTS:
+        raise UsageError(f"recipe {brief(name_or_path, 300)}: more than {_MOST_VARIANTS} variants")
+    return match["stem"], variants
+
+
+def _read_table(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    """The merged tables of a recipe, its bases and its variants."""
+    stem, variants = _split(name_or_path)
+    table = _read_file(stem, seen)
+    for name in variants:
+        table = _varied(table, name)
+    return table
+
+
+def _varied(table: dict[str, Any], variant: str) -> dict[str, Any]:
+    change = tomllib.loads(variant_text(variant))
+    merged = _merged(table, change)
+    own = table.get("description", "")
+    if isinstance(own, str):  # validation names any other
+        merged["description"] = "; ".join(text for text in (own, change["description"]) if text)
+    else:
+        merged["description"] = own
+    return merged
+
+
+def _read_file(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    path = user_path(name_or_path)
+    name = on_one_line(name_or_path)
+    is_file = path.suffix == ".toml"
+    identity = os.path.realpath(path) if is_file else name_or_path
+    if identity in seen:
+        raise UsageError(f"recipe {name} is its own base: {' -> '.join(map(on_one_line, (*seen, identity)))}")
+    if len(seen) >= _MOST_BASES:
+        raise UsageError(f"recipe {on_one_line(seen[0])}: more than {_MOST_BASES} bases over one another")
+    table = read_toml(path, "recipe") if is_file else parse_toml(preset_text(name_or_path), name)
+    base = table.pop("base", None)
+    if base is None:
+        return table
+    if not isinstance(base, str):
+        raise UsageError(f"{name}: base must be a recipe's name or path, not {brief(base)}")
+    under = _base_path(base, name)
+    if _split(base)[0].endswith(".toml") and is_file:
+        base = str(path.parent / under)
+    return _merged(_read_table(base, (*seen, identity)), table)
+
+
+def _base_path(base: str, name: str) -> Path:
+    """The base of the recipe `name`; UsageError names that recipe where fastuda has no such base, or variant of it."""
+    try:
+        stem, variants = _split(base)
+        if not stem.endswith(".toml"):
+            preset_text(stem)
+        for variant in variants:
+            variant_text(variant)
+        return user_path(base)
+    except UsageError as error:
+        raise UsageError(f"{name}: base: {error}") from error
+
+
+# Tables that mean one thing as a whole: a derived recipe replaces them, it does not add to them.
+_WHOLE = ("ids", "subsets")
+
+
+def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in change.items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), dict) and key not in _WHOLE:
+            if "layout" in value and value["layout"] != result[key].get("layout"):
+                result[key] = dict(value)  # another layout shares no field with the base's
+            elif key == "classes" and ("preset" in value or "names" in value):
+                result[key] = dict(value)  # another class list has its own colours
+            else:
+                result[key] = _merged(result[key], value)
+        else:
+            result[key] = value
+    return result
+
+
+def _apply(table: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    shown = on_one_line(setting, 100)
+    if not equals or not key:
+        raise UsageError(f"--set {shown}: write it as section.field=value, e.g. --set method.tau=0.9")
+    *sections, field = key.strip().split(".")
+    if len(sections) > _MOST_SECTIONS:
+        raise UsageError(f"--set {shown}: no field lies in {len(sections)} sections")
+    value = _value(text, shown)
+    for section in sections:
+        inner = table.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"--set {shown}: {on_one_line(section, 80)} is a value, not a section")
+        table = inner
+    table[field] = value
+    if sections == ["classes"] and field == "preset":
+        table.pop("names", None)
+        table.pop("palette", None)
+
+
+def _value(text: str, setting: str) -> Any:
+    """What stands behind the `=`: TOML, or a bare word or a path, which TOML would want quoted."""
+    if "\0" in text:
+        raise UsageError(f"--set {setting}: holds a NUL character")
+    if "\n" in text:
+        return text  # more than a value, and TOML would read on in the next line
+    try:
+        tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    except (ValueError, RecursionError):
+        pass  # of TOML that is too large: named below
+    return parse_toml(f"value = {text}", f"--set {setting}")["value"]
+
+
+def recipe_of(table: Mapping[str, Any], origin: str) -> Recipe:
+    """Validate a table as read from TOML; UsageError names `origin` and each field that is wrong."""
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False)
+        lines: list[str] = []
+        for problem in problems:
+            line = shortened(printable(_explain(problem)), _LONGEST_LINE)
+            if sum(map(len, lines)) + len(line) > _LONGEST_MESSAGE:
+                lines.append(f"… and {len(problems) - len(lines)} more")
+                break
+            lines.append(line)
+        raise UsageError(f"recipe {on_one_line(origin)}:\n  " + "\n  ".join(lines)) from error
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(on_one_line(str(part), 80) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        section: Any = Recipe
+        for part in problem["loc"][:-1]:
+            section = section_type(section, str(part))
+        known = [field.alias or name for name, field in section.model_fields.items()]
+        field = str(problem["loc"][-1])
+        near = nearest(field, known) or _elsewhere(field)
+        return f"{where}: no such field{near or '; it has ' + ', '.join(known)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(problem["input"], Mapping | BaseModel) else f" (got {brief(problem['input'])})"
+    return f"{where + ': ' if where else ''}{message}{shown}"
+
+
+def section_type(section: type[BaseModel], name: str) -> type[BaseModel]:
+    """The table that a field of `section` holds; raises TypeError for a field that is none."""
+    annotation = section.model_fields[name].annotation
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    raise TypeError(f"{name} is no section")
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`; did you mean X?` for the known name that is most like `name`; nothing when none is."""
+    # Which takes the square of a name's length, and no known name is long.
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6) if len(name) <= _LONGEST_NAME else []
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _elsewhere(field: str) -> str:
+    places = [where for where, name in _fields(Recipe) if name == field]
+    return f"; did you mean {places[0]}?" if places else ""
+
+
+def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, field in section.model_fields.items():
+        where = prefix + (field.alias or name)
+        yield where, field.alias or name
+        try:
+            inner = section_type(section, name)
+        except TypeError:
+            continue
+        yield from _fields(inner, where + ".")

@@ -1,0 +1,1 @@
+"""A whole run: its stages, their iterations, their log."""

@@ -1,0 +1,226 @@
+"""A whole run: data, warm-up, adaptation, scores, pictures (protocol rows 4, 21, 22)."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastuda.data.cache import cache_folder
+from fastuda.data.datasets import prepare_all, with_demo_data, with_demo_folders
+from fastuda.data.reading.layouts import data_root
+from fastuda.errors import UnreadableError
+from fastuda.evaluation.comparison import comparison_grid
+from fastuda.memory.estimate import require_memory
+from fastuda.memory.out_of_memory import is_out_of_memory, memory_told, shortage, shortage_told
+from fastuda.model.build import build_model, build_network
+from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.passes import Passes
+from fastuda.model.place import placed
+from fastuda.recipe import Recipe
+from fastuda.recipe.file import require_text
+from fastuda.report.display import Display
+from fastuda.runs.checkpoint.model_file import ModelFile
+from fastuda.runs.checkpoint.model_mend import Which, held_or_mended
+from fastuda.runs.checkpoint.notes import ADAPTED, SOURCE_ONLY, STAGES, Notes, Record
+from fastuda.runs.checkpoint.state_file import require_fit
+from fastuda.runs.checkpoint.store import CheckpointStore
+from fastuda.runs.checkpoint.writer import CheckpointWriter
+from fastuda.runs.folder import RunFolder
+from fastuda.runs.provenance import provenance
+from fastuda.runs.record import RunRecord
+from fastuda.runs.resume import Request, begun, continued, require_same_data
+from fastuda.runtime.device import choose_device, configure, device_name
+from fastuda.runtime.fast_path import FastPath, declined
+from fastuda.runtime.stop import StopAskedError, StoppedError, StopRequest
+from fastuda.runtime.watchdog import Watchdog
+from fastuda.training.log import RunLog
+from fastuda.training.stage import Progress, Run, Stage, run_stage, score
+
+log = logging.getLogger(__name__)
+
+Results = dict[str, Any]
+
+
+def train(
+    recipe: Recipe,
+    path: Path,
+    *,
+    name: str,
+    device: str | None = None,
+    init: Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    named: Recipe | None = None,
+    deadline: float | None = None,
+    stop: StopRequest | None = None,
+    display: Display,
+) -> Results:
+    """Run a recipe in the folder `path` and return what is then in its results.json.
+
+    `name` is the recipe's, for the record, and `named` what it says before any setting. `init` starts the adaptation
+    from a trained network and skips the warm-up; `resume` continues a stopped run, from the beginning if it has no
+    checkpoint yet, and `force` continues it though recipe, data, code or libraries are others. Without adaptation
+    iterations the run is source-only training, or with `init` a score of that network. `deadline`, of
+    `time.monotonic`, ends it as a signal does. `stop` takes the place of both where a request goes beyond this run, as
+    a study's does; it is entered already. One that comes when all is trained lets the run finish.
+
+    Raises FastudaError for anything the user can mend, HeldError when another process works in the folder, and
+    StoppedError when a signal or the deadline ended the run, everything saved.
+    """
+    display = display.unfailing()
+    torch_device = choose_device(device)
+    configure(recipe.runtime, torch_device)
+    folder = RunFolder(path)
+    for one in (recipe, with_demo_folders(recipe)):
+        require_text(one)
+    folder.require(resume=resume)  # before anything is made
+    again = f"continue with --run {path} --resume"
+    watchdog = Watchdog(recipe.runtime.watchdog_minutes, again)
+    own: AbstractContextManager[StopRequest] = StopRequest(deadline) if stop is None else nullcontext(stop)
+    with own as stop, folder.entered(), watchdog:
+        request = Request(recipe, name, named, init, resume, force)
+        try:
+            with shortage_told("the run"):  # wherever nothing more is known of it
+                return _train(request, folder, torch_device, display, stop, watchdog)
+        except StopAskedError as asked:
+            raise StoppedError(f"{asked} before the first checkpoint; nothing is lost, {again}") from asked
+
+
+def _train(
+    request: Request,
+    folder: RunFolder,
+    device: torch.device,
+    display: Display,
+    stop: StopRequest,
+    watchdog: Watchdog,
+) -> Results:
+    def task(title: str) -> Progress:
+        """A progress bar whose steps are signs of life, and that ends when a stop is asked for."""
+        return watchdog.watching(stop.watching(display.task(title)))
+
+    def look() -> None:
+        """While something else is waited for: a sign of life, and the end of the wait when a stop is asked for."""
+        watchdog.alive()
+        stop.look()
+
+    found = folder.require(resume=request.resume)  # again, now that nobody else can come between
+    going_on = continued(request, folder) if found == "run" else None
+    if going_on is None:
+        if found == "half-made" or request.resume:
+            log.info("%s: no checkpoint here yet, so the run starts from the beginning", folder.path)
+        request = begun(request, folder)
+        folder.begin(request.recipe, request.name, request.init)
+    recipe = with_demo_data(going_on.recipe if going_on else request.recipe, task, look)
+    for domain in (recipe.source, recipe.target):
+        data_root(domain)
+    require_memory(recipe, device, stop.look)
+    fast = FastPath.of(recipe.runtime, device)
+    if going_on:
+        model = build_network(recipe)  # its weights are in the saved state
+        optimizer = (recipe.warmup if going_on.saved.stage == SOURCE_ONLY else recipe.train).optimizer
+        require_fit(going_on.saved, model, momenta=optimizer.momentum > 0 or fast.flat_update)
+    else:
+        model, recipe = build_model(recipe, cache_folder(recipe.data), request.init, look)
+    data = prepare_all(recipe, task, look)
+    if going_on:
+        record, saved, notes = require_same_data(going_on, request, recipe, data), going_on.saved, going_on.saved.notes
+        forced = going_on.forced
+    else:
+        record, saved, forced = RunRecord(identity=request.identity(recipe, data)), None, []
+        notes = Notes(warmup=request.init is None and recipe.warmup.iterations > 0)
+    if forced or not going_on:
+        folder.write_recipe(recipe)
+    for line in declined(recipe.runtime, device):
+        log.warning(line)
+    with memory_told("adaptation", recipe, device):
+        model = placed(model, fast, device)
+    since = (saved.stage, saved.iteration) if saved else None
+    record.begin(device_name(device), since, forced)
+    record.write(folder.record)
+
+    passes = Passes.of(recipe, device)
+    store = CheckpointStore(folder.checkpoints, recipe.train.checkpoints_kept)
+    with RunLog(folder, since, notes.rows) as run_log, CheckpointWriter(store, folder.sync_log) as checkpoints:
+        run = Run(
+            recipe, folder, data, device, passes, fast, display, task, run_log, stop, watchdog, store, checkpoints,
+            notes,
+        )  # fmt: skip
+        if saved is not None:
+            _sound_models(run, model)  # while there may be a checkpoint to write one anew from
+        elif request.init is not None:
+            score(run, SOURCE_ONLY, "--init", model.eval(), 0)
+        for stage in _stages(recipe, notes.warmup):
+            model = run_stage(run, stage, model, saved)
+        checkpoints.wait()
+        for file in run.unsaved:  # `--init` without a stage: a score of that network
+            file.write(model.state_dict())
+        _compare(run, model)
+        return _finish(run, request.name, record)
+
+
+def _stages(recipe: Recipe, warmup: bool) -> list[Stage]:
+    stages = []
+    if warmup:
+        stages.append(Stage(SOURCE_ONLY, "warm-up", recipe.warmup.iterations, recipe.warmup.optimizer, False))
+    if recipe.train.iterations > 0:
+        stages.append(Stage(ADAPTED, "adaptation", recipe.train.iterations, recipe.train.optimizer, True))
+    return stages
+
+
+def _sound_models(run: Run, model: DeepLabV2) -> set[Path]:
+    """The models that were written and can be read; says which cannot, and writes those anew that still can be."""
+    sound = set()
+    for stage, notes in run.notes.stages.items():
+        written: dict[Which, Record | None] = {"last": notes.last, "best": notes.best}
+        for which, record in written.items():
+            if record is not None:
+                path = run.folder.model(stage, which)
+                file = ModelFile.of(path, model, run.recipe, record.model_dump())
+                if held_or_mended(file, stage, which, record, run.store.path(stage, record.iteration)):
+                    sound.add(path)
+    return sound
+
+
+def _compare(run: Run, model: DeepLabV2) -> None:
+    """Draw the stages' last models beside one another; for want of memory a run goes without, its scores complete."""
+    path = run.folder.pictures / "comparison.png"
+    try:
+        sound = _sound_models(run, model)
+        lasts: list[tuple[str, Path]] = [(stage, run.folder.model(stage, "last")) for stage in STAGES]
+        models = [(stage, file) for stage, file in lasts if file in sound]
+        comparison_grid(path, models, run.data.evaluation, run.recipe, run.passes, run.device)
+    except UnreadableError as error:
+        log.warning("%s: not drawn; %s", path, error)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        log.warning("%s: not drawn; %s, and the run is complete without it", path, shortage(error))
+
+
+def _finish(run: Run, name: str, record: RunRecord) -> Results:
+    """Write results.json."""
+    results: Results = {
+        "recipe": name,
+        "description": run.recipe.description,
+        "seed": run.recipe.seed,
+        "device": device_name(run.device),
+        **provenance(),
+        "data": run.data.fingerprints(),
+        "left_out": run.data.left_out(),
+        "failed": run.notes.failed,
+        "seconds": {stage: round(notes.seconds, 3) for stage, notes in run.notes.stages.items()},
+        "checkpoints": {"written": run.notes.checkpoints, "seconds_stalled": round(run.notes.stalled, 3)},
+        "resumed": len(record.history) - 1,
+        "forced": record.forced(),
+    }
+    for stage, notes in run.notes.stages.items():
+        assert notes.last is not None
+        assert notes.best is not None
+        last, best = notes.last.model_dump(), notes.best.model_dump()
+        results[stage] = {**{key: last[key] for key in ("miou", "iou", "protocol")}, "last": last, "best": best}
+    run.folder.write_results(results)
+    return results

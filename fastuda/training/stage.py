@@ -1,0 +1,229 @@
+"""One stage of a run, warm-up or adaptation: iterations, evaluations, checkpoints (protocol rows 4, 21, 22)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from fastuda.data.datasets import Datasets
+from fastuda.data.loading.evaluation_loader import EvaluationLoader
+from fastuda.data.loading.failures import numbers
+from fastuda.data.loading.sampling import DomainName
+from fastuda.data.loading.training_loader import TrainingLoader
+from fastuda.errors import FastudaError
+from fastuda.evaluation.evaluate import evaluate
+from fastuda.evaluation.target_statistics import gather_statistics
+from fastuda.memory.out_of_memory import memory_told
+from fastuda.method.state import TrainingState
+from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.passes import Passes
+from fastuda.recipe import Optimizer, Recipe
+from fastuda.recipe.paper import same_work
+from fastuda.report.display import Display, StageProgress
+from fastuda.runs.checkpoint.model_file import ModelFile
+from fastuda.runs.checkpoint.notes import STAGES, Notes, Record, StageName, StageNotes
+from fastuda.runs.checkpoint.state_file import SavedState, restore_state
+from fastuda.runs.checkpoint.store import CheckpointStore
+from fastuda.runs.checkpoint.writer import CheckpointWriter
+from fastuda.runs.folder import RunFolder
+from fastuda.runtime.fast_path import FastPath
+from fastuda.runtime.stop import StopAskedError, StoppedError, StopRequest
+from fastuda.runtime.watchdog import Watchdog
+from fastuda.training.log import RunLog
+from fastuda.training.loop import Loop
+from fastuda.training.readback import Readback, Reading
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+EVALUATION_BATCH = 4
+
+
+@dataclass
+class Run:
+    """What both stages of a run share."""
+
+    recipe: Recipe
+    folder: RunFolder
+    data: Datasets
+    device: torch.device
+    passes: Passes
+    fast: FastPath
+    display: Display
+    task: Callable[[str], Progress]
+    log: RunLog
+    stop: StopRequest
+    watchdog: Watchdog
+    store: CheckpointStore
+    checkpoints: CheckpointWriter
+    notes: Notes
+    unsaved: list[ModelFile] = field(default_factory=list)
+    """Models that were scored and not yet written."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of `source_only` and `adapted`."""
+
+    name: StageName
+    title: str
+    num_iterations: int
+    optimizer: Optimizer
+    reads_target: bool
+
+
+def run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | None) -> DeepLabV2:
+    """Train one stage from `model`, or from where `saved` stopped; returns it with its averaged weights."""
+    if saved is not None and STAGES.index(stage.name) < STAGES.index(saved.stage):
+        return model  # this stage was complete; the saved state is of the one after it
+    with memory_told("adaptation" if stage.reads_target else "warm-up", run.recipe, run.device):
+        state = TrainingState.begin(
+            model,
+            stage.optimizer,
+            stage.num_iterations,
+            run.recipe.method.ema_decay,
+            scaled=run.fast.scaled,
+            flat=run.fast.flat_update,
+            precision=run.fast.amp,
+        )
+    readback = Readback(state)
+    if saved is not None and saved.stage == stage.name:
+        with memory_told("adaptation" if stage.reads_target else "warm-up", run.recipe, run.device):
+            restore_state(saved, state)
+        readback.reopen(saved.window, saved.window_sums())
+    start = int(state.iteration)
+    notes = run.notes.stages.setdefault(stage.name, StageNotes())
+    if start == 0:
+        _save(run, stage, state, 0, readback)  # so that --resume works from the first moment
+    elif _evaluates(run, stage, start) and (notes.last is None or notes.last.iteration != start):
+        _pause(run, stage, state, start, readback, evaluates=True)  # the stop came before, or during, its evaluation
+    loop = Loop(state, run.data, run.recipe, run.passes, run.fast, adapts=stage.reads_target, failed=run.notes.failed)
+
+    state.student.train()
+    every = run.recipe.train.checkpoint_every
+    as_paper = stage.reads_target and same_work(run.recipe)
+    with run.display.stage(stage.title, start, stage.num_iterations, as_paper=as_paper) as progress:
+        for iteration in range(start, stage.num_iterations):
+            readback.add(loop())
+            run.watchdog.alive()
+            done = iteration + 1
+            evaluates = _evaluates(run, stage, done)
+            if evaluates or done % run.recipe.train.log_every == 0:
+                readback.close(done, loop.take_waited())
+            pauses = evaluates or run.stop.received is not None or (every is not None and done % every == 0)
+            for reading in readback.all() if pauses else readback.ready():
+                _report(run, stage, reading, progress)
+            if pauses:
+                run.notes.add_failed(loop.failed)
+                _pause(run, stage, state, done, readback, evaluates=evaluates)
+            run.checkpoints.check()
+    state.student.load_state_dict(state.evaluation_model().state_dict())
+    return state.student
+
+
+def _pause(run: Run, stage: Stage, state: TrainingState, done: int, readback: Readback, *, evaluates: bool) -> None:
+    """Evaluate if it is time, and save; raises StoppedError when a stop was asked for, even in the evaluation."""
+    if evaluates:
+        try:
+            _evaluate_stage(run, stage, state, done)
+        except StopAskedError:
+            log.info("the evaluation was broken off; it comes first when the run goes on")
+        readback.restart()
+    if run.stop.received is None:
+        _save(run, stage, state, done, readback)
+        return
+    _refuse_nonfinite(run, stage, int(state.first_nonfinite))
+    _save(run, stage, state, done, readback)
+    run.checkpoints.wait()
+    raise StoppedError(
+        f"{run.stop.received}: stopped at iteration {done} of the {stage.title}, everything saved; "
+        f"continue with --run {run.folder.path} --resume"
+    )
+
+
+def _report(run: Run, stage: Stage, reading: Reading, progress: StageProgress) -> None:
+    """Show and keep what a window of iterations was like; refuse one whose loss was not finite."""
+    _refuse_nonfinite(run, stage, reading.first_nonfinite)
+    notes = run.notes.stages[stage.name]
+    notes.seconds += reading.seconds
+    run.log.training(stage.name, reading)
+    miou = None if notes.last is None else notes.last.miou
+    progress.advance(reading.iteration, reading.losses, reading.iterations_per_second, miou)
+
+
+def _evaluates(run: Run, stage: Stage, done: int) -> bool:
+    """Every `train.evaluate_every` iterations, or one pass over the target images, and at the end (protocol row 21)."""
+    every = run.recipe.train.evaluate_every or max(1, len(run.data.target) // run.recipe.train.batch_size)
+    return done == stage.num_iterations or done % every == 0
+
+
+def _evaluate_stage(run: Run, stage: Stage, state: TrainingState, iteration: int) -> None:
+    """Score the averaged model."""
+    model = state.evaluation_model()
+    if stage.reads_target and run.recipe.eval.batch_norm == "target":
+        failed = numbers(run.data.target, run.notes.failed.get("target", {}))
+        gather_statistics(model, run.data.target, run.recipe, run.passes, run.device, failed)
+    score(run, stage.name, stage.title, model, iteration)
+
+
+def score(run: Run, stage: StageName, title: str, model: DeepLabV2, iteration: int) -> None:
+    """Score a model in eval mode; it is the stage's last and, if it is, its best, to be written with the next save."""
+    loader = EvaluationLoader(run.data.evaluation, EVALUATION_BATCH, run.recipe.runtime.loader_threads, run.device)
+    by_protocol = evaluate(model, loader, run.recipe, run.passes, progress=run.task("Evaluating"))
+    own = by_protocol[run.recipe.eval.protocol]
+    mious = {protocol: scores.to_json()["miou"] for protocol, scores in by_protocol.items()}
+    record = Record.model_validate({"iteration": iteration, **own.to_json(), "by_protocol": mious})
+
+    notes = run.notes.stages.setdefault(stage, StageNotes())
+    notes.last = record
+    files = {"last": record}
+    if notes.best is None or record.miou > notes.best.miou:
+        # The paper's "early stopping": chosen on the very images that it is scored on.
+        notes.best = files["best"] = record.model_copy(update={"chosen_on": "evaluation set"})
+    run.unsaved = [
+        ModelFile.of(run.folder.model(stage, which), model, run.recipe, scores.model_dump())
+        for which, scores in files.items()
+    ]
+    run.log.evaluation(stage, iteration, own)
+    run.display.scored(title, iteration, own)
+
+
+def _save(run: Run, stage: Stage, state: TrainingState, iteration: int, readback: Readback) -> None:
+    """Begin to write a checkpoint, and the models that were scored since the last one."""
+    notes = run.notes.model_copy(deep=True)
+    notes.checkpoints += 1
+    notes.rows = run.log.rows
+    notes.stages[stage.name].seconds += readback.open_seconds()
+    stalled = run.checkpoints.write(
+        state, stage.name, iteration, notes, window=readback.open_window(), models=run.unsaved
+    )
+    run.unsaved = []
+    run.notes.checkpoints, run.notes.stalled = notes.checkpoints, run.notes.stalled + stalled
+
+
+def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
+    if first < 0:
+        return
+    names = _names_at(run, "source", first)
+    if stage.reads_target:
+        names += _names_at(run, "target", first)
+    run.checkpoints.wait()
+    try:
+        kept = run.store.newest_sound()
+        good = f"the last good checkpoint, {kept.path.name} of iteration {kept.iteration}, is kept and was verified"
+    except FastudaError as error:
+        good = f"which checkpoint is the last good one could not be verified: {error}"
+    table = "train" if stage.reads_target else "warmup"
+    raise FastudaError(
+        f"the loss was not finite at iteration {first + 1} of the {stage.title} (samples: {', '.join(names)}); {good}. "
+        f"Lower the learning rate (--set {table}.optimizer.lr_backbone=…) or check these samples"
+    )
+
+
+def _names_at(run: Run, domain: DomainName, iteration: int) -> list[str]:
+    packed = run.data.source if domain == "source" else run.data.target
+    failed = numbers(packed, run.notes.failed.get(domain, {}))
+    return TrainingLoader.names_at(packed, domain, run.recipe, iteration, failed)
