@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastuda.data.loading.batch import DomainBatch
-from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.deeplab.network import DeepLabV2
 
 IGNORED = 255
 LAMBDA_1, LAMBDA_2, AUXILIARY, DECAY = 0.1, 0.01, 0.1, 0.999
@@ -162,7 +162,7 @@ class SecondWriting:
         return share * over + (1 - share) * normalised(under)
 
     def _pass(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        main, auxiliary = self.student(images)
+        main, auxiliary, _ = self.student(images)
         assert auxiliary is not None
         return main, auxiliary
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastuda.model.aspp import ASPP
-from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.deeplab.aspp import ASPP
+from fastuda.model.deeplab.network import DeepLabV2
 
 
 def both_ways(dilations: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype) -> list[list[Tensor]]:
-    """Logits and the gradients of features, weights and biases, by convolutions and by the product."""
+    """Outputs and the gradients of features, weights and biases, by convolutions and by the product."""
     results = []
     for gemm in (False, True):
         torch.manual_seed(0)

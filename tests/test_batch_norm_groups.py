@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from fastuda.model.batch_norm import GroupedBatchNorm2d, grouped
-from fastuda.model.deeplab import DeepLabV2, Logits
+from fastuda.model.deeplab.network import DeepLabV2
+from fastuda.model.grouped_batch_norm import GroupedBatchNorm2d, grouped
 from fastuda.model.passes import Passes, frozen_running_statistics
+from fastuda.model.segmenter import Outputs
 from fastuda_kernels.masked_mix import Normalisation
 
 PLAIN = Passes(Normalisation(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), bgr=False), None)
@@ -33,7 +34,7 @@ def network() -> DeepLabV2:
     return DeepLabV2(5, depth=18, width=0.0625, aspp=(1, 2)).double().train()
 
 
-def tensors(logits: Sequence[Logits]) -> list[Tensor]:
+def tensors(logits: Sequence[Outputs]) -> list[Tensor]:
     return [head for one in logits for head in one if head is not None]
 
 
@@ -47,8 +48,8 @@ def test_a_grouped_pass_equals_separate_ones(num_groups: int) -> None:
     compare(together, plain, rtol=1e-8, atol=1e-10)
 
 
-def trained(model: DeepLabV2, passes: Passes, groups: Sequence[Tensor]) -> list[Logits]:
-    """Logits of a pass, whose gradients are then on the model's parameters."""
+def trained(model: DeepLabV2, passes: Passes, groups: Sequence[Tensor]) -> list[Outputs]:
+    """Outputs of a pass, whose gradients are then on the model's parameters."""
     logits = passes.each(model, groups)
     sum((i + 1) * head.square().mean() for i, head in enumerate(tensors(logits))).backward()  # type: ignore[union-attr]
     return logits
@@ -92,7 +93,7 @@ def test_a_compiled_network_of_kernels_equals_the_plain_one(frozen: bool, device
             model.zero_grad()
             with grouped(model, 2), frozen_running_statistics(model) if frozen else nullcontext():
                 logits = run(torch.cat(groups))
-            (logits.main.square().mean() + logits.auxiliary.square().mean()).backward()
+            (logits.logits.square().mean() + logits.auxiliary.square().mean()).backward()
             results.append(logits)
         for ours, separate in zip(*map(tensors, ([results[1]], [results[0]])), strict=True):
             torch.testing.assert_close(ours, separate, rtol=1e-3, atol=1e-4)
@@ -114,7 +115,7 @@ def test_in_evaluation_mode_fused_layers_are_the_separate_ones() -> None:
     fused = copy.deepcopy(plain)
     fused.set_fused_batch_norm(True)
     image = images(1)[0]
-    assert torch.equal(fused(image).main, plain(image).main)
+    assert torch.equal(fused(image).logits, plain(image).logits)
 
 
 def test_common_statistics_would_show() -> None:
@@ -122,7 +123,7 @@ def test_common_statistics_would_show() -> None:
     together = copy.deepcopy(plain)
     expected = PLAIN.each(plain, images(3))
     common = PLAIN.normalised(together, torch.cat(images(3)))
-    assert (common.main - torch.cat([one.main for one in expected])).abs().max() > 0.01
+    assert (common.logits - torch.cat([one.logits for one in expected])).abs().max() > 0.01
 
 
 def test_frozen_statistics_stay_as_they_are() -> None:
@@ -136,7 +137,7 @@ def test_frozen_statistics_stay_as_they_are() -> None:
 def test_in_evaluation_mode_groups_make_no_difference() -> None:
     model = network().eval()
     for ours, separate in zip(GROUPED.each(model, images(2)), PLAIN.each(model, images(2)), strict=True):
-        torch.testing.assert_close(ours.main, separate.main)
+        torch.testing.assert_close(ours.logits, separate.logits)
 
 
 def test_half_precision_is_normalised_in_fp32_and_handed_on_as_it_came() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from fastuda.errors import FastudaError
 from fastuda.model.build import build_model, read_model
-from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import load_recipe
 from fastuda.runs.checkpoint import save_model

@@ -15,7 +15,7 @@ from fastuda.data.loading.batch import DomainBatch
 from fastuda.errors import FastudaError
 from fastuda.method.state import TrainingState
 from fastuda.method.step import warmup_step
-from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 from fastuda.runs.checkpoint import read_state, restore_state, save_model, save_state
@@ -205,10 +205,10 @@ def test_a_checkpoint_of_another_network_is_named_with_what_differs(
 def test_what_a_checkpoint_lacks_or_has_too_much_is_named(trained: TrainingState, begin: Begin, tmp_path: Path) -> None:
     save_state(tmp_path / "s", trained, "adapted", Notes(warmup=True))
     saved, model = read_state(tmp_path / "s"), begin().student
-    require_fit(saved, model, momenta=True)
+    require_fit(saved, model, remembered=["momentum_buffer"])
     saved.tensors["student.extra"] = saved.tensors.pop("average.head.branches.0.bias")
     with pytest.raises(FastudaError, match=r"bias is missing, not \[19\]; student.extra is \[19\], not there$"):
-        require_fit(saved, model, momenta=True)
+        require_fit(saved, model, remembered=["momentum_buffer"])
 
 
 def test_a_checkpoint_without_momenta_fits_an_optimiser_without(trained: TrainingState, tmp_path: Path) -> None:
@@ -216,9 +216,9 @@ def test_a_checkpoint_without_momenta_fits_an_optimiser_without(trained: Trainin
     saved = read_state(tmp_path / "s")
     for key in [key for key in saved.tensors if key.startswith("momentum.")]:
         del saved.tensors[key]
-    require_fit(saved, trained.student, momenta=False)
+    require_fit(saved, trained.student)
     with pytest.raises(FastudaError, match="s: this checkpoint is of another optimiser: it holds no momenta"):
-        require_fit(saved, trained.student, momenta=True)
+        require_fit(saved, trained.student, remembered=["momentum_buffer"])
 
 
 def test_failed_samples_whose_names_are_no_utf_8_are_remembered(begin: Begin, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from steps import AS_IT_IS, PLAIN, batches, begin, tiny
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-import fastuda.model.resnet as resnet_module
+import fastuda.model.deeplab.resnet as resnet_module
 import fastuda.runtime.compiled as compiled_module
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.losses import Losses

@@ -16,8 +16,8 @@ from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.packing.pack import Packed
 from fastuda.evaluation.evaluate import evaluate
 from fastuda.metrics import Scores
-from fastuda.model.deeplab import Logits
 from fastuda.model.passes import Passes
+from fastuda.model.segmenter import Outputs
 from fastuda.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -30,16 +30,16 @@ Pixels = NDArray[np.uint8]
 
 
 class Halves(nn.Module):
-    """Logits [B, 3, 2, 2]: one for the class whose colour a half of the input has, zero for the others."""
+    """Outputs [B, 3, 2, 2]: one for the class whose colour a half of the input has, zero for the others."""
 
     def __init__(self) -> None:
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
 
-    def forward(self, images: Tensor) -> Logits:
+    def forward(self, images: Tensor) -> Outputs:
         assert images.shape[2:] == (16, 32)
         brightest = F.adaptive_avg_pool2d(images, 2).argmax(1)
-        return Logits(F.one_hot(brightest, 3).permute(0, 3, 1, 2).float(), None)
+        return Outputs(F.one_hot(brightest, 3).permute(0, 3, 1, 2).float(), None)
 
 
 @pytest.fixture

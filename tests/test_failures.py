@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastuda.data import evaluation_loader, training_loader
+from fastuda.data.loading import evaluation_loader, training_loader
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.loading.failures import Failures, substitute

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.model.place import placed
 from fastuda.recipe import Runtime
 from fastuda.runtime.fast_path import FastPath, declined

@@ -10,8 +10,8 @@ from PIL import Image
 from steps import AS_IT_IS, begin, tiny
 from torch import Tensor
 
-from fastuda.model.deeplab import Logits
 from fastuda.model.inference import evaluation_logits
+from fastuda.model.segmenter import Outputs
 from fastuda.recipe import Evaluation
 
 SIZE = (32, 48)
@@ -36,7 +36,7 @@ def full(logits: Tensor) -> Tensor:
 def test_without_augmentation_the_networks_own_logits_come_back(images: Tensor) -> None:
     model = begin(tiny("gta2cs")).student.eval()
     with torch.no_grad():
-        assert torch.equal(answer(images), AS_IT_IS.raw(model, images).main)
+        assert torch.equal(answer(images), AS_IT_IS.raw(model, images).logits)
 
 
 def test_flip_averages_the_answer_with_the_mirrored_images(images: Tensor) -> None:
@@ -56,9 +56,9 @@ class Seen(torch.nn.Module):
         super().__init__()
         self.images: list[Tensor] = []
 
-    def forward(self, images: Tensor) -> Logits:
+    def forward(self, images: Tensor) -> Outputs:
         self.images.append(images)
-        return Logits(F.adaptive_avg_pool2d(images / 40, (3, 4)), None)
+        return Outputs(F.adaptive_avg_pool2d(images / 40, (3, 4)), None)
 
 
 def test_scales_average_the_answers_to_images_resized_as_pil_does(images: Tensor) -> None:

@@ -11,7 +11,7 @@ from steps import PLAIN, differ, tensors
 
 from fastuda.data.datasets import Datasets
 from fastuda.data.loading.training_loader import TrainingLoader
-from fastuda.engine import loop as loop_module
+from fastuda.training import loop as loop_module
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.build import build_network

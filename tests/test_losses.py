@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastuda.method.losses import mixed_losses, pixel_loss, prototype_loss, segmentation_loss, weighted_sum
 from fastuda.method.mixing import MixedViews
-from fastuda.model.deeplab import Logits
+from fastuda.model.segmenter import Outputs
 from fastuda.recipe.file import load_recipe
 from fastuda_kernels.masked_mix import MixedCrops
 
@@ -18,7 +18,7 @@ NUM_CLASSES = 3
 
 
 def sure_of(*probability: float) -> Tensor:
-    """Logits [1, C, 1, 1] of one position with these class probabilities."""
+    """Outputs [1, C, 1, 1] of one position with these class probabilities."""
     return torch.tensor(probability).log().view(1, -1, 1, 1)
 
 
@@ -48,7 +48,7 @@ def mixed_views(*, edge: bool = False) -> MixedViews:
             band_hts=bands[1] if edge else None,
         )
 
-    logits = [Logits(random_logits(2 * k), random_logits(2 * k + 1)) for k in range(5)]
+    logits = [Outputs(random_logits(2 * k), random_logits(2 * k + 1)) for k in range(5)]
     return MixedViews(crops(1), crops(2), random_labels(99), random_labels(98), None, None, *logits)
 
 
@@ -103,19 +103,19 @@ def test_the_sum_is_over_the_terms_present() -> None:
 
 
 def test_segmentation_loss_adds_the_weighted_auxiliary_head_by_hand() -> None:
-    logits = Logits(sure_of(0.5, 0.25, 0.25), sure_of(0.1, 0.1, 0.8))
+    logits = Outputs(sure_of(0.5, 0.25, 0.25), sure_of(0.1, 0.1, 0.8))
     loss = segmentation_loss(logits, labels_of([0, 0]), 0.1)
     assert loss.item() == pytest.approx(math.log(2) + 0.1 * math.log(10))
 
 
 def test_the_auxiliary_head_may_learn_labels_of_its_own() -> None:
-    logits = Logits(sure_of(0.5, 0.25, 0.25), sure_of(0.1, 0.1, 0.8))
+    logits = Outputs(sure_of(0.5, 0.25, 0.25), sure_of(0.1, 0.1, 0.8))
     loss = segmentation_loss(logits, labels_of([0, 0]), 0.1, auxiliary_labels=labels_of([2, 2]))
     assert loss.item() == pytest.approx(math.log(2) + 0.1 * math.log(1 / 0.8))
 
 
 def test_a_mask_counts_for_both_heads() -> None:
-    logits = Logits(sure_of(0.5, 0.25, 0.25), sure_of(0.1, 0.2, 0.7))
+    logits = Outputs(sure_of(0.5, 0.25, 0.25), sure_of(0.1, 0.2, 0.7))
     mask = torch.tensor([[[True, False]]])
     loss = segmentation_loss(logits, labels_of([0, 1]), 0.1, mask=mask)
     assert loss.item() == pytest.approx(math.log(2) + 0.1 * math.log(10))
@@ -123,8 +123,8 @@ def test_a_mask_counts_for_both_heads() -> None:
 
 def test_without_an_auxiliary_head_or_weight_the_main_head_is_all() -> None:
     main = sure_of(0.5, 0.25, 0.25)
-    assert segmentation_loss(Logits(main, None), labels_of([0]), 0.1).item() == pytest.approx(math.log(2))
-    assert segmentation_loss(Logits(main, main), labels_of([0]), 0.0).item() == pytest.approx(math.log(2))
+    assert segmentation_loss(Outputs(main, None), labels_of([0]), 0.1).item() == pytest.approx(math.log(2))
+    assert segmentation_loss(Outputs(main, main), labels_of([0]), 0.0).item() == pytest.approx(math.log(2))
 
 
 def test_pixel_loss_pairs_equal_positions_of_two_views_by_hand() -> None:
@@ -146,7 +146,7 @@ def test_prototype_loss_contrasts_the_classes_present_by_hand() -> None:
 
 
 def test_prototype_loss_averages_logits_before_the_softmax() -> None:
-    # Logits (3, 0) and (-1, 0) of class 0 average to (1, 0); class 1 has (0, 1). σ = softmax(1, 0).
+    # Outputs (3, 0) and (-1, 0) of class 0 average to (1, 0); class 1 has (0, 1). σ = softmax(1, 0).
     logits = torch.tensor([[[[3.0, -1.0, 0.0]], [[0.0, 0.0, 1.0]]]])
     own = 1 / (1 + math.exp(-1))
     match, miss = own**2 + (1 - own) ** 2, 2 * own * (1 - own)
@@ -170,13 +170,13 @@ def test_every_term_takes_its_own_view_and_labels() -> None:
     assert views.weak_logits is not None
     assert views.strong_logits is not None
     assert views.hts_logits is not None
-    weak, strong, hts = views.weak_logits.main, views.strong_logits, views.hts_logits.main
+    weak, strong, hts = views.weak_logits.logits, views.strong_logits, views.hts_logits.logits
     assert_terms(
         mixed_losses(views, recipe),
         mix=segmentation_loss(strong, views.st.label_st, 0.1, auxiliary_labels=views.st_auxiliary_label),
-        htcm=segmentation_loss(Logits(hts, None), views.hts.label_hts, 0.1),
-        pixel=pixel_loss(weak, strong.main, 20.0),
-        prototype=prototype_loss(weak, strong.main, views.hts.label_confident, recipe.contrast),
+        htcm=segmentation_loss(Outputs(hts, None), views.hts.label_hts, 0.1),
+        pixel=pixel_loss(weak, strong.logits, 20.0),
+        prototype=prototype_loss(weak, strong.logits, views.hts.label_confident, recipe.contrast),
     )
 
 
@@ -191,7 +191,7 @@ def test_the_edge_variant_adds_its_bands_and_the_auxiliary_head_on_x_hts() -> No
         auxiliary_labels=views.st_auxiliary_label,
         mask=views.st.band_st,
     )
-    main, auxiliary = (Logits(logits, None) for logits in views.hts_logits if logits is not None)
+    main, auxiliary = (Outputs(logits, None) for logits in views.hts_logits if logits is not None)
     torch.testing.assert_close(losses["edge_mix"], on_mix)
     band = segmentation_loss(main, views.hts.label_hts, 0.1, mask=views.hts.band_hts)
     torch.testing.assert_close(losses["edge_htcm"], band)
@@ -205,10 +205,10 @@ def test_the_released_edge_variant_counts_the_first_image_around_m_ht_and_both_a
     assert views.hts_logits.auxiliary is not None
     assert views.hts.band_hts is not None
     losses = mixed_losses(views, load_recipe("gta2cs-edge+released"))
-    main, auxiliary = views.hts_logits.main[:1], views.hts_logits.auxiliary[:1]
-    band = segmentation_loss(Logits(main, None), views.hts.label_hts[:1], 0.1, mask=views.hts.band_hts[:1])
+    main, auxiliary = views.hts_logits.logits[:1], views.hts_logits.auxiliary[:1]
+    band = segmentation_loss(Outputs(main, None), views.hts.label_hts[:1], 0.1, mask=views.hts.band_hts[:1])
     torch.testing.assert_close(losses["edge_htcm"], band)
-    own = segmentation_loss(Logits(auxiliary, None), views.hts_auxiliary_label[:1], 0.1)
+    own = segmentation_loss(Outputs(auxiliary, None), views.hts_auxiliary_label[:1], 0.1)
     torch.testing.assert_close(losses["edge_htcm_auxiliary"], own)
     torch.testing.assert_close(losses["edge_mix"], whole["edge_mix"])
 
@@ -230,7 +230,7 @@ def test_htcm_samples_first_is_the_first_image_alone() -> None:
     views = mixed_views()
     assert views.hts_logits is not None
     of_each = [
-        segmentation_loss(Logits(views.hts_logits.main[k : k + 1], None), views.hts.label_hts[k : k + 1], 0.1)
+        segmentation_loss(Outputs(views.hts_logits.logits[k : k + 1], None), views.hts.label_hts[k : k + 1], 0.1)
         for k in (0, 1)
     ]
     torch.testing.assert_close(mixed_losses(views, load_recipe("gta2cs-released"))["htcm"], of_each[0])
@@ -243,7 +243,7 @@ def test_contrast_on_hts_compares_the_two_htcm_views_under_the_htcm_label() -> N
     assert views.hts_weak_logits is not None
     assert views.hts_logits is not None
     losses = mixed_losses(views, recipe)
-    first, second = views.hts_weak_logits.main, views.hts_logits.main
+    first, second = views.hts_weak_logits.logits, views.hts_logits.logits
     torch.testing.assert_close(losses["pixel"], pixel_loss(first, second, 20.0))
     expected = prototype_loss(first, second, views.hts.label_hts, recipe.contrast)
     torch.testing.assert_close(losses["prototype"], expected)

@@ -16,8 +16,8 @@ from torch import Tensor
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.mixing import MixedViews, mixed_views
 from fastuda.method.pseudo_labels import PseudoLabels, label_crops
-from fastuda.model.deeplab import Logits
 from fastuda.model.passes import Passes
+from fastuda.model.segmenter import Outputs
 from fastuda.recipe.file import load_recipe
 from fastuda_kernels.masked_mix import Normalisation
 
@@ -31,11 +31,14 @@ class Stub:
 
     def __init__(self, main: int = 7, auxiliary: int = 7, p: float = 0.99) -> None:
         self.seen: list[Tensor] = []
-        self._logits = Logits(self._says(main, p), self._says(auxiliary, 0.999))
+        self._logits = Outputs(self._says(main, p), self._says(auxiliary, 0.999))
 
-    def __call__(self, images: Tensor) -> Logits:
+    def __call__(self, images: Tensor) -> Outputs:
         self.seen.append(images)
         return self._logits
+
+    def stochastic_modules(self) -> list[torch.nn.Module]:
+        return []
 
     @staticmethod
     def _says(label: int, p: float) -> Tensor:
@@ -219,25 +222,25 @@ def test_class_choice_follows_the_recipe() -> None:
 def test_crop_labels_have_the_main_heads_confidence_and_both_heads_average() -> None:
     main = torch.tensor([[0.6, 0.4]]).log().view(1, 2, 1, 1)
     auxiliary = torch.tensor([[0.1, 0.9]]).log().view(1, 2, 1, 1)
-    labels = label_crops(Logits(main, auxiliary), (1, 1), None, None)
+    labels = label_crops(Outputs(main, auxiliary), (1, 1), None, None)
     assert labels.label.item() == 0
     assert labels.confidence.item() == pytest.approx(0.6)
     assert labels.two_head.item() == 1
 
 
 def test_crop_labels_without_an_auxiliary_head_are_the_main_heads() -> None:
-    labels = label_crops(Logits(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1), None), (1, 1), None, None)
+    labels = label_crops(Outputs(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1), None), (1, 1), None, None)
     assert labels.two_head.item() == labels.label.item() == 1
 
 
 def test_crop_labels_are_read_where_the_boxes_lie() -> None:
     # The view is 5 pixels wide, class 1's logit is the pixel's number and class 0's is 1.5.
     logits = torch.tensor([[1.5, 1.5], [0.0, 4.0]]).view(1, 2, 1, 2)
-    labels = label_crops(Logits(logits, None), (1, 2), (1, 5), torch.tensor([[0.0, 1.0, 1.0, 2.0]]))
+    labels = label_crops(Outputs(logits, None), (1, 2), (1, 5), torch.tensor([[0.0, 1.0, 1.0, 2.0]]))
     assert labels.label.tolist() == [[[0, 1]]]
     assert labels.confidence.flatten().tolist() == pytest.approx([1 / (1 + math.exp(-0.5))] * 2)
 
 
 def test_crop_labels_carry_no_gradient() -> None:
     logits = torch.zeros(1, 2, 1, 1, requires_grad=True)
-    assert not label_crops(Logits(logits, logits), (1, 1), None, None).confidence.requires_grad
+    assert not label_crops(Outputs(logits, logits), (1, 1), None, None).confidence.requires_grad

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fastuda.model.deeplab import ASPP, DeepLabV2
-from fastuda.model.resnet import Depth, ResNet, StrideOn
+from fastuda.model.deeplab.network import ASPP, DeepLabV2
+from fastuda.model.deeplab.resnet import Depth, ResNet, StrideOn
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,8 @@ BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 @pytest.mark.parametrize(("height", "width"), [(33, 47), (64, 65), (71, 39)])
 def test_logits_have_stride_8_at_any_size(depth: Depth, height: int, width: int) -> None:
     model = DeepLabV2(5, depth=depth, width=0.0625).eval()
-    main, auxiliary = model(torch.zeros(2, 3, height, width))
+    main, auxiliary, features = model(torch.zeros(2, 3, height, width))
+    assert features is None
     size = tuple(math.floor(_pooled(_halved(x)) / 2 + 0.5) for x in (height, width))
     assert main.shape == (2, 5, *size)
     assert auxiliary is not None
@@ -59,7 +60,7 @@ def test_full_size_shapes_without_computing(
     with FakeTensorMode():
         model = DeepLabV2(19, depth=101, stride_on=stride_on, pool_padding=pool_padding)
         logits = model(torch.zeros(2, 3, *pixels))
-    assert logits.main.shape == (2, 19, *positions)
+    assert logits.logits.shape == (2, 19, *positions)
     assert logits.auxiliary is not None
     assert logits.auxiliary.shape == (2, 19, *positions)
 
@@ -179,7 +180,7 @@ def test_logits_of_both_heads_equal_the_definition(depth: Depth, stride_on: Stri
     with torch.no_grad():
         found = model(images)
         early, late = _reference(backbone, images, depth, stride_on, 1, training)
-    for logits, features, head in ((found.main, late, "head"), (found.auxiliary, early, "auxiliary_head")):
+    for logits, features, head in ((found.logits, late, "head"), (found.auxiliary, early, "auxiliary_head")):
         wanted = torch.zeros(())
         for branch, dilation in enumerate((6, 12)):
             weight, bias = state[f"{head}.branches.{branch}.weight"], state[f"{head}.branches.{branch}.bias"]
@@ -233,7 +234,9 @@ def test_the_auxiliary_head_can_be_left_out() -> None:
 @pytest.mark.parametrize("auxiliary", [False, True])
 def test_parameter_groups_cover_every_trained_parameter_once(auxiliary: bool) -> None:
     model = DeepLabV2(4, depth=50, width=0.0625, auxiliary=auxiliary)
-    backbone, heads = model.parameter_groups()
+    groups = model.parameter_groups()
+    backbone = [parameter for group in groups if group.name == "backbone" for parameter in group.parameters]
+    heads = [parameter for group in groups if group.name == "head" for parameter in group.parameters]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = [names[id(parameter)] for parameter in backbone + heads]
     assert len(found) == len(set(found))
@@ -250,8 +253,8 @@ def test_batch_statistics_are_used_and_gathered_in_training_even_in_the_frozen_s
     before = before.clone()
     logits = model(torch.randn(2, 3, 48, 48) + 1)
     assert logits.auxiliary is not None
-    (logits.main.sum() + logits.auxiliary.sum()).backward()
+    (logits.logits.sum() + logits.auxiliary.sum()).backward()
     assert model.backbone.bn1.running_mean is not None
     assert not torch.equal(before, model.backbone.bn1.running_mean)
-    assert all(p.grad is not None for group in model.parameter_groups() for p in group)
+    assert all(p.grad is not None for group in model.parameter_groups() for p in group.parameters)
     assert model.backbone.bn1.weight.grad is None

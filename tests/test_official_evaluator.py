@@ -23,7 +23,7 @@ from fastuda.classes import CITYSCAPES_16, CITYSCAPES_19, CITYSCAPES_IDS
 from fastuda.evaluation.score import score
 from fastuda.evaluation.trained import load_trained
 from fastuda.metrics import Scores
-from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.recipe import Recipe
 from fastuda.runs.checkpoint import save_model
 from fastuda_cli.main import app
@@ -67,7 +67,7 @@ def network(recipe: Recipe) -> DeepLabV2:
     for branch in model.head.branches:
         nn.init.normal_(branch.weight)  # type: ignore[arg-type]
     with torch.no_grad():
-        model.head.branches[0].bias -= model(torch.randn(4, 3, 32, 64)).main.mean((0, 2, 3))  # type: ignore[operator]
+        model.head.branches[0].bias -= model(torch.randn(4, 3, 32, 64)).logits.mean((0, 2, 3))  # type: ignore[operator]
     return model
 
 

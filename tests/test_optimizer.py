@@ -14,15 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from fastuda.method.state import TrainingState
-from fastuda.model.deeplab import DeepLabV2
-from fastuda.recipe import Optimizer
+from fastuda.model.deeplab.network import DeepLabV2
+from fastuda.recipe import Optimizer, Sgd
 from fastuda.recipe.file import load_recipe
 from fastuda.runs.checkpoint import read_state, restore_state, save_state
 from fastuda.runs.checkpoint.notes import Notes
 
-LISTED = Optimizer(
-    lr_backbone=0.3, lr_head=0.5, momentum=0.9, weight_decay=0.02, poly_power=0.9, backbone_updates="listed"
-)
+LISTED = Sgd(lr_backbone=0.3, lr_head=0.5, momentum=0.9, weight_decay=0.02, poly_power=0.9, backbone_updates="listed")
 NUM_ITERATIONS = 8
 PRINTED = 2.5e-4
 FINITE = torch.tensor(1.0)
@@ -66,7 +64,7 @@ def torchs_sgd(model: DeepLabV2, num_steps: int, *, fused: bool = False) -> Call
         optimizer = torch.optim.SGD(
             [
                 {"params": list(released_list(model)), "lr": 0.0},
-                {"params": model.parameter_groups()[1], "lr": 0.0},
+                {"params": model.parameter_groups()[-1].parameters, "lr": 0.0},
             ],
             momentum=0.9,
             weight_decay=0.02,
@@ -87,7 +85,8 @@ def test_the_list_of_resnet_101_names_what_row_21_counts() -> None:
     model = DeepLabV2(19)
     listed = Counter(released_list(model))
     assert Counter(listed.values()) == {1: 1, 3: 297, 4: 12}
-    backbone, _ = model.parameter_groups()
+    *layers, _ = model.parameter_groups()
+    backbone = [parameter for layer in layers for parameter in layer.parameters]
     assert {id(p): model.times_listed()[p] for p in backbone} == {id(p): times for p, times in listed.items()}
     shortcuts = {id(p) for name, p in model.named_parameters() if "downsample" in name}
     assert {id(p) for p, times in listed.items() if times == 4} == shortcuts
@@ -165,8 +164,8 @@ def moved(settings: Optimizer, num_iterations: int, name: str) -> float:
 )
 def test_how_much_further_than_one_update_at_the_printed_rate(name: str, num_iterations: int, times: float) -> None:
     flat_schedule: dict[str, float] = {"weight_decay": 0.0, "poly_power": 0.0}
-    listed = Optimizer(lr_backbone=3 * PRINTED, backbone_updates="listed", **flat_schedule)  # type: ignore[arg-type]
-    printed = Optimizer(lr_backbone=PRINTED, **flat_schedule)  # type: ignore[arg-type]
+    listed = Sgd(lr_backbone=3 * PRINTED, backbone_updates="listed", **flat_schedule)  # type: ignore[arg-type]
+    printed = Sgd(lr_backbone=PRINTED, **flat_schedule)  # type: ignore[arg-type]
     ratio = moved(listed, num_iterations, name) / moved(printed, num_iterations, name)
     assert ratio == pytest.approx(times, rel=1e-6)
 
@@ -174,7 +173,7 @@ def test_how_much_further_than_one_update_at_the_printed_rate(name: str, num_ite
 def test_the_default_rate_is_the_published_runs_step_once_its_momentum_has_settled() -> None:
     name, long = "backbone.layer2.0.conv1.weight", 120
     plain: dict[str, Any] = {"weight_decay": 0.0, "poly_power": 0.0}
-    listed, default = Optimizer(backbone_updates="listed", **plain), Optimizer(**plain)
+    listed, default = Sgd(backbone_updates="listed", **plain), Sgd(**plain)
     of_one = [moved(settings, long + 1, name) - moved(settings, long, name) for settings in (listed, default)]
     assert of_one[0] == pytest.approx(of_one[1], rel=1e-4)
     assert of_one[1] == pytest.approx(7.5e-4 / (1 - 0.9), rel=1e-4)

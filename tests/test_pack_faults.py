@@ -20,7 +20,7 @@ from faults.packs import damaged, kind_of
 from PIL import Image
 from torch import Tensor
 
-from fastuda.data import pack_sample, prepare
+from fastuda.data.packing import pack_sample, prepare
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.data.packing.pack import FORMAT_VERSION, JOURNAL, Packed

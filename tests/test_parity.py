@@ -15,7 +15,7 @@ from torch import Tensor
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step
-from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 

@@ -15,7 +15,7 @@ from fastuda.data.datasets import Datasets
 from fastuda.data.packing.pack import Packed
 from fastuda.errors import FastudaError
 from fastuda.evaluation.comparison import comparison_grid
-from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 from fastuda.report.pictures import grid, overlay, save_picture

@@ -85,7 +85,7 @@ def test_predictions_are_the_models_at_each_images_own_size(trained: Trained, tm
     small = np.asarray(Image.open(path).resize((64, 32), Image.Resampling.BICUBIC))
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
-        logits = trained.model(((torch.from_numpy(small.copy()) / 255 - mean) / std).permute(2, 0, 1)[None]).main
+        logits = trained.model(((torch.from_numpy(small.copy()) / 255 - mean) / std).permute(2, 0, 1)[None]).logits
     expected = F.interpolate(logits, SIZE[::-1], mode="bilinear", align_corners=True)[0].argmax(0).numpy()
     assert len(np.unique(expected)) >= 3
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastuda.method.prototypes import prototypes
 
-# Logits (class 0, class 1, class 2) of the positions of a 2×2 map, row by row.
+# Outputs (class 0, class 1, class 2) of the positions of a 2×2 map, row by row.
 LOGITS = torch.tensor([[1.0, 0.0, 2.0], [3.0, 4.0, 2.0], [5.0, 0.0, 0.0], [7.0, 8.0, 9.0]]).T.reshape(1, 3, 2, 2)
 
 

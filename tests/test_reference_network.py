@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastuda.model.deeplab import DeepLabV2
-from fastuda.model.resnet import Depth, StrideOn
+from fastuda.model.deeplab.network import DeepLabV2
+from fastuda.model.deeplab.resnet import Depth, StrideOn
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 # Stride of a stage's first block, dilation of all its 3×3 convolutions.

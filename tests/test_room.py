@@ -7,8 +7,9 @@ import torch
 
 from fastuda.errors import UsageError
 from fastuda.model.build import build_network
+from fastuda.model.deeplab.positions import positions
+from fastuda.model.deeplab.table import Table
 from fastuda.recipe.file import load_recipe
-from fastuda.recipe.room import positions, smallest_side
 
 TINY = ["model.depth=18", "model.width=0.015625", "model.aspp=[1]", "model.weights='random'"]
 
@@ -31,7 +32,7 @@ def test_it_is_what_the_network_gives(padding: int) -> None:
 @pytest.mark.parametrize("padding", [0, 1])
 def test_the_smallest_side_is_the_smallest(padding: int) -> None:
     for least in (1, 2, 5):
-        side = smallest_side(padding, least)
+        side = Table(pool_padding=padding).smallest_side(least)
         assert positions((side, side), padding) >= least
         assert side == 1 or positions((side - 1, side - 1), padding) < least
 
@@ -40,7 +41,7 @@ def test_the_smallest_side_is_the_smallest(padding: int) -> None:
 @pytest.mark.parametrize("padding", [0, 1])
 def test_a_recipe_is_refused_just_below_the_side_that_it_is_told(field: str, padding: int) -> None:
     settings = [f"model.pool_padding={padding}", "train.batch_size=1"]
-    side = smallest_side(padding, 1 if field == "eval.size" else 2)
+    side = Table(pool_padding=padding).smallest_side(1 if field == "eval.size" else 2)
     load_recipe("demo", [*settings, f"{field}=[{side}, {side}]"])
     if side > 1:
         with pytest.raises(UsageError, match=rf"{field}.*too small for the network"):

@@ -99,7 +99,7 @@ def test_a_model_that_vanishes_while_the_run_goes_on_is_written_again_at_its_end
 
     monkeypatch.setattr(train_module, "_compare", compared)
     run(tiny("warmup.iterations=1", "train.iterations=1"), tmp_path / "run")
-    assert read_weights(model).kind == "fastuda"
+    assert read_weights(model).origin == "fastuda"
 
 
 def test_a_picture_that_finds_no_memory_costs_no_scores(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fastuda.method.state import TrainingState
-from fastuda.model.deeplab import DeepLabV2
-from fastuda.recipe import Optimizer
+from fastuda.model.deeplab.network import DeepLabV2
+from fastuda.recipe import Optimizer, Sgd
 
 FINITE = torch.tensor(1.0)
 
@@ -20,7 +20,7 @@ def begin(
 ) -> TrainingState:
     torch.manual_seed(seed)
     model = DeepLabV2(3, depth=18, width=0.0625)
-    return TrainingState.begin(model, settings or Optimizer(), num_iterations, ema_decay)
+    return TrainingState.begin(model, settings or Sgd(), num_iterations, ema_decay)
 
 
 def rates(state: TrainingState) -> list[float]:
@@ -32,7 +32,7 @@ def head_weight(model: DeepLabV2) -> Tensor:
 
 
 def test_learning_rates_follow_the_poly_formula_to_zero() -> None:
-    state = begin(Optimizer(lr_backbone=0.5, lr_head=2.0, poly_power=0.9), num_iterations=4)
+    state = begin(Sgd(lr_backbone=0.5, lr_head=2.0, poly_power=0.9), num_iterations=4)
     seen = []
     for _ in range(5):
         state.set_learning_rates()
@@ -43,7 +43,7 @@ def test_learning_rates_follow_the_poly_formula_to_zero() -> None:
 
 
 def test_a_ramp_up_multiplies_the_schedule() -> None:
-    state = begin(Optimizer(lr_backbone=1.0, lr_head=10.0, poly_power=0.5, ramp_up=2), num_iterations=4)
+    state = begin(Sgd(lr_backbone=1.0, lr_head=10.0, poly_power=0.5, ramp_up=2), num_iterations=4)
     seen = []
     for _ in range(4):
         state.set_learning_rates()
@@ -53,7 +53,7 @@ def test_a_ramp_up_multiplies_the_schedule() -> None:
 
 
 def test_heads_and_backbone_learn_at_their_own_rates_and_the_stems_norm_not_at_all() -> None:
-    state = begin(Optimizer(lr_backbone=0.25, lr_head=1.0, weight_decay=0.0, momentum=0.0))
+    state = begin(Sgd(lr_backbone=0.25, lr_head=1.0, weight_decay=0.0, momentum=0.0))
     before = {name: value.detach().clone() for name, value in state.student.named_parameters()}
     for parameter in state.student.parameters():
         if parameter.requires_grad:
@@ -66,7 +66,7 @@ def test_heads_and_backbone_learn_at_their_own_rates_and_the_stems_norm_not_at_a
 
 
 def test_three_steps_of_sgd_equal_momentum_and_weight_decay_written_out() -> None:
-    settings = Optimizer(lr_backbone=0.1, lr_head=0.3, momentum=0.9, weight_decay=0.01, poly_power=0.9)
+    settings = Sgd(lr_backbone=0.1, lr_head=0.3, momentum=0.9, weight_decay=0.01, poly_power=0.9)
     state = begin(settings, num_iterations=5)
     watched = {0.1: state.student.backbone.layer1[0].conv1.weight, 0.3: head_weight(state.student)}
     generator = torch.Generator().manual_seed(0)

@@ -17,8 +17,9 @@ from fastuda.method.mixing import mixed_views
 from fastuda.method.pseudo_labels import label_target
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
-from fastuda.model.deeplab import DeepLabV2, Logits
+from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.model.passes import Passes
+from fastuda.model.segmenter import Outputs
 from fastuda_kernels.operators import INTERPRETED
 
 STEPS = ["gta2cs", "gta2cs-released", "gta2cs-edge", "gta2cs-edge+released", "gta2cs-fast"]
@@ -40,7 +41,7 @@ class Witness(DeepLabV2):
         super().__init__(*args, **kwargs)
         self.seen: list[tuple[set[float], bool, bool]] = []
 
-    def forward(self, images: Tensor) -> Logits:
+    def forward(self, images: Tensor) -> Outputs:
         self.seen.append((set(images.flatten().tolist()), torch.is_grad_enabled(), self.training))
         return super().forward(images)
 
@@ -224,7 +225,7 @@ def test_images_enter_the_network_in_the_memory_format_asked_for(channels_last: 
     seen: list[bool] = []
 
     class Noting(DeepLabV2):
-        def forward(self, images: Tensor) -> Logits:
+        def forward(self, images: Tensor) -> Outputs:
             seen.append(images.is_contiguous(memory_format=torch.channels_last))
             return super().forward(images)
 
@@ -305,9 +306,9 @@ def test_input_conventions_by_hand() -> None:
     pixel, cpu = torch.tensor([[[[10, 20, 40]]]], dtype=torch.uint8), torch.device("cpu")
     seen: list[list[float]] = []
 
-    def note(images: Tensor) -> Logits:
+    def note(images: Tensor) -> Outputs:
         seen.append(images.flatten().tolist())
-        return Logits(images, None)
+        return Outputs(images, None)
 
     network: Any = note
     Passes.of(tiny("gta2cs"), cpu).raw(network, pixel)

@@ -18,8 +18,8 @@ from fastuda.evaluation.evaluate import evaluate
 from fastuda.metrics.boundary import BoundaryMeter
 from fastuda.metrics.boundary_map import boundary_band
 from fastuda.metrics.confidence import ConfidenceMeter
-from fastuda.model.deeplab import Logits
 from fastuda.model.passes import Passes
+from fastuda.model.segmenter import Outputs
 from fastuda.recipe import Recipe
 from fastuda_kernels.pseudo_label import pseudo_label
 
@@ -35,8 +35,8 @@ class Mean(nn.Module):
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
 
-    def forward(self, images: Tensor) -> Logits:
-        return Logits(nn.functional.adaptive_avg_pool2d(images, (4, 8)), None)
+    def forward(self, images: Tensor) -> Outputs:
+        return Outputs(nn.functional.adaptive_avg_pool2d(images, (4, 8)), None)
 
 
 def resident_bytes() -> int:

@@ -51,7 +51,7 @@ def coloured(width: int, height: int) -> Photograph:
 
 
 def reads_red(pixels: NDArray[np.uint8]) -> Tensor:
-    """Logits at the window's own size whose arg-max is red modulo 19."""
+    """Outputs at the window's own size whose arg-max is red modulo 19."""
     red = torch.from_numpy(pixels[..., 0].copy()).long() % 19
     return torch.nn.functional.one_hot(red, 19).permute(2, 0, 1)[None].float()
 

@@ -18,9 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastuda.errors import FastudaError
-from fastuda.model.deeplab import DeepLabV2
-from fastuda.model.resnet import Depth
-from fastuda.model.weights import describe, load_into, read_weights, save_weights
+from fastuda.model.deeplab.loading import load_into
+from fastuda.model.deeplab.network import DeepLabV2
+from fastuda.model.deeplab.resnet import Depth
+from fastuda.model.deeplab.table import Table
+from fastuda.model.segmenter import described
+from fastuda.model.weights import read_weights, save_weights
 
 HALF_WIDTH = Path(__file__).resolve().parents[2] / "shared/data/weights/resnet50-half-caffe.safetensors"
 TINY = 0.0625
@@ -84,7 +87,7 @@ def test_torchvision_state_dict(tmp_path: Path, depth: Depth, batches_tracked: b
     path = tmp_path / f"resnet{suffix}"
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
     imported = read_weights(path)
-    assert (imported.kind, imported.input, imported.stride_on) == ("torchvision", "rgb-imagenet", "3x3")
+    assert (imported.origin, imported.input, imported.stride_on) == ("torchvision", "rgb-imagenet", "3x3")
     assert (imported.depth, imported.width, imported.pool_padding) == (depth, TINY, 1)
     assert (imported.num_classes, imported.aspp) == (None, None)
     assert set(imported.dropped) == {"fc.weight", "fc.bias"}
@@ -106,22 +109,22 @@ def test_a_pretrained_backbone_under_another_stride_is_loaded_and_told(tmp_path:
 def test_caffe_convention_has_to_be_said_and_is_noticed_in_the_stem(tmp_path: Path) -> None:
     state = _torchvision()
     path = _saved(tmp_path, state)
-    imported = read_weights(path, "caffe")
+    imported = read_weights(path, Table(convention="caffe"))
     assert (imported.input, imported.stride_on, imported.pool_padding) == ("bgr-caffe", "1x1", 0)
 
     state["bn1.running_var"] = 4000 * state["conv1.weight"].square().sum((1, 2, 3))
     path = _saved(tmp_path, state)
     with pytest.raises(FastudaError, match=r"weights\.pth: .* --set model\.convention=caffe"):
         read_weights(path)
-    assert read_weights(path, "caffe").input == "bgr-caffe"
-    assert read_weights(path, "torchvision").input == "rgb-imagenet"
+    assert read_weights(path, Table(convention="caffe")).input == "bgr-caffe"
+    assert read_weights(path, Table(convention="torchvision")).input == "rgb-imagenet"
 
 
 @pytest.mark.skipif(not HALF_WIDTH.exists(), reason="the shared half-width weights are absent")
 def test_half_width_caffe_weights_match_without_a_key_left_over() -> None:
     with pytest.raises(FastudaError, match=r"model\.convention=caffe"):
         read_weights(HALF_WIDTH)
-    imported = read_weights(HALF_WIDTH, "caffe")
+    imported = read_weights(HALF_WIDTH, Table(convention="caffe"))
     assert (imported.depth, imported.width) == (50, 0.5)
     model = DeepLabV2(11, depth=50, width=0.5, stride_on=imported.stride_on, pool_padding=imported.pool_padding)
     report = load_into(model, imported, path=HALF_WIDTH)
@@ -135,13 +138,13 @@ def test_deeplab_initialisation(tmp_path: Path) -> None:
     classifier = {f"Scale.layer5.conv2d_list.{i}.weight": torch.rand(21, 128, 3, 3) for i in range(4)}
     path = _saved(tmp_path, state | classifier)
     imported = read_weights(path)
-    assert (imported.kind, imported.input, imported.stride_on) == ("deeplab-init", "bgr-caffe", "1x1")
+    assert (imported.origin, imported.input, imported.stride_on) == ("deeplab-init", "bgr-caffe", "1x1")
     assert (imported.pool_padding, imported.num_classes, imported.aspp) == (1, None, None)
     assert len(imported.dropped) == 4
     after = _loaded(path, _model(aspp=(6, 12, 18, 24)))
     assert torch.equal(after["backbone.layer3.2.conv2.weight"], state["Scale.layer3.2.conv2.weight"])
     with pytest.raises(FastudaError, match="deeplab-init"):
-        read_weights(path, "torchvision")
+        read_weights(path, Table(convention="torchvision"))
 
 
 WRAPPERS: dict[str, Callable[[State], object]] = {
@@ -163,7 +166,7 @@ def test_released_checkpoint(tmp_path: Path, wrapper: str, prefix: str) -> None:
     state = _released()
     path = _saved(tmp_path, WRAPPERS[wrapper]({prefix + k: v for k, v in state.items()}))
     imported = read_weights(path)
-    assert (imported.kind, imported.input, imported.stride_on) == ("released", "bgr-caffe", "1x1")
+    assert (imported.origin, imported.input, imported.stride_on) == ("released", "bgr-caffe", "1x1")
     assert (imported.pool_padding, imported.num_classes, imported.aspp) == (1, 3, (6, 12))
     never_acted = {k for k in imported.dropped if "conv2d_list" in k}
     assert never_acted == {
@@ -203,9 +206,10 @@ def test_numpy_1_scores_are_plain_data(tmp_path: Path) -> None:
 def test_own_file_comes_back_the_same(tmp_path: Path, memory_format: torch.memory_format) -> None:
     model = _randomised(_model(18, aspp=(3, 6), stride_on="3x3")).to(memory_format=memory_format)  # type: ignore[call-overload]
     path = tmp_path / "own.safetensors"
-    save_weights(path, model.state_dict(), {"note": "x"} | describe(model, "bgr-caffe"))
+    model.input = "bgr-caffe"
+    save_weights(path, model.state_dict(), {"note": "x"} | described(model))
     imported = read_weights(path)
-    assert (imported.kind, imported.input, imported.stride_on) == ("fastuda", "bgr-caffe", "3x3")
+    assert (imported.origin, imported.input, imported.stride_on) == ("fastuda", "bgr-caffe", "3x3")
     assert (imported.aspp, imported.num_classes, imported.depth) == ((3, 6), 3, 18)
     assert imported.metadata["note"] == "x"
     other = _model(18, aspp=(3, 6), stride_on="3x3")

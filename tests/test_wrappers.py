@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from fastuda.errors import FastudaError
-from fastuda.model.deeplab import DeepLabV2
-from fastuda.model.weights import describe, load_into, read_weights, save_weights
+from fastuda.model.deeplab.loading import load_into
+from fastuda.model.deeplab.network import DeepLabV2
+from fastuda.model.segmenter import described
+from fastuda.model.weights import read_weights, save_weights
 
 State = dict[str, Tensor]
 
@@ -67,7 +69,7 @@ def test_the_usual_wrappers_are_looked_through(tmp_path: Path, how: str) -> None
     path = tmp_path / "w.pth"
     torch.save(WRAPPERS[how](own, other), path)
     imported = read_weights(path)
-    assert imported.kind == "released"
+    assert imported.origin == "released"
     model = DeepLabV2(3, depth=18, width=0.0625, aspp=(6, 12))
     load_into(model, imported, path=path)
     assert torch.equal(model.state_dict()["backbone.layer3.0.conv1.weight"], own["layer3.0.conv1.weight"])
@@ -81,8 +83,9 @@ def test_an_own_file_inside_a_wrapper_still_lacks_its_header(tmp_path: Path) -> 
     torch.save({"model_state_dict": model.state_dict()}, path)
     with pytest.raises(FastudaError, match="its keys are fastuda's, but its header does not say"):
         read_weights(path)
-    save_weights(tmp_path / "own.safetensors", prefixed(model.state_dict(), "module."), describe(model, "bgr-caffe"))
-    assert read_weights(tmp_path / "own.safetensors").kind == "fastuda"
+    model.input = "bgr-caffe"
+    save_weights(tmp_path / "own.safetensors", prefixed(model.state_dict(), "module."), described(model))
+    assert read_weights(tmp_path / "own.safetensors").origin == "fastuda"
 
 
 def test_a_runs_saved_state_is_no_model(tmp_path: Path) -> None:

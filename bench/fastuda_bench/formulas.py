@@ -28,7 +28,7 @@ def upsampled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def cropped_pseudo_label(
     logits: Tensor, view: tuple[int, int], boxes: Tensor, size: tuple[int, int], auxiliary: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Logits sampled at the pixels of crops of the view, softmax, max; boxes are (top, left, height, width).
+    """Outputs sampled at the pixels of crops of the view, softmax, max; boxes are (top, left, height, width).
 
     With `auxiliary` logits the two softmaxes are averaged.
     """

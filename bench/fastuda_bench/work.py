@@ -17,8 +17,8 @@ from fastuda.data.loading.made import made_batches
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step
 from fastuda.model.build import build_network
-from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.passes import Passes
+from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Recipe
 from fastuda.runtime.fast_path import FastPath
 from fastuda_bench.ladder import RUNGS, recipe_at
@@ -107,12 +107,12 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     `layers` counts the network's own operations by (floating-point operations, bytes at `itemsize` an element).
     """
 
-    def __init__(self, itemsize: int, model: DeepLabV2) -> None:
+    def __init__(self, itemsize: int, model: Segmenter) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.bytes: int = 0
         self.layers: Counter[tuple[float, float]] = Counter()
         self._itemsize = itemsize
-        self._num_classes, self._num_branches = model.num_classes, len(model.aspp)
+        self._num_classes, self._num_branches = model.num_classes, model.num_branches
         self._normalised: Tensor | None = None
         """What the last operation gave, if that was a BatchNorm: a sum with it is a residual block's."""
 

@@ -12,9 +12,9 @@ from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.errors import FastudaError
 from fastuda.memory.out_of_memory import memory_told
 from fastuda.metrics import Scores, scores
-from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.inference import evaluation_logits
 from fastuda.model.passes import Passes
+from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Recipe
 from fastuda_kernels.pseudo_label import argmax_confusion
 
@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 
 @torch.no_grad()
 def evaluate(
-    model: DeepLabV2,
+    model: Segmenter,
     loader: EvaluationLoader,
     recipe: Recipe,
     passes: Passes,

@@ -75,7 +75,7 @@ class _Columns:
         return [_weighted(corners[i : i + 2], self._weights, _PAIR) for i in (0, 2)]
 
     def between(self, common: list[Tensor], weights: list[Tensor], out: Tensor) -> None:
-        """Logits of output rows into `out` [C, n, W], by the weights [n, 1] of the rows above and below."""
+        """Outputs of output rows into `out` [C, n, W], by the weights [n, 1] of the rows above and below."""
         if not self._by_corners:
             _weighted(common, weights, _PAIR, out)
             return

@@ -12,8 +12,8 @@ from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.loading.failures import Failures
 from fastuda.data.packing.pack import Packed
 from fastuda.memory.out_of_memory import memory_told
-from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.passes import Passes
+from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Recipe
 from fastuda_kernels.masked_mix import normalise
 
@@ -22,7 +22,7 @@ BATCH = 4
 
 
 def gather_statistics(
-    model: DeepLabV2,
+    model: Segmenter,
     target: Packed,
     recipe: Recipe,
     passes: Passes,

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from fastuda.errors import FastudaError, UsageError
 from fastuda.memory.out_of_memory import memory_told
 from fastuda.model.build import read_model
-from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.passes import Passes
+from fastuda.model.segmenter import Segmenter
 from fastuda.printable import on_one_line
 from fastuda.recipe import Evaluation, Recipe
 from fastuda.recipe.file import load_recipe, recipe_of
@@ -29,7 +29,7 @@ _RELEASED_RECIPES = {19: "gta2cs-released", 16: "syn2cs"}
 class Trained:
     """A model in eval mode, and what it takes to use it."""
 
-    model: DeepLabV2
+    model: Segmenter
     recipe: Recipe
     passes: Passes
     device: torch.device

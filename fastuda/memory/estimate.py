@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def estimate_bytes(
     cpu, passes = torch.device("cpu"), Passes.of(recipe, device)
     with torch.random.fork_rng([]):
         model = build_network(recipe).train()
-    model.set_gemm_aspp(FastPath.of(recipe.runtime, device).gemm_aspp)
+    model.follow(_plain_norms(FastPath.of(recipe.runtime, device)))
     state = TrainingState.begin(model, recipe.train.optimizer, recipe.train.iterations, recipe.method.ema_decay)
     batches = made_batches(recipe, cpu)
     held = sum(tensor.nbytes for tensor in state.tensors())
@@ -61,13 +62,18 @@ def estimate_evaluation_bytes(recipe: Recipe, device: torch.device, batch_size: 
     """Peak bytes of the network's answer to `batch_size` images of `eval.size`, weights included, as counted above."""
     with torch.random.fork_rng([]):
         model = build_network(recipe).eval()
-    model.set_gemm_aspp(FastPath.of(recipe.runtime, device).gemm_aspp)
+    model.follow(_plain_norms(FastPath.of(recipe.runtime, device)))
     held = sum(tensor.nbytes for tensor in model.state_dict().values())
     width, height = recipe.eval.size
     with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live:
         images = torch.zeros(batch_size, height, width, 3, dtype=torch.uint8)
         evaluation_logits(model, images, recipe.eval, Passes.of(recipe, device))
     return int(held + live.peak)
+
+
+def _plain_norms(fast: FastPath) -> FastPath:
+    """BatchNorm as torch computes it: kernels that keep what it keeps have no form that runs without memory."""
+    return replace(fast, fused_batch_norm=False)
 
 
 def require_memory(recipe: Recipe, device: torch.device, look: Callable[[], None] | None = None) -> None:

@@ -1,7 +1,8 @@
-"""The whole update of an iteration on flat tensors: gradients added, SGD, average and low-precision weights at once.
+"""The whole update of an iteration on flat tensors: gradients, optimiser, average and low-precision weights at once.
 
-One tensor holds all weights of a kind, one all momenta, one all averages; the network's parameters are views of
-them. An iteration's end is then a few operations over long tensors, which a compiler makes one kernel a kind of.
+One tensor holds all weights of a kind, one each of what the optimiser remembers of them, one all averages; the
+network's parameters are views of them. An iteration's end is then a few operations over long tensors, which a compiler
+makes one kernel a kind of.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastuda.model.deeplab import DeepLabV2
-from fastuda.recipe import Optimizer
+from fastuda.method.optimizer import state_of
+from fastuda.model.segmenter import Segmenter
+from fastuda.recipe import AdamW, Optimizer, Sgd
 
 _ALIGNMENT = 64
 """Elements to whose multiples each tensor's part is padded: weights that begin at odd places make convolutions slow."""
@@ -30,12 +32,16 @@ class Segment:
     leaves: list[nn.Parameter]
     """What passes differentiate: the parameters, or their low-precision copies."""
     weight: Tensor
-    velocity: Tensor
-    """SGD's momentum."""
+    memory: dict[str, Tensor]
+    """What the optimiser remembers of each weight, by torch's names."""
     average: Tensor
     copies: Tensor | None
     """The weights in the passes' precision; None where passes read the weights themselves."""
     rate: Tensor
+    step: Tensor | None = None
+    """Updates done, float32 scalar, where the optimiser counts them: one for all parameters."""
+    decays: bool = True
+    """Whether weight decay holds for them."""
     updates: int = 1
     """How often an iteration moves each of them, see `RepeatedSGD`."""
     gradients: list[Tensor] = field(default_factory=list)
@@ -76,8 +82,11 @@ class Segment:
             if reached:
                 copies = None if self.copies is None else self.copies[run]
                 gradients = tuple(gradient[run] for gradient in self.gradients)
-                weight, velocity, average = self.weight[run], self.velocity[run], self.average[run]
-                yield Part(weight, velocity, average, copies, self.rate, self.updates, gradients)
+                memory = {name: flat[run] for name, flat in self.memory.items()}
+                yield Part(
+                    self.weight[run], memory, self.average[run], copies, self.rate, self.step, self.decays,
+                    self.updates, gradients,
+                )  # fmt: skip
             start = stop
 
 
@@ -85,10 +94,12 @@ class Part(NamedTuple):
     """Neighbours of a segment that are moved together, flat."""
 
     weight: Tensor
-    velocity: Tensor
+    memory: dict[str, Tensor]
     average: Tensor
     copies: Tensor | None
     rate: Tensor
+    step: Tensor | None
+    decays: bool
     updates: int
     gradients: tuple[Tensor, ...]
 
@@ -96,14 +107,14 @@ class Part(NamedTuple):
 class FlatUpdate:
     """The update of a student, its average and its optimiser's state, whose tensors it has laid out anew.
 
-    `worker` is what goes through the network: with `precision` a twin of the student whose backbone's convolutions
-    are copies in that type, written by each update, so that no pass casts them; it shares all else (BatchNorm
-    layers, classifiers) with the student. Without `precision` it is the student. Moving a model or replacing
+    `worker` is what goes through the network: with `precision` a twin of the student whose `cast_modules` have copies
+    of their weights in that type, written by each update, so that no pass casts them; it shares all else with the
+    student. Without `precision` it is the student. Moving a model or replacing
     a parameter breaks the layout; loading a state in place does not, but needs `refresh`.
     """
 
     def __init__(
-        self, student: DeepLabV2, average: DeepLabV2, optimizer: torch.optim.SGD, precision: torch.dtype | None
+        self, student: Segmenter, average: Segmenter, optimizer: torch.optim.Optimizer, precision: torch.dtype | None
     ) -> None:
         self.worker = student if precision is None else _twin(student, precision)
         leaves, averaged = dict(self.worker.named_parameters()), dict(average.named_parameters())
@@ -115,14 +126,17 @@ class FlatUpdate:
                 by_precision.setdefault(leaves[names[parameter]].dtype, []).append(parameter)
             for parameters in by_precision.values():
                 working = [leaves[names[parameter]] for parameter in parameters]
+                memory, step = _memory(optimizer, parameters)
                 self.segments.append(
                     Segment(
                         working,
                         weight=_flattened(parameters),
-                        velocity=_flattened([optimizer.state[one]["momentum_buffer"] for one in parameters]),
+                        memory=memory,
                         average=_flattened([averaged[names[one]] for one in parameters]),
                         copies=None if working[0] is parameters[0] else _flattened(working),
                         rate=group["lr"],
+                        step=step,
+                        decays=group["weight_decay"] > 0,
                         updates=group["updates"],
                     )
                 )
@@ -154,30 +168,84 @@ class FlatUpdate:
 
 
 def move(parts: Sequence[Part], settings: Optimizer, ema_decay: float, iteration: Tensor) -> None:
-    """SGD with momentum and decay (protocol row 21), the average after it (row 4), the copies; in place.
+    """The optimiser's update (protocol row 21), the average after it (row 4), the copies; in place.
 
-    `iteration`, int64 scalar, counts finished ones: the first has no momentum (see `RepeatedSGD`).
+    `iteration`, int64 scalar, counts finished ones.
     """
-    for part in parts:
-        first, *others = (gradient.to(part.weight.dtype) for gradient in part.gradients)
-        gradient = reduce(torch.add, others, first)
-        for update in range(part.updates):
-            kept = settings.momentum if update == 0 else settings.momentum * (iteration > 0).to(part.weight.dtype)
-            part.velocity.mul_(kept).add_(gradient + settings.weight_decay * part.weight)
-            part.weight.sub_(part.rate * part.velocity)
+    gradients = [_summed(part) for part in parts]
+    if settings.clip_norm is not None:
+        factor = _shortening(gradients, settings.clip_norm)
+        gradients = [gradient * factor for gradient in gradients]
+    for part, gradient in zip(parts, gradients, strict=True):
+        if isinstance(settings, AdamW):
+            _adamw(part, gradient, settings, iteration)
+        else:
+            assert isinstance(settings, Sgd)
+            _sgd(part, gradient, settings, iteration)
         part.average.lerp_(part.weight, 1 - ema_decay)
         if part.copies is not None:
             part.copies.copy_(part.weight)
 
 
-def _twin(student: DeepLabV2, precision: torch.dtype) -> DeepLabV2:
-    """A network that shares all with the student but the backbone's convolutions, which it has in `precision`."""
-    ends = [module for module in student.backbone.modules() if next(module.children(), None) is None]
-    shared = [student.head, student.auxiliary_head, *(end for end in ends if not isinstance(end, nn.Conv2d))]
-    twin = copy.deepcopy(student, {id(module): module for module in shared})
-    for module in twin.backbone.modules():
-        if isinstance(module, nn.Conv2d):
-            module.weight = nn.Parameter(module.weight.detach().to(precision))
+def _sgd(part: Part, gradient: Tensor, settings: Sgd, iteration: Tensor) -> None:
+    """SGD with momentum and decay, repeated as the list says; the first iteration has no momentum (`RepeatedSGD`)."""
+    velocity = part.memory["momentum_buffer"]
+    for update in range(part.updates):
+        kept = settings.momentum if update == 0 else settings.momentum * (iteration > 0).to(part.weight.dtype)
+        decayed = gradient + settings.weight_decay * part.weight if part.decays else gradient
+        velocity.mul_(kept).add_(decayed)
+        part.weight.sub_(part.rate * velocity)
+
+
+def _adamw(part: Part, gradient: Tensor, settings: AdamW, iteration: Tensor) -> None:
+    """AdamW (Loshchilov and Hutter, 2019) as torch computes it; a parameter's updates are the stage's iterations."""
+    assert part.step is not None
+    step = (iteration + 1).to(part.step.dtype)
+    part.step.copy_(step)
+    first, second = settings.betas
+    mean, square = part.memory["exp_avg"], part.memory["exp_avg_sq"]
+    if part.decays:
+        part.weight.mul_(1 - part.rate * settings.weight_decay)
+    mean.lerp_(gradient, 1 - first)
+    square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+    spread = square.sqrt() / (1 - torch.pow(second, step)).sqrt() + settings.eps
+    part.weight.sub_(part.rate / (1 - torch.pow(first, step)) * mean / spread)
+
+
+def _summed(part: Part) -> Tensor:
+    first, *others = (gradient.to(part.weight.dtype) for gradient in part.gradients)
+    return reduce(torch.add, others, first)
+
+
+def _shortening(gradients: Sequence[Tensor], most: float) -> Tensor:
+    """The factor that `torch.nn.utils.clip_grad_norm_` has for gradients whose norm together may be `most`."""
+    norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+    return (most / (norm + 1e-6)).clamp(max=1)
+
+
+def _memory(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """What an optimiser remembers of parameters, each kind flat; and the one tensor that counts their updates."""
+    known = [state_of(optimizer, parameter) for parameter in parameters]
+    memory = {name: _flattened([own[name] for own in known]) for name in known[0] if name != "step"}
+    step = known[0].get("step")
+    if step is not None:
+        for parameter in parameters:
+            optimizer.state[parameter]["step"] = step
+    return memory, step
+
+
+def _twin(student: Segmenter, precision: torch.dtype) -> Segmenter:
+    """A network that shares all with the student but its `cast_modules`, whose weights it has in `precision`."""
+    cast = student.cast_modules()
+    weights = {id(module.weight) for module in cast}
+    shared: list[object] = [one for one in (*student.parameters(), *student.buffers()) if id(one) not in weights]
+    own = {id(module) for module in cast}
+    shared += [module for module in student.modules() if not any(id(inner) in own for inner in module.modules())]
+    twin = copy.deepcopy(student, {id(one): one for one in shared})
+    for module in twin.cast_modules():
+        module.weight = nn.Parameter(module.weight.detach().to(precision))
     return twin
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastuda.method.mixing import MixedViews
 from fastuda.method.prototypes import prototypes
-from fastuda.model.deeplab import Logits
+from fastuda.model.segmenter import Outputs
 from fastuda.recipe import Contrast, Edge, Recipe
 from fastuda_kernels.pixel_contrast import pixel_contrast
 from fastuda_kernels.upsample_cross_entropy import upsample_cross_entropy
@@ -17,7 +17,7 @@ Losses = dict[str, Tensor]
 
 
 def segmentation_loss(
-    logits: Logits,
+    logits: Outputs,
     labels: Tensor,
     auxiliary_weight: float,
     *,
@@ -35,7 +35,7 @@ def segmentation_loss(
     Returns:
         Scalar, the mean over pixels.
     """
-    loss = upsample_cross_entropy(logits.main, labels, mask=mask)
+    loss = upsample_cross_entropy(logits.logits, labels, mask=mask)
     if logits.auxiliary is not None and auxiliary_weight > 0:
         own_labels = labels if auxiliary_labels is None else auxiliary_labels
         loss = loss + auxiliary_weight * upsample_cross_entropy(logits.auxiliary, own_labels, mask=mask)
@@ -108,7 +108,7 @@ def _htcm_terms(views: MixedViews, recipe: Recipe) -> Losses:
     if views.hts_logits is None:
         return {}
     counted, on_edge = _counted(recipe.htcm.samples), _counted(recipe.edge.samples)
-    main, auxiliary, labels = views.hts_logits.main, views.hts_logits.auxiliary, views.hts.label_hts
+    main, auxiliary, labels = views.hts_logits.logits, views.hts_logits.auxiliary, views.hts.label_hts
     losses = {"htcm": upsample_cross_entropy(main[counted], labels[counted])}
     band = views.hts.band_hts
     if band is not None:
@@ -150,9 +150,9 @@ def _contrast_terms(views: MixedViews, settings: Contrast) -> Losses:
         return {}
     losses: Losses = {}
     if settings.pixel:
-        losses["pixel"] = pixel_loss(first.main, second.main, settings.pixel_scale)
+        losses["pixel"] = pixel_loss(first.logits, second.logits, settings.pixel_scale)
     if settings.prototype:
-        losses["prototype"] = prototype_loss(first.main, second.main, labels, settings)
+        losses["prototype"] = prototype_loss(first.logits, second.logits, labels, settings)
     return losses
 
 

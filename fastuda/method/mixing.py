@@ -10,8 +10,8 @@ from torch import Tensor
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.pseudo_labels import PseudoLabels, label_crops, label_target
 from fastuda.method.source_mix import SourcePaste, is_soft, softened, source_paste, with_long_tail
-from fastuda.model.deeplab import DeepLabV2, Logits
 from fastuda.model.passes import Passes
+from fastuda.model.segmenter import Outputs, Segmenter
 from fastuda.recipe import Recipe
 from fastuda_kernels.masked_mix import KeepPasted, MixedCrops, choose_classes, masked_mix
 
@@ -31,12 +31,12 @@ class MixedViews(NamedTuple):
     """What the target shows under a soft paste; None when pastes are hard."""
     ss: SourcePaste | None
     """DSP's source-to-source image; None in recipes without it."""
-    weak_logits: Logits | None
-    strong_logits: Logits | None
-    hts_logits: Logits | None
-    hts_weak_logits: Logits | None
+    weak_logits: Outputs | None
+    strong_logits: Outputs | None
+    hts_logits: Outputs | None
+    hts_weak_logits: Outputs | None
     """Of the HTCM image made from weak crops: the second view when the contrast works on x_hts (table 6)."""
-    ss_logits: Logits | None
+    ss_logits: Outputs | None
 
 
 def mix_crops(
@@ -69,7 +69,7 @@ def mix_crops(
 
 
 def mixed_views(
-    student: DeepLabV2, source: DomainBatch, target: DomainBatch, pseudo: PseudoLabels, recipe: Recipe, passes: Passes
+    student: Segmenter, source: DomainBatch, target: DomainBatch, pseudo: PseudoLabels, recipe: Recipe, passes: Passes
 ) -> MixedViews:
     """Mix the crops and run the student on each mixed image that a loss needs.
 
@@ -81,7 +81,7 @@ def mixed_views(
     st = softened(hts, target, recipe, passes)
     under = pseudo if is_soft(recipe) else None
     ss = source_paste(source, st.pasted, recipe, passes) if recipe.source_mix.enabled else None
-    auxiliary_label, hts_auxiliary_label, logits = st.label_auxiliary, hts.label_hts, dict[str, Logits]()
+    auxiliary_label, hts_auxiliary_label, logits = st.label_auxiliary, hts.label_hts, dict[str, Outputs]()
 
     images: dict[str, Tensor] = {}
     if recipe.mix.enabled:
@@ -116,7 +116,7 @@ def mixed_views(
     return MixedViews(st, hts, auxiliary_label, hts_auxiliary_label, under, ss, *of_views)
 
 
-def _each(student: DeepLabV2, images: dict[str, Tensor], passes: Passes) -> dict[str, Logits]:
+def _each(student: Segmenter, images: dict[str, Tensor], passes: Passes) -> dict[str, Outputs]:
     return dict(zip(images, passes.each(student, list(images.values())), strict=True))
 
 
@@ -135,7 +135,7 @@ def _from_mixed(recipe: Recipe) -> bool:
 
 
 def _own_auxiliary_labels(recipe: Recipe) -> bool:
-    return recipe.auxiliary.labels == "prediction" and recipe.model.auxiliary
+    return recipe.auxiliary.labels == "prediction" and recipe.model.has_auxiliary
 
 
 def _needs_weak(recipe: Recipe) -> bool:

@@ -1,95 +1,97 @@
-"""SGD and its schedule (protocol row 21), and as torch runs it on a list that names parameters repeatedly."""
+"""From a recipe's table to torch's optimiser: SGD (protocol row 21) or AdamW, a rate a parameter group."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastuda.model.deeplab import DeepLabV2
-from fastuda.recipe import Optimizer
+from fastuda.method.repeated_sgd import RepeatedSGD
+from fastuda.model.segmenter import ParameterGroup, Segmenter
+from fastuda.recipe import AdamW, Optimizer, Sgd
 
 USUAL_UPDATES = 3
 """How often the released optimiser's list names most backbone parameters."""
 
-ParameterGroup = dict[str, Any]
-"""torch's: `params`, `lr` as a scalar tensor, and here `updates`, how often the list names each parameter."""
 
+def made_optimizer(student: Segmenter, settings: Optimizer, iteration: Tensor) -> torch.optim.Optimizer:
+    """torch's optimiser with its whole state there from the beginning, so that no step allocates what the next needs.
 
-def made_optimizer(student: DeepLabV2, settings: Optimizer, iteration: Tensor) -> torch.optim.SGD:
-    """SGD with one group a learning rate or, as released, one a number of updates; the heads' last.
-
-    `iteration` is an int64 scalar on the student's device: iterations done, whoever counts them.
+    Its groups hold, beside torch's entries, `base_rate`, the rate before the schedule, and `updates`, how often an
+    iteration moves each parameter. `iteration` is an int64 scalar on the student's device: iterations done, whoever
+    counts them. Raises UsageError for repeated updates of a network that the release does not have.
     """
-    backbone, heads = student.parameter_groups()
-
-    def group(parameters: list[nn.Parameter], rate: float, updates: int = 1) -> ParameterGroup:
-        return {"params": parameters, "lr": torch.tensor(rate, device=iteration.device), "updates": updates}
-
-    momentum, decay = settings.momentum, settings.weight_decay
-    if settings.backbone_updates == "one":
-        groups = [group(backbone, settings.lr_backbone), group(heads, settings.lr_head)]
-        return torch.optim.SGD(groups, momentum=momentum, weight_decay=decay, fused=True)
-    listed = student.times_listed()
-    by_updates = {times: [p for p in backbone if listed[p] == times] for times in sorted(set(listed.values()))}
-    groups = [group(own, _highest_backbone(settings), times) for times, own in by_updates.items() if own]
-    return RepeatedSGD([*groups, group(heads, settings.lr_head)], iteration, momentum=momentum, weight_decay=decay)
-
-
-def set_rates(rates: list[Tensor], iteration: Tensor, num_iterations: int, settings: Optimizer) -> None:
-    """Write lr · ramp · (1 − iteration / iterations) ** power into the groups' rates, scalar tensors, in place.
-
-    `iteration` is an int64 scalar on their device: iterations done.
-    """
-    progress = iteration.double() / num_iterations
-    factor = (1 - progress).clamp(min=0) ** settings.poly_power
-    if settings.ramp_up:
-        factor = factor * ((iteration + 1) / settings.ramp_up).clamp(max=1)
-    *backbone, heads = rates
-    for rate in backbone:
-        rate.copy_(_highest_backbone(settings) * factor)
-    heads.copy_(settings.lr_head * factor)
+    groups = list(_groups(student, settings, iteration.device))
+    if isinstance(settings, AdamW):
+        capturable = iteration.is_cuda
+        adamw = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True, capturable=capturable)
+        for parameter in parameters_of(adamw):
+            adamw.state[parameter] = {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+        return adamw
+    assert isinstance(settings, Sgd)
+    sgd: torch.optim.SGD
+    if settings.backbone_updates == "listed":
+        sgd = RepeatedSGD(groups, iteration, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    else:
+        sgd = torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True)
+    if settings.momentum > 0:
+        for parameter in parameters_of(sgd):
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
-class RepeatedSGD(torch.optim.SGD):
-    """torch's fused SGD, whose groups are updated `updates` times in a step.
-
-    Each time the gradient is the same, the weight is what the update before left, and so is the momentum; but in the
-    first iteration, when torch has no momentum yet, every update starts without. torch itself takes such a list with
-    a warning, and on a GPU updates all entries at once, which is not what the released code's version did.
-    """
-
-    def __init__(
-        self, groups: Iterable[ParameterGroup], iteration: Tensor, *, momentum: float, weight_decay: float
-    ) -> None:
-        """`iteration`, int64 scalar on the parameters' device, counts finished ones; it is read at every step."""
-        super().__init__(groups, momentum=momentum, weight_decay=weight_decay, fused=True)
-        self._iteration = iteration
-
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update every group as often as it says; without `closure`, which would move the weights in between."""
-        assert closure is None
-        groups = self.param_groups
-        try:
-            for update in range(max(group["updates"] for group in groups)):
-                self.param_groups = [group for group in groups if group["updates"] > update]
-                if update > 0:
-                    self._forget_first_momentum()
-                super().step()
-        finally:
-            self.param_groups = groups
-        return None
-
-    @torch.no_grad()
-    def _forget_first_momentum(self) -> None:
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        momenta = [self.state[p]["momentum_buffer"] for p in parameters if "momentum_buffer" in self.state[p]]
-        if momenta:
-            torch._foreach_mul_(momenta, (self._iteration > 0).to(momenta[0].dtype))
+def remembered(settings: Optimizer, *, flat: bool) -> tuple[str, ...]:
+    """What such an optimiser remembers of each parameter, by torch's names; `flat` is whether updates are flat."""
+    if isinstance(settings, AdamW):
+        return ("step", "exp_avg", "exp_avg_sq")
+    return ("momentum_buffer",) if flat or (isinstance(settings, Sgd) and settings.momentum > 0) else ()
 
 
-def _highest_backbone(settings: Optimizer) -> float:
-    """The backbone's rate of one update before the schedule: a third of an iteration's where there are three."""
-    return settings.lr_backbone if settings.backbone_updates == "one" else settings.lr_backbone / USUAL_UPDATES
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """All that it moves, in the order of its groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def state_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+    """What the optimiser remembers of a parameter, by torch's names; nothing of one that it does not move."""
+    remembered = optimizer.state.get(parameter, {})
+    return {name: value for name, value in remembered.items() if isinstance(value, Tensor)}
+
+
+def _groups(student: Segmenter, settings: Optimizer, device: torch.device) -> Iterator[dict[str, Any]]:
+    """torch's groups, in the network's order: one for parameters that share rate, decay and number of updates."""
+    listed = isinstance(settings, Sgd) and settings.backbone_updates == "listed"
+    own = student.parameter_groups()
+    deepest = max(group.depth for group in own)
+    merged: dict[tuple[str, float, bool], list[nn.Parameter]] = {}
+    for group in own:
+        rate = _highest(group, settings, deepest)
+        merged.setdefault((group.name, rate, group.decays), []).extend(group.parameters)
+    times = student.times_listed() if listed else {}
+    for (name, rate, decays), parameters in merged.items():
+        repeated = listed and name == "backbone"
+        by_updates: dict[int, list[nn.Parameter]] = {}
+        for parameter in parameters:
+            by_updates.setdefault(times[parameter] if repeated else 1, []).append(parameter)
+        for updates, those in sorted(by_updates.items()):
+            one = rate / USUAL_UPDATES if repeated else rate
+            yield {
+                "params": those,
+                "lr": torch.tensor(one, device=device),
+                "weight_decay": settings.weight_decay if decays else 0.0,
+                "base_rate": one,
+                "updates": updates,
+            }
+
+
+def _highest(group: ParameterGroup, settings: Optimizer, deepest: int) -> float:
+    """A group's rate of a whole iteration before the schedule."""
+    rate = settings.lr_backbone if group.name == "backbone" else settings.lr_head
+    rate = rate * group.lr_multiplier
+    return rate * settings.layer_decay ** (deepest - group.depth)

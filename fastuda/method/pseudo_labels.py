@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fastuda.data.loading.batch import DomainBatch
-from fastuda.model.deeplab import DeepLabV2, Logits
-from fastuda.model.passes import Passes
+from fastuda.model.passes import Passes, teaching
+from fastuda.model.segmenter import Outputs, Segmenter
 from fastuda_kernels.pseudo_label import pseudo_label
 
 
@@ -26,24 +26,25 @@ class PseudoLabels(NamedTuple):
 
 @torch.no_grad()
 def label_crops(
-    logits: Logits, crop_size: tuple[int, int], view_size: tuple[int, int] | None, boxes: Tensor | None
+    logits: Outputs, crop_size: tuple[int, int], view_size: tuple[int, int] | None, boxes: Tensor | None
 ) -> PseudoLabels:
     """Pseudo-labels at `crop_size` (height, width) from logits of the view the crops were cut from.
 
     `view_size` (height, width) and `boxes` [B, 4] place the crops; None when the logits are the crops' own.
     """
-    label, confidence = pseudo_label(logits.main, crop_size, view_size=view_size, boxes=boxes)
+    label, confidence = pseudo_label(logits.logits, crop_size, view_size=view_size, boxes=boxes)
     if logits.auxiliary is None:
         return PseudoLabels(label, confidence, label)
-    both, _ = pseudo_label(logits.main, crop_size, auxiliary=logits.auxiliary, view_size=view_size, boxes=boxes)
+    both, _ = pseudo_label(logits.logits, crop_size, auxiliary=logits.auxiliary, view_size=view_size, boxes=boxes)
     return PseudoLabels(label, confidence, both)
 
 
 @torch.no_grad()
-def label_target(teacher: DeepLabV2, target: DomainBatch, passes: Passes) -> PseudoLabels:
+def label_target(teacher: Segmenter, target: DomainBatch, passes: Passes) -> PseudoLabels:
     """The teacher's labels of the target crops, read out of its prediction of the whole view (rows 2, 3, 5)."""
     crop_size = (target.weak.shape[1], target.weak.shape[2])
-    if target.view is None:
-        return label_crops(passes.raw(teacher, target.weak), crop_size, None, None)
-    view_size = (target.view.shape[1], target.view.shape[2])
-    return label_crops(passes.raw(teacher, target.view), crop_size, view_size, target.boxes)
+    with teaching(teacher):
+        if target.view is None:
+            return label_crops(passes.raw(teacher, target.weak), crop_size, None, None)
+        view_size = (target.view.shape[1], target.view.shape[2])
+        return label_crops(passes.raw(teacher, target.view), crop_size, view_size, target.boxes)

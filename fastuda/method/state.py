@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fastuda.method.flat_update import FlatUpdate, Part, move
-from fastuda.method.optimizer import RepeatedSGD, made_optimizer, set_rates
-from fastuda.model.deeplab import DeepLabV2
-from fastuda.recipe import Optimizer
+from fastuda.method.optimizer import made_optimizer, parameters_of, state_of
+from fastuda.method.repeated_sgd import RepeatedSGD
+from fastuda.method.schedule import Schedule
+from fastuda.model.segmenter import Segmenter
+from fastuda.recipe import Optimizer, Sgd
 
 
 @dataclass
@@ -24,19 +26,18 @@ class TrainingState:
     so that an iteration needs nothing from the host and can be captured in a graph.
     """
 
-    student: DeepLabV2
+    student: Segmenter
     ema: AveragedModel
     """Parameters averaged every iteration; buffers follow at each evaluation (protocol row 4)."""
-    optimizer: torch.optim.SGD
-    """Its momentum is there, as zeros, from the beginning: a step never allocates what the next one needs."""
+    optimizer: torch.optim.Optimizer
+    """All that it remembers is there from the beginning: a step never allocates what the next one needs."""
     scaler: torch.amp.GradScaler
     """Scales losses up for fp16's backward pass; does nothing in other precisions."""
     iteration: Tensor
     """int64 scalar: iterations done."""
     first_nonfinite: Tensor
     """int64 scalar: the first iteration whose loss was not finite, −1 while there is none."""
-    num_iterations: int
-    settings: Optimizer
+    schedule: Schedule
     ema_decay: float
     flat: FlatUpdate | None = None
     """The update on flat tensors; without it torch's optimiser and average are called one after the other."""
@@ -44,7 +45,7 @@ class TrainingState:
     @classmethod
     def begin(
         cls,
-        student: DeepLabV2,
+        student: Segmenter,
         settings: Optimizer,
         num_iterations: int,
         ema_decay: float,
@@ -53,7 +54,7 @@ class TrainingState:
         flat: bool = False,
         precision: torch.dtype | None = None,
     ) -> TrainingState:
-        """A fresh stage from `student`: SGD (protocol row 21), EMA = student.
+        """A fresh stage from `student`: the optimiser (protocol row 21), EMA = student.
 
         `scaled` turns the loss scaler on, which fp16 needs. `flat` lays everything out for a `FlatUpdate`,
         which keeps the weights of convolutions in the passes' `precision` too; it knows no scaler.
@@ -62,8 +63,8 @@ class TrainingState:
         device = next(student.parameters()).device
         iteration = torch.zeros((), dtype=torch.int64, device=device)
         optimizer = made_optimizer(student, settings, iteration)
-        if settings.momentum > 0 or flat:
-            for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+        if flat and isinstance(settings, Sgd):  # which keeps a momentum of zero too
+            for parameter in parameters_of(optimizer):
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         scaler.scale(torch.zeros((), device=device))  # makes its tensors, which it otherwise does at the first loss
@@ -76,8 +77,7 @@ class TrainingState:
             scaler=scaler,
             iteration=iteration,
             first_nonfinite=torch.full((), -1, dtype=torch.int64, device=device),
-            num_iterations=num_iterations,
-            settings=settings,
+            schedule=Schedule(settings, tuple(group["base_rate"] for group in optimizer.param_groups), num_iterations),
             ema_decay=ema_decay,
         )
         if flat:
@@ -85,7 +85,7 @@ class TrainingState:
         return state
 
     @property
-    def worker(self) -> DeepLabV2:
+    def worker(self) -> Segmenter:
         """The student as passes go through it: itself, or its twin with weights in the passes' precision."""
         return self.student if self.flat is None else self.flat.worker
 
@@ -116,20 +116,23 @@ class TrainingState:
             return
         with torch.no_grad():
             optimised(_end_flat)(
-                self.flat.parts(), self.iteration, self.first_nonfinite, self._rates(), loss.detach(),
-                self.num_iterations, self.settings, self.ema_decay,
+                self.flat.parts(), self.iteration, self.first_nonfinite, self._rates(), loss.detach(), self.schedule,
+                self.ema_decay,
             )  # fmt: skip
         self.flat.clear()
 
     @torch.no_grad()
     def set_learning_rates(self) -> None:
-        """lr · ramp · (1 − iteration / iterations) ** power, written into the optimiser's tensors (row 21)."""
-        set_rates(self._rates(), self.iteration, self.num_iterations, self.settings)
+        """The schedule's rates at this iteration, written into the optimiser's tensors (row 21)."""
+        self.schedule.write(self._rates(), self.iteration)
 
     def step_optimizer(self) -> None:
-        """Move the student along its gradient; with a scaler, unless the gradient overflowed."""
-        if isinstance(self.optimizer, RepeatedSGD):
-            self.scaler.unscale_(self.optimizer)  # once; the optimiser would at every update
+        """Move the student along its gradient, clipped if asked for; with a scaler, unless the gradient overflowed."""
+        clip_norm = self.schedule.settings.clip_norm
+        if clip_norm is not None or isinstance(self.optimizer, RepeatedSGD):
+            self.scaler.unscale_(self.optimizer)  # once; the repeating optimiser would at every update
+        if clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters_of(self.optimizer), clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
@@ -146,15 +149,17 @@ class TrainingState:
             self.flat.refresh()
 
     def _rates(self) -> list[Tensor]:
-        """The learning rates of the backbone's groups and, last, of the heads."""
+        """The learning rates of the optimiser's groups."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that an iteration changes, but for the scaler's own."""
-        momentum = [entry["momentum_buffer"] for entry in self.optimizer.state.values() if "momentum_buffer" in entry]
+        remembered = [
+            value for one in parameters_of(self.optimizer) for value in state_of(self.optimizer, one).values()
+        ]
         models = [*self.student.state_dict().values(), *self.ema.state_dict().values()]
         copies = [] if self.flat is None else self.flat.tensors()
-        return [*models, *momentum, *copies, *self._rates(), self.iteration, self.first_nonfinite]
+        return [*models, *remembered, *copies, *self._rates(), self.iteration, self.first_nonfinite]
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
@@ -184,14 +189,14 @@ class TrainingState:
                 delattr(self.optimizer, name)
 
     @property
-    def averaged(self) -> DeepLabV2:
+    def averaged(self) -> Segmenter:
         """The averaged model; its BatchNorm buffers are only current after `evaluation_model`."""
         model = self.ema.module
-        assert isinstance(model, DeepLabV2)
+        assert isinstance(model, Segmenter)
         return model
 
     @torch.no_grad()
-    def evaluation_model(self) -> DeepLabV2:
+    def evaluation_model(self) -> Segmenter:
         """The averaged model with the student's BatchNorm buffers, in eval mode (protocol row 4)."""
         model = self.averaged
         for averaged, current in zip(model.buffers(), self.student.buffers(), strict=True):
@@ -211,17 +216,16 @@ def _end_flat(
     first_nonfinite: Tensor,
     rates: list[Tensor],
     loss: Tensor,
-    num_iterations: int,
-    settings: Optimizer,
+    schedule: Schedule,
     ema_decay: float,
 ) -> None:
     """All that ends an iteration, in one function to compile."""
-    set_rates(rates, iteration, num_iterations, settings)
-    move(parts, settings, ema_decay, iteration)
+    schedule.write(rates, iteration)
+    move(parts, schedule.settings, ema_decay, iteration)
     _count(iteration, first_nonfinite, loss)
 
 
-def _unshare_gradients(model: DeepLabV2) -> None:
+def _unshare_gradients(model: Segmenter) -> None:
     """Give every parameter a gradient in memory of its own.
 
     Where two parameters have the same gradient (the biases of two branches that are added, say), compiled

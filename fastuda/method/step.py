@@ -15,8 +15,8 @@ from fastuda.method.losses import Losses, mixed_losses, segmentation_loss, weigh
 from fastuda.method.mixing import mixed_views
 from fastuda.method.pseudo_labels import label_target
 from fastuda.method.state import TrainingState
-from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.passes import Passes, frozen_running_statistics
+from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Recipe
 
 
@@ -56,14 +56,14 @@ def adaptation_step(
     return losses
 
 
-def _source_loss(student: DeepLabV2, source: DomainBatch, recipe: Recipe, passes: Passes) -> Tensor:
+def _source_loss(student: Segmenter, source: DomainBatch, recipe: Recipe, passes: Passes) -> Tensor:
     """L_s (eq. 1), both heads, on the whole view or, in a recipe of crops alone, on the crop."""
     images, labels = (source.weak, source.label) if source.view is None else (source.view, source.view_label)
     assert labels is not None
     return passes.optimised(segmentation_loss)(passes.raw(student, images), labels, recipe.auxiliary.weight)
 
 
-def _teacher(state: TrainingState, recipe: Recipe) -> DeepLabV2:
+def _teacher(state: TrainingState, recipe: Recipe) -> Segmenter:
     """Who makes the pseudo-labels, and with which BatchNorm statistics (protocol row 3)."""
     if recipe.method.teacher_batch_norm == "running":
         return state.worker.eval() if recipe.method.teacher == "student" else state.evaluation_model()

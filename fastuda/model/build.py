@@ -6,14 +6,14 @@ import logging
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from fastuda.errors import FastudaError
 from fastuda.files.lock import Look
 from fastuda.files.paths import user_path
-from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.download import fetch
-from fastuda.model.weights import ImportedWeights, LoadReport, load_into, read_weights
+from fastuda.model.family import ImportedWeights, LoadReport, family_of
+from fastuda.model.segmenter import Segmenter
+from fastuda.model.weights import read_family_weights
 from fastuda.recipe import Model, Recipe
 
 log = logging.getLogger(__name__)
@@ -21,13 +21,12 @@ log = logging.getLogger(__name__)
 
 def build_model(
     recipe: Recipe, cache: Path, init: Path | None = None, look: Look | None = None
-) -> tuple[DeepLabV2, Recipe]:
+) -> tuple[Segmenter, Recipe]:
     """The network on the CPU, and the recipe with the weights' own conventions written in.
 
     Weights come from `init` (a whole network: `--init`) or else from `model.weights`: `imagenet`
-    (downloaded once into `cache`), a file, or `random`. A file's input convention always holds; its
-    dilations and heads hold where it brings heads; its stride and pooling hold unless it is
-    torchvision's, whose networks the protocol strides Caffe's way all the same (rows 17, 18, 20).
+    (downloaded once into `cache`), a file, or `random`. Which of a file's conventions hold against
+    the recipe is the family's to say (`Family.adopt`).
 
     Raises FastudaError when a file cannot be had, read or matched. `look` is `fetch`'s.
     """
@@ -36,7 +35,7 @@ def build_model(
         log.warning("model.weights = random: training from scratch; pretrained weights are worth many mIoU")
         return build_network(recipe), recipe
     path = init or _pretrained(recipe.model, cache, look)
-    imported = read_weights(path, recipe.model.convention)
+    family, imported = read_family_weights(path, recipe.model)
     if init is not None and not imported.has_heads:
         raise FastudaError(
             f"{path}: --init takes a whole trained network, and this file is a backbone without a classifier; "
@@ -45,7 +44,7 @@ def build_model(
     settings = _adopt(recipe.model, imported, path)
     recipe = recipe.model_copy(update={"model": settings})
     model = build_network(recipe)
-    report = load_into(model, imported, path=path)
+    report = family.load(model, imported, path)
     _tell(path, report, imported)
     for difference in report.differences:
         log.info("%s: %s", path.name, difference)
@@ -54,7 +53,7 @@ def build_model(
 
 def _tell(path: Path, report: LoadReport, imported: ImportedWeights) -> None:
     """Say what of a file was taken, and what was not, a line a reason."""
-    log.info("%s: %d tensors loaded (%s)", path.name, report.matched, imported.kind)
+    log.info("%s: %d tensors loaded (%s)", path.name, report.matched, imported.origin)
     by_reason: dict[str, list[str]] = {}
     for key, reason in report.dropped.items():
         by_reason.setdefault(reason, []).append(key)
@@ -63,22 +62,9 @@ def _tell(path: Path, report: LoadReport, imported: ImportedWeights) -> None:
         log.info("%s: %s%s left out: %s", path.name, ", ".join(keys[:3]), more, reason)
 
 
-def build_network(recipe: Recipe) -> DeepLabV2:
+def build_network(recipe: Recipe) -> Segmenter:
     """The recipe's network with random weights, on the CPU."""
-    settings = recipe.model
-    network = DeepLabV2(
-        len(recipe.classes.build()),
-        depth=settings.depth,
-        width=settings.width,
-        stride_on=settings.stride_on,
-        pool_padding=settings.pool_padding,
-        aspp=settings.aspp,
-        auxiliary=settings.auxiliary,
-    )
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = settings.batch_norm_momentum
-    return network
+    return family_of(recipe.model.kind).build(recipe.model, len(recipe.classes.build()))
 
 
 def _pretrained(settings: Model, cache: Path, look: Look | None) -> Path:
@@ -86,47 +72,33 @@ def _pretrained(settings: Model, cache: Path, look: Look | None) -> Path:
         return fetch(settings.weights, cache / "weights", settings.sha256, look)
     if settings.weights != "imagenet":
         return user_path(settings.weights)
-    if settings.width != 1:
-        raise FastudaError(
-            f'model.weights = "imagenet" is published for width 1 only, and model.width is {settings.width:g}: '
-            "name a file, or ask for a random start with --set model.weights=random"
-        )
-    return fetch(f"resnet{settings.depth}", cache / "weights", look=look)
+    return fetch(family_of(settings.kind).pretrained(settings), cache / "weights", look=look)
 
 
 def _adopt(settings: Model, imported: ImportedWeights, path: Path) -> Model:
-    """The settings with the file's own conventions where they must hold."""
-    adopted: dict[str, object] = {"input": imported.input}
-    if imported.kind != "torchvision" or imported.input == "bgr-caffe":
-        adopted |= {"stride_on": imported.stride_on, "pool_padding": imported.pool_padding}
-    if imported.has_heads:
-        adopted["aspp"] = imported.aspp
-        adopted["auxiliary"] = any(key.startswith("auxiliary_head.") for key in imported.state)
-    for name, value in adopted.items():
-        if getattr(settings, name) != value:
-            log.info("%s sets model.%s = %s (the recipe said %s)", path.name, name, value, getattr(settings, name))
-    return settings.model_copy(update=adopted)
+    """The settings with the file's own conventions where they must hold; says which the recipe had otherwise."""
+    adopted = family_of(settings.kind).adopt(settings, imported)
+    for name in type(settings).set_by_weights:
+        own, asked = getattr(adopted, name), getattr(settings, name)
+        if own != asked:
+            log.info("%s sets model.%s = %s (the recipe said %s)", path.name, name, own, asked)
+    return adopted
 
 
-def read_model(path: Path, device: torch.device) -> tuple[DeepLabV2, ImportedWeights]:
+def read_model(path: Path, device: torch.device) -> tuple[Segmenter, ImportedWeights]:
     """A whole trained network from a file, in eval mode on `device`, built as the file says.
 
     Raises FastudaError when the file has no classifier or cannot be read.
     """
-    imported = read_weights(path)
-    if imported.num_classes is None or imported.aspp is None:
-        raise FastudaError(f"{path}: this file is a backbone without a classifier; it cannot predict")
-    model = DeepLabV2(
-        imported.num_classes,
-        depth=imported.depth,
-        width=imported.width,
-        stride_on=imported.stride_on,
-        pool_padding=imported.pool_padding,
-        aspp=imported.aspp,
-        auxiliary=any(key.startswith("auxiliary_head.") for key in imported.state),
-    )
-    report = load_into(model, imported, path=path)
-    if imported.kind != "fastuda":
+    family, imported = read_family_weights(path)
+    try:
+        settings = family.settings_of(imported)
+    except FastudaError as error:
+        raise FastudaError(f"{path}: {error}") from error
+    assert imported.num_classes is not None
+    model = family.build(settings, imported.num_classes)
+    report = family.load(model, imported, path)
+    if imported.origin != "fastuda":
         _tell(path, report, imported)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval(), imported

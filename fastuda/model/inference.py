@@ -6,26 +6,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.passes import Passes
+from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Evaluation
 
 
 @torch.no_grad()
-def evaluation_logits(model: DeepLabV2, images: Tensor, settings: Evaluation, passes: Passes) -> Tensor:
-    """Logits of uint8 RGB [B, H, W, 3], whose softmax is the model's answer (protocol row 23).
+def evaluation_logits(model: Segmenter, images: Tensor, settings: Evaluation, passes: Passes) -> Tensor:
+    """Outputs of uint8 RGB [B, H, W, 3], whose softmax is the model's answer (protocol row 23).
 
     Without `eval.flip` and with the one scale 1 these are the network's own, [B, C, H', W']. Otherwise the
     softmax of every mirrored and rescaled pass is brought to H×W and averaged; its logarithm comes back,
     float32 [B, C, H, W].
     """
     if settings.scales == (1.0,) and not settings.flip:
-        return passes.raw(model, images).main
+        return passes.raw(model, images).logits
     total: Tensor | None = None
     for scale in settings.scales:
         scaled = _rescaled(images, scale)
         for mirrored in (False, True) if settings.flip else (False,):
-            logits = passes.raw(model, scaled.flip(2) if mirrored else scaled).main.float()
+            logits = passes.raw(model, scaled.flip(2) if mirrored else scaled).logits.float()
             full = F.interpolate(logits, size=images.shape[1:3], mode="bilinear", align_corners=True)
             answer = (full.flip(3) if mirrored else full).softmax(1)
             total = answer if total is None else total + answer

@@ -10,8 +10,8 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fastuda.model.batch_norm import grouped
-from fastuda.model.deeplab import DeepLabV2, Logits
+from fastuda.model.grouped_batch_norm import grouped
+from fastuda.model.segmenter import Outputs, Segmenter
 from fastuda.recipe import Recipe
 from fastuda.runtime.compiled import compiled
 from fastuda.runtime.fast_path import FastPath
@@ -54,17 +54,17 @@ class Passes:
         """`function`, compiled if these passes are."""
         return compiled(function) if self.compiled else function
 
-    def raw(self, model: DeepLabV2, images: Tensor) -> Logits:
+    def raw(self, model: Segmenter, images: Tensor) -> Outputs:
         """Low-resolution logits of uint8 RGB [B, H, W, 3]."""
         return self.normalised(model, normalise(images, self.normalisation))
 
-    def normalised(self, model: DeepLabV2, images: Tensor) -> Logits:
+    def normalised(self, model: Segmenter, images: Tensor) -> Outputs:
         """Low-resolution logits of normalised [B, 3, H, W]."""
         images = images.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
         with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
             return self.optimised(_forward)(model, images)
 
-    def each(self, model: DeepLabV2, images: Sequence[Tensor]) -> list[Logits]:
+    def each(self, model: Segmenter, images: Sequence[Tensor]) -> list[Outputs]:
         """Low-resolution logits of several normalised [B, 3, H, W], in order; in one pass if `grouped`.
 
         Both ways BatchNorm sees each tensor as a batch of its own, so they differ in rounding alone.
@@ -74,20 +74,33 @@ class Passes:
         together = torch.cat(list(images))
         with grouped(model, len(images)):
             logits = self.normalised(model, together)
-        main = logits.main.chunk(len(images))
+        main = logits.logits.chunk(len(images))
         if logits.auxiliary is None:
-            return [Logits(one, None) for one in main]
+            return [Outputs(one, None) for one in main]
         auxiliary = logits.auxiliary.chunk(len(images))
-        return [Logits(one, other) for one, other in zip(main, auxiliary, strict=True)]
+        return [Outputs(one, other) for one, other in zip(main, auxiliary, strict=True)]
 
 
-def _forward(model: DeepLabV2, images: Tensor) -> Logits:
-    logits: Logits = model(images)
+def _forward(model: Segmenter, images: Tensor) -> Outputs:
+    logits: Outputs = model(images)
     return logits
 
 
 @contextmanager
-def frozen_running_statistics(model: DeepLabV2) -> Iterator[None]:
+def teaching(model: Segmenter) -> Iterator[None]:
+    """While entered, nothing in the network draws: dropout and stochastic depth are off, as a teacher has them."""
+    drawing = [module for module in model.stochastic_modules() if module.training]
+    for module in drawing:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in drawing:
+            module.training = True
+
+
+@contextmanager
+def frozen_running_statistics(model: Segmenter) -> Iterator[None]:
     """While entered, passes in train mode leave BatchNorm's running statistics as they are (protocol row 4)."""
     layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in layers]

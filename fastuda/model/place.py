@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.segmenter import Segmenter
 from fastuda.runtime.fast_path import FastPath
 
 
-def placed(model: DeepLabV2, fast: FastPath, device: torch.device) -> DeepLabV2:
+def placed(model: Segmenter, fast: FastPath, device: torch.device) -> Segmenter:
     """Move a model to `device` in the path's memory format, set how its layers compute, and return it."""
     memory_format = torch.channels_last if fast.channels_last else torch.contiguous_format
     model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
-    model.set_gemm_aspp(fast.gemm_aspp)
-    model.set_fused_batch_norm(fast.fused_batch_norm)
+    model.follow(fast)
     return model

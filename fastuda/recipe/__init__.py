@@ -6,17 +6,19 @@ to the rows of the table in `method/PROTOCOL.md`.
 
 from __future__ import annotations
 
-from pydantic import model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from fastuda.recipe.data import Classes, Data, Demo, Domain, Jitter, Views
 from fastuda.recipe.method import Auxiliary, Contrast, Edge, Htcm, Method, Mix, SourceMix
-from fastuda.recipe.room import positions, smallest_side
+from fastuda.recipe.model import Model
+from fastuda.recipe.optimizer import AdamW, Optimizer, Sgd
 from fastuda.recipe.section import Section, Seed
-from fastuda.recipe.training import Evaluation, Model, Optimizer, Runtime, Train, Warmup
+from fastuda.recipe.training import Evaluation, Runtime, Train, Warmup
 
 __all__ = [
-    "Auxiliary", "Classes", "Contrast", "Data", "Demo", "Domain", "Edge", "Evaluation", "Htcm", "Jitter", "Method",
-    "Mix", "Model", "Optimizer", "Recipe", "Runtime", "Section", "SourceMix", "Train", "Views", "Warmup",
+    "AdamW", "Auxiliary", "Classes", "Contrast", "Data", "Demo", "Domain", "Edge", "Evaluation", "Htcm", "Jitter",
+    "Method", "Mix", "Model", "Optimizer", "Recipe", "Runtime", "Section", "Sgd", "SourceMix", "Train",
+    "Views", "Warmup",
 ]  # fmt: skip
 
 
@@ -41,7 +43,7 @@ class Recipe(Section):
     """What the network sees of an image."""
     jitter: Jitter = Jitter()
     """The strong view's colours."""
-    model: Model = Model()
+    model: SerializeAsAny[Model] = Field(default_factory=lambda: Model.model_validate({}))
     """The network and its weights."""
     warmup: Warmup = Warmup()
     """The source-only stage."""
@@ -112,7 +114,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _room(self) -> Recipe:
         """Every image that goes through the network leaves enough of it: in training, two values a channel."""
-        views, padding, batch = self.views, self.model.pool_padding, self.train.batch_size
+        views, model, batch = self.views, self.model, self.train.batch_size
         adapts = self.train.iterations > 0
         trained = {
             "source_size": views.whole,
@@ -121,17 +123,17 @@ class Recipe(Section):
         }
         for name, is_used in trained.items():
             size = getattr(views, name)
-            if is_used and batch * positions(size, padding) < 2:
-                side = smallest_side(padding, 1 if batch > 1 else 2)
+            if is_used and batch * model.positions(size) < model.least_values:
+                side = model.smallest_side(-(-model.least_values // batch))
                 raise ValueError(
                     f"views.{name} = {list(size)}: too small for the network, whose BatchNorm needs two values a "
                     f"channel and sees fewer with train.batch_size = {batch}; [{side}, {side}] is enough"
                 )
         for scale in self.eval.scales:
             width, height = (max(1, round(side * scale)) for side in self.eval.size)
-            if not positions((width, height), padding):
+            if not model.positions((width, height)):
                 at = "" if scale == 1 else f" at eval.scales = {scale:g}"
-                side = smallest_side(padding, 1)
+                side = model.smallest_side(1)
                 raise ValueError(
                     f"eval.size = {list(self.eval.size)}{at}: too small for the network, which has no output for less "
                     f"than [{side}, {side}]"

@@ -24,7 +24,8 @@ from fastuda.errors import UsageError
 from fastuda.files.paths import user_path
 from fastuda.files.toml_text import parse_toml, read_toml
 from fastuda.printable import brief, on_one_line, printable, shortened
-from fastuda.recipe import Recipe
+from fastuda.recipe import Model, Optimizer, Recipe
+from fastuda.recipe.choice import Choice
 
 
 def preset_names() -> list[str]:
@@ -57,7 +58,7 @@ def load_recipe(name_or_path: str, settings: Sequence[str] = (), *, layers: Sequ
     for variants, changes in (((), settings), *layers):
         for name in variants:
             table = _varied(table, name)
-        for change in changes:
+        for change in sorted(changes, key=_names_no_kind):
             _apply(table, change)
     return recipe_of(table, name_or_path)
 
@@ -187,13 +188,16 @@ def _base_path(base: str, name: str) -> Path:
 
 # Tables that mean one thing as a whole: a derived recipe replaces them, it does not add to them.
 _WHOLE = ("ids", "subsets")
+_USUAL_KINDS = {"model": Model.usual, "optimizer": Optimizer.usual}
 
 
 def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in change.items():
         if isinstance(value, Mapping) and isinstance(result.get(key), dict) and key not in _WHOLE:
-            if "layout" in value and value["layout"] != result[key].get("layout"):
+            if "kind" in value and value["kind"] != result[key].get("kind", _USUAL_KINDS.get(key)):
+                result[key] = dict(value)  # another network or optimiser has fields, and values, of its own
+            elif "layout" in value and value["layout"] != result[key].get("layout"):
                 result[key] = dict(value)  # another layout shares no field with the base's
             elif key == "classes" and ("preset" in value or "names" in value):
                 result[key] = dict(value)  # another class list has its own colours
@@ -202,6 +206,11 @@ def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
         else:
             result[key] = value
     return result
+
+
+def _names_no_kind(setting: str) -> bool:
+    """Sorts what says which table is meant before what is set in it."""
+    return not setting.partition("=")[0].strip().endswith(".kind")
 
 
 def _apply(table: dict[str, Any], setting: str) -> None:
@@ -218,6 +227,8 @@ def _apply(table: dict[str, Any], setting: str) -> None:
         if not isinstance(inner, dict):
             raise UsageError(f"--set {shown}: {on_one_line(section, 80)} is a value, not a section")
         table = inner
+    if field == "kind" and sections and value != table.get("kind", _USUAL_KINDS.get(sections[-1])):
+        table.clear()
     table[field] = value
     if sections == ["classes"] and field == "preset":
         table.pop("names", None)
@@ -247,7 +258,7 @@ def recipe_of(table: Mapping[str, Any], origin: str) -> Recipe:
         problems = error.errors(include_url=False, include_context=False)
         lines: list[str] = []
         for problem in problems:
-            line = shortened(printable(_explain(problem)), _LONGEST_LINE)
+            line = shortened(printable(_explain(problem, table)), _LONGEST_LINE)
             if sum(map(len, lines)) + len(line) > _LONGEST_MESSAGE:
                 lines.append(f"… and {len(problems) - len(lines)} more")
                 break
@@ -255,12 +266,14 @@ def recipe_of(table: Mapping[str, Any], origin: str) -> Recipe:
         raise UsageError(f"recipe {on_one_line(origin)}:\n  " + "\n  ".join(lines)) from error
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, table: Mapping[str, Any]) -> str:
     where = ".".join(on_one_line(str(part), 80) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         section: Any = Recipe
+        given: Any = table
         for part in problem["loc"][:-1]:
-            section = section_type(section, str(part))
+            given = given.get(part, {}) if isinstance(given, Mapping) else {}
+            section = section_type(section, str(part), given)
         known = [field.alias or name for name, field in section.model_fields.items()]
         field = str(problem["loc"][-1])
         near = nearest(field, known) or _elsewhere(field)
@@ -270,10 +283,15 @@ def _explain(problem: Any) -> str:
     return f"{where + ': ' if where else ''}{message}{shown}"
 
 
-def section_type(section: type[BaseModel], name: str) -> type[BaseModel]:
-    """The table that a field of `section` holds; raises TypeError for a field that is none."""
+def section_type(section: type[BaseModel], name: str, given: Any = None) -> type[BaseModel]:
+    """The table that a field of `section` holds, of those told by their kind the one that is `given`.
+
+    Raises TypeError for a field that is none.
+    """
     annotation = section.model_fields[name].annotation
     for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, Choice):
+            return candidate.chosen(given if isinstance(given, Mapping) else {})
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     raise TypeError(f"{name} is no section")

@@ -22,7 +22,7 @@ def same_work(recipe: Recipe) -> bool:
         getattr(recipe.views, name) == getattr(paper.views, name)
         for name in ("source_size", "target_size", "crop_size", "whole")
     )
-    network = (recipe.model.depth, recipe.model.width) == (paper.model.depth, paper.model.width)
+    network = recipe.model.scale() == paper.model.scale()
     length = (recipe.train.batch_size, recipe.train.iterations) == (paper.train.batch_size, PAPER_ITERATIONS)
     losses = recipe.mix.enabled and recipe.htcm.enabled and recipe.contrast.pixel and recipe.contrast.prototype
     return pair and sizes and network and length and losses

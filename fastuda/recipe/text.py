@@ -8,18 +8,18 @@ import textwrap
 from pydantic import BaseModel
 
 from fastuda.recipe import Recipe
-from fastuda.recipe.file import dump_recipe, section_type
+from fastuda.recipe.file import dump_recipe
 
 _WIDTH = 110
 
 
 def explained(recipe: Recipe) -> str:
     """Every field of `recipe`, resolved, under its docstring as a comment; still TOML that reads back as the recipe."""
-    section: type[BaseModel] | None = Recipe
+    section: BaseModel | None = recipe
     lines: list[str] = []
     for line in dump_recipe(recipe).splitlines():
         if match := re.fullmatch(r"\[(?P<path>[\w.]+)\]", line):
-            holder, section = _below(match["path"].split("."))
+            holder, section = _below(recipe, match["path"].split("."))
             name = match["path"].rpartition(".")[2]
             lines += [*_comment(holder, name), line]
             continue
@@ -28,22 +28,20 @@ def explained(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _below(path: list[str]) -> tuple[type[BaseModel] | None, type[BaseModel] | None]:
+def _below(recipe: Recipe, path: list[str]) -> tuple[BaseModel | None, BaseModel | None]:
     """The table that holds the last part of `path`, and that part as a table; None where it is a plain mapping."""
-    holder: type[BaseModel] | None = None
-    section: type[BaseModel] | None = Recipe
+    holder: BaseModel | None = None
+    section: BaseModel | None = recipe
     for part in path:
         holder = section
-        try:
-            section = None if holder is None else section_type(holder, part)
-        except TypeError:
-            section = None
+        inner = getattr(holder, part, None)
+        section = inner if isinstance(inner, BaseModel) else None
     return holder, section
 
 
-def _comment(section: type[BaseModel] | None, name: str) -> list[str]:
+def _comment(section: BaseModel | None, name: str) -> list[str]:
     if section is None:
         return []
-    by_name = {field.alias or own: field for own, field in section.model_fields.items()}
+    by_name = {field.alias or own: field for own, field in type(section).model_fields.items()}
     meaning = (by_name[name].description if name in by_name else None) or ""
     return [f"# {line}" for line in textwrap.wrap(" ".join(meaning.split()), _WIDTH, break_on_hyphens=False)]

@@ -1,18 +1,16 @@
-"""Recipe tables about training: network, optimiser, stages, evaluation, precision."""
+"""Recipe tables about training: stages, evaluation, precision."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
+from fastuda.recipe.optimizer import Optimizer, Sgd
 from fastuda.recipe.section import (
     BatchSize,
-    Dilation,
     Interval,
     Iterations,
-    NonNegative,
-    Rate,
     Section,
     Size,
     Switch,
@@ -20,62 +18,12 @@ from fastuda.recipe.section import (
 )
 
 
-class Model(Section):
-    """The network: DeepLab-v2 on a ResNet (protocol rows 16-20)."""
-
-    depth: Literal[18, 50, 101] = 101
-    """ResNet depth."""
-    width: Annotated[float, Field(gt=0, le=2)] = 1.0
-    """Width factor of every stage but the stem."""
-    stride_on: Literal["1x1", "3x3"] = "1x1"
-    """Which convolution of a bottleneck strides: caffe's first 1×1 or torchvision's 3×3."""
-    pool_padding: Literal[0, 1] = 1
-    """Padding of the stem's 3×3/2 max-pool, which uses `ceil_mode` (0 in pure Caffe networks)."""
-    aspp: Annotated[tuple[Dilation, ...], Field(min_length=1, max_length=16)] = (6, 12, 18, 24)
-    """Dilations of the classifier's branches; released weights need (6, 12) (protocol row 18)."""
-    auxiliary: bool = True
-    """A second classifier on layer3 (protocol row 16)."""
-    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Share of a new batch in BatchNorm's running statistics; below the usual 0.1 they remember more batches."""
-    input: Literal["rgb-imagenet", "bgr-caffe"] = "rgb-imagenet"
-    """Input convention: RGB mean/std, or BGR 0-255 minus the Caffe mean (protocol row 20)."""
-    weights: str = "imagenet"
-    """Backbone to start from: `imagenet` (torchvision's, downloaded once), a file, a URL, or `random`. The authors'
-    own start is a ResNet-101 converted from Caffe, DeepLab_resnet_pretrained_init-f81d91e8.pth: give that file, as it
-    is. torchvision's backbones were trained with the stride elsewhere, on the 3×3 (protocol row 17)."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{8,64}$")] | None = None
-    """For `weights` given as a URL: the (beginning of the) SHA-256 that the file must have."""
-    convention: Literal["auto", "torchvision", "caffe"] = "auto"
-    """For a weights file whose keys do not tell: whose stride and input convention it follows."""
-
-
-class Optimizer(Section):
-    """SGD and its schedule (protocol row 21)."""
-
-    lr_backbone: Rate = 7.5e-4
-    """Learning rate of the pretrained layers, for an iteration's whole step. 7.5e-4 is the step of the published runs;
-    the rate that the paper prints is 2.5e-4, which their optimiser took three times an iteration."""
-    backbone_updates: Literal["one", "listed"] = "one"
-    """Updates an iteration of a backbone parameter: one, or as many as the released optimiser's list names it (three,
-    four in a block's shortcut, one for the stem), each at a third of `lr_backbone`, with one momentum and gradient."""
-    lr_head: Rate = 2.5e-3
-    """Learning rate of the classifiers."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """SGD momentum."""
-    weight_decay: NonNegative = 5e-4
-    """L2 penalty on every trained parameter."""
-    poly_power: NonNegative = 0.9
-    """lr · (1 − iteration / iterations) ** power."""
-    ramp_up: Iterations = 0
-    """Iterations over which the learning rate first rises linearly; 0 in the paper."""
-
-
 class Warmup(Section):
     """Source-only training before adaptation (protocol row 22)."""
 
     iterations: Iterations = 40_000
     """Iterations with L_s alone; 0 or `--init FILE` skips the stage."""
-    optimizer: Optimizer = Optimizer()
+    optimizer: SerializeAsAny[Optimizer] = Sgd()
     """The stage's own optimiser."""
 
 
@@ -95,7 +43,7 @@ class Train(Section):
     last."""
     checkpoints_kept: Annotated[int, Field(ge=1, le=1000)] = 2
     """How many states `--resume` may go on from are kept: the newest, and its elders in case it is damaged."""
-    optimizer: Optimizer = Optimizer()
+    optimizer: SerializeAsAny[Optimizer] = Sgd()
     """The adaptation's optimiser."""
 
 

@@ -29,7 +29,6 @@ _FREE = {
     "train.checkpoints_kept",
 }
 """Fields without a say in the numbers: they may change when a run goes on."""
-_SET_BY_WEIGHTS = {"model.input", "model.stride_on", "model.pool_padding", "model.aspp", "model.auxiliary"}
 _LIBRARIES = ("torch", "triton", "nvidia-dali-cuda130")
 _SHOWN = 3
 
@@ -113,7 +112,7 @@ class Identity(BaseModel):
         if init is not None and str(init.absolute()) != self.init:
             lines.append(f"--init: the run has {self.init}, you ask for {init.absolute()}")
         now = fields_of(asked)
-        for field in _SET_BY_WEIGHTS:
+        for field in _set_by_weights(asked):
             if now.get(field) == self.asked.get(field):
                 now[field] = self.recipe.get(field)
         lines += differences(self.recipe, _with_roots(now, self.asked, self.recipe))
@@ -138,11 +137,15 @@ class Identity(BaseModel):
     def resumed(self, asked: Recipe, recipe: Recipe) -> Recipe:
         """`asked` with what this run's weights file had set; `recipe` is the run's own."""
         now, model = fields_of(asked), {}
-        for field in _SET_BY_WEIGHTS:
+        for field in _set_by_weights(asked):
             if now.get(field) == self.asked.get(field):
                 key = field.removeprefix("model.")
                 model[key] = getattr(recipe.model, key)
         return asked.model_copy(update={"model": asked.model.model_copy(update=model)})
+
+
+def _set_by_weights(recipe: Recipe) -> list[str]:
+    return [f"model.{name}" for name in type(recipe.model).set_by_weights]
 
 
 def fields_of(recipe: Recipe) -> Fields:

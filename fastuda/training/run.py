@@ -16,10 +16,11 @@ from fastuda.errors import UnreadableError
 from fastuda.evaluation.comparison import comparison_grid
 from fastuda.memory.estimate import require_memory
 from fastuda.memory.out_of_memory import is_out_of_memory, memory_told, shortage, shortage_told
+from fastuda.method.optimizer import remembered
 from fastuda.model.build import build_model, build_network
-from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.passes import Passes
 from fastuda.model.place import placed
+from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import require_text
 from fastuda.report.display import Display
@@ -122,7 +123,7 @@ def _train(
     if going_on:
         model = build_network(recipe)  # its weights are in the saved state
         optimizer = (recipe.warmup if going_on.saved.stage == SOURCE_ONLY else recipe.train).optimizer
-        require_fit(going_on.saved, model, momenta=optimizer.momentum > 0 or fast.flat_update)
+        require_fit(going_on.saved, model, remembered=remembered(optimizer, flat=fast.flat_update))
     else:
         model, recipe = build_model(recipe, cache_folder(recipe.data), request.init, look)
     data = prepare_all(recipe, task, look)
@@ -171,7 +172,7 @@ def _stages(recipe: Recipe, warmup: bool) -> list[Stage]:
     return stages
 
 
-def _sound_models(run: Run, model: DeepLabV2) -> set[Path]:
+def _sound_models(run: Run, model: Segmenter) -> set[Path]:
     """The models that were written and can be read; says which cannot, and writes those anew that still can be."""
     sound = set()
     for stage, notes in run.notes.stages.items():
@@ -185,7 +186,7 @@ def _sound_models(run: Run, model: DeepLabV2) -> set[Path]:
     return sound
 
 
-def _compare(run: Run, model: DeepLabV2) -> None:
+def _compare(run: Run, model: Segmenter) -> None:
     """Draw the stages' last models beside one another; for want of memory a run goes without, its scores complete."""
     path = run.folder.pictures / "comparison.png"
     try:

@@ -18,8 +18,8 @@ from fastuda.evaluation.evaluate import evaluate
 from fastuda.evaluation.target_statistics import gather_statistics
 from fastuda.memory.out_of_memory import memory_told
 from fastuda.method.state import TrainingState
-from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.passes import Passes
+from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Optimizer, Recipe
 from fastuda.recipe.paper import same_work
 from fastuda.report.display import Display, StageProgress
@@ -75,7 +75,7 @@ class Stage:
     reads_target: bool
 
 
-def run_stage(run: Run, stage: Stage, model: DeepLabV2, saved: SavedState | None) -> DeepLabV2:
+def run_stage(run: Run, stage: Stage, model: Segmenter, saved: SavedState | None) -> Segmenter:
     """Train one stage from `model`, or from where `saved` stopped; returns it with its averaged weights."""
     if saved is not None and STAGES.index(stage.name) < STAGES.index(saved.stage):
         return model  # this stage was complete; the saved state is of the one after it
@@ -169,7 +169,7 @@ def _evaluate_stage(run: Run, stage: Stage, state: TrainingState, iteration: int
     score(run, stage.name, stage.title, model, iteration)
 
 
-def score(run: Run, stage: StageName, title: str, model: DeepLabV2, iteration: int) -> None:
+def score(run: Run, stage: StageName, title: str, model: Segmenter, iteration: int) -> None:
     """Score a model in eval mode; it is the stage's last and, if it is, its best, to be written with the next save."""
     loader = EvaluationLoader(run.data.evaluation, EVALUATION_BATCH, run.recipe.runtime.loader_threads, run.device)
     by_protocol = evaluate(model, loader, run.recipe, run.passes, progress=run.task("Evaluating"))

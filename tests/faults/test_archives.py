@@ -199,9 +199,9 @@ def test_a_file_is_what_it_holds_not_what_it_is_called(
 ) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(torch_bytes(released(state), zipped=zipped))
-    assert read_weights(path).kind == "released"
+    assert read_weights(path).origin == "released"
     path.write_bytes(base.read_bytes())
-    assert read_weights(path).kind == "fastuda"
+    assert read_weights(path).origin == "fastuda"
 
 
 @pytest.mark.parametrize("what", SPECIAL)

@@ -23,10 +23,12 @@ from typer.testing import CliRunner
 from fastuda.errors import FastudaError
 from fastuda.evaluation.trained import load_trained
 from fastuda.model.build import build_model
-from fastuda.model.deeplab import DeepLabV2
+from fastuda.model.deeplab.network import DeepLabV2
+from fastuda.model.deeplab.resnet import Depth
+from fastuda.model.deeplab.table import Table
 from fastuda.model.download import fetch
-from fastuda.model.resnet import Depth
-from fastuda.model.weights import describe, read_weights, save_weights
+from fastuda.model.segmenter import described
+from fastuda.model.weights import read_weights, save_weights
 from fastuda.recipe import Recipe
 from fastuda_cli.main import app
 
@@ -212,7 +214,7 @@ def test_every_kind_of_file_is_held_to_it(
     prefix = "Scale." if kind == "deeplab-init" else ""
     torch.save({prefix + name: value for name, value in plain.items()}, tmp_path / "w.pth")
     with pytest.raises(FastudaError) as caught:
-        read_weights(tmp_path / "w.pth", "caffe" if kind == "caffe" else "auto")
+        read_weights(tmp_path / "w.pth", Table(convention="caffe" if kind == "caffe" else "auto"))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -257,7 +259,8 @@ def test_parameters_slices_and_other_memory_formats_are_read(state: State, tmp_p
 def test_the_widest_and_the_narrowest_network_are_read(depth: Depth, tmp_path: Path) -> None:
     for width in (1 / 64, 3 / 64):
         model = DeepLabV2(255, depth=depth, width=width, aspp=(1, 4096), auxiliary=width > 1 / 64)
-        save_weights(tmp_path / "w.safetensors", model.state_dict(), describe(model, "bgr-caffe"))
+        model.input = "bgr-caffe"
+        save_weights(tmp_path / "w.safetensors", model.state_dict(), described(model))
         found = read_weights(tmp_path / "w.safetensors")
         assert (found.depth, found.width, found.num_classes, found.aspp) == (depth, width, 255, (1, 4096))
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from fastuda.model.deeplab import DeepLabV2
 from fastuda.model.digest import MODEL_FORMAT
-from fastuda.model.weights import describe, save_weights
+from fastuda.model.segmenter import Segmenter, described
+from fastuda.model.weights import save_weights
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import dump_recipe
 
@@ -25,16 +25,16 @@ class ModelFile:
     metadata: Mapping[str, str]
 
     @classmethod
-    def of(cls, path: Path, model: DeepLabV2, recipe: Recipe, notes: dict[str, Any]) -> ModelFile:
+    def of(cls, path: Path, model: Segmenter, recipe: Recipe, notes: dict[str, Any]) -> ModelFile:
         """`notes` are the scores that the model had; `recipe` travels along."""
         about = {"format": MODEL_FORMAT, "recipe": dump_recipe(recipe), "notes": json.dumps(notes)}
-        return cls(path, {**describe(model, recipe.model.input), **about})
+        return cls(path, {**described(model), **about})
 
     def write(self, tensors: Mapping[str, Tensor]) -> None:
         """Write the file, whole or not at all; raises FastudaError."""
         save_weights(self.path, tensors, self.metadata)
 
 
-def save_model(path: Path, model: DeepLabV2, recipe: Recipe, notes: dict[str, Any]) -> None:
+def save_model(path: Path, model: Segmenter, recipe: Recipe, notes: dict[str, Any]) -> None:
     """A model alone, readable by `fastuda eval`, `predict` and `--init`; atomic. Raises FastudaError."""
     ModelFile.of(path, model, recipe, notes).write(model.state_dict())

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastuda.method.optimizer import state_of
 from fastuda.method.state import TrainingState
 from fastuda.runs.checkpoint.notes import Notes, StageName
 
@@ -51,6 +52,11 @@ def averaged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(_AVERAGE): value for key, value in tensors.items() if key.startswith(_AVERAGE)}
 
 
+def optimizer_prefix(kind: str) -> str:
+    """Before the parameters' names in a file, for what torch's optimisers call `kind`."""
+    return "momentum." if kind == "momentum_buffer" else f"optimizer.{kind}."
+
+
 def take_snapshot(
     state: TrainingState,
     stage: StageName,
@@ -69,9 +75,8 @@ def take_snapshot(
     tensors = {f"student.{name}": value for name, value in state.student.state_dict().items()}
     tensors |= {f"{_AVERAGE}{name}": value for name, value in state.averaged.state_dict().items()}
     for name, parameter in state.student.named_parameters():
-        momentum = state.optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if momentum is not None:
-            tensors[f"momentum.{name}"] = momentum
+        remembered = state_of(state.optimizer, parameter)
+        tensors |= {f"{optimizer_prefix(kind)}{name}": value for kind, value in remembered.items()}
     for name in SCALER_FIELDS if state.scaler.is_enabled() else ():
         tensors[f"scaler.{name}"] = torch.tensor(float(state.scaler.state_dict()[name]))
     count, sums = window

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,12 +14,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from torch import Tensor, nn
 
 from fastuda.errors import FastudaError, UnreadableError
+from fastuda.method.optimizer import state_of
 from fastuda.method.state import TrainingState
 from fastuda.model.archive import read_archive
 from fastuda.model.weights import save_weights
 from fastuda.printable import on_one_line
 from fastuda.runs.checkpoint.notes import Notes, StageName
-from fastuda.runs.checkpoint.snapshot import SCALER_FIELDS, WINDOW, Snapshot, averaged, take_snapshot
+from fastuda.runs.checkpoint.snapshot import (
+    SCALER_FIELDS,
+    WINDOW,
+    Snapshot,
+    averaged,
+    optimizer_prefix,
+    take_snapshot,
+)
 
 FORMAT = "fastuda-state-2"
 _SHOWN = 3
@@ -105,8 +114,13 @@ def read_state(path: Path) -> SavedState:
     return SavedState(path, tensors, header.stage, header.iteration, header.notes, header.window)
 
 
-def require_fit(saved: SavedState, model: nn.Module, *, momenta: bool, path: Path | None = None) -> None:
-    """FastudaError, in one line, unless a saved stage is of a network like `model` and, if asked for, holds momenta."""
+def require_fit(
+    saved: SavedState, model: nn.Module, *, remembered: Collection[str] = (), path: Path | None = None
+) -> None:
+    """FastudaError, in one line, unless a saved stage is of a network like `model` and holds all that is `remembered`.
+
+    That is what an optimiser remembers of a parameter, by torch's names.
+    """
     path = path or saved.path
     shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
     wanted = {f"{prefix}{key}": shape for prefix in _MODELS for key, shape in shapes.items()}
@@ -119,8 +133,10 @@ def require_fit(saved: SavedState, model: nn.Module, *, momenta: bool, path: Pat
     if lines:
         more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
         raise FastudaError(f"{path}: this checkpoint is of another network: {'; '.join(lines[:_SHOWN])}{more}")
-    if momenta and not any(key.startswith("momentum.") for key in saved.tensors):
-        raise FastudaError(f"{path}: this checkpoint is of another optimiser: it holds no momenta")
+    for kind in remembered:
+        if not any(key.startswith(optimizer_prefix(kind)) for key in saved.tensors):
+            what = "momenta" if kind == "momentum_buffer" else kind
+            raise FastudaError(f"{path}: this checkpoint is of another optimiser: it holds no {what}")
 
 
 _MODELS = ("student.", "average.")
@@ -129,23 +145,21 @@ _MODELS = ("student.", "average.")
 def restore_state(saved: SavedState, state: TrainingState, path: Path | None = None) -> None:
     """Put a saved stage into a freshly begun one, in place; raises FastudaError when the networks differ."""
     path = path or saved.path
-    require_fit(saved, state.student, momenta=False, path=path)
+    require_fit(saved, state.student, path=path)
     for prefix, model in zip(_MODELS, (state.student, state.averaged), strict=True):
         own = {key.removeprefix(prefix): value for key, value in saved.tensors.items() if key.startswith(prefix)}
         model.load_state_dict(own)
     with torch.no_grad():
         for name, parameter in state.student.named_parameters():
-            buffer = state.optimizer.state.get(parameter, {}).get("momentum_buffer")
-            momentum = saved.tensors.get(f"momentum.{name}")
-            if buffer is None:
-                continue
-            if momentum is None or momentum.shape != buffer.shape:
-                found = "missing" if momentum is None else f"of shape {list(momentum.shape)}"
-                raise FastudaError(
-                    f"{path}: this checkpoint is of another optimiser: momentum.{name} is {found}, not "
-                    f"{list(buffer.shape)}"
-                )
-            buffer.copy_(momentum)
+            for kind, buffer in state_of(state.optimizer, parameter).items():
+                key = f"{optimizer_prefix(kind)}{name}"
+                kept = saved.tensors.get(key)
+                if kept is None or kept.shape != buffer.shape:
+                    found = "missing" if kept is None else f"of shape {list(kept.shape)}"
+                    raise FastudaError(
+                        f"{path}: this checkpoint is of another optimiser: {key} is {found}, not {list(buffer.shape)}"
+                    )
+                buffer.copy_(kept)
         state.iteration.fill_(saved.iteration)
     state.follow_weights()
     if state.scaler.is_enabled() and "scaler.scale" in saved.tensors:

@@ -26,7 +26,7 @@ def _centre(pixel, num, start, extent, ratio, low):
 
 @triton.jit
 def _sample(logits_ptr, y, x, c, inside, h, w, stride_class, stride_y, stride_x):
-    """Logits at coordinates y (scalar) and x [P], interpolated bilinearly: fp32 [P, classes]; -inf outside."""
+    """Outputs at coordinates y (scalar) and x [P], interpolated bilinearly: fp32 [P, classes]; -inf outside."""
     y0, x0 = y.to(tl.int32), x.to(tl.int32)
     fy, fx = y - y0.to(tl.float32), (x - x0.to(tl.float32))[:, None]
     y1, x1 = tl.minimum(y0 + 1, h - 1), tl.minimum(x0 + 1, w - 1)

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fastuda.errors import FastudaError
+from fastuda.model.deeplab.header import read_header
+from fastuda.model.deeplab.resnet import BLOCKS, Depth, StrideOn
+from fastuda.model.deeplab.shapes import check_shapes, classes_of, planes_of
+from fastuda.model.family import ImportedWeights
 from fastuda.model.foreign import foreign
-from fastuda.model.header import read_header
-from fastuda.model.resnet import BLOCKS, Depth, StrideOn
-from fastuda.model.soundness import check_kinds, check_shapes, check_values, classes_of, planes_of
+from fastuda.model.soundness import check_kinds, check_values
 from fastuda.model.wrappers import unwrap
+from fastuda.recipe.model import InputConvention
 
-InputConvention = Literal["rgb-imagenet", "bgr-caffe"]
 Convention = Literal["auto", "torchvision", "caffe"]
-Kind = Literal["torchvision", "deeplab-init", "released", "fastuda"]
+Origin = Literal["torchvision", "deeplab-init", "released", "fastuda"]
 
 HEADS = ("head.", "auxiliary_head.")
 
@@ -37,40 +39,30 @@ _RELEASED_EXTRAS = ("c1", "proto_classifier", "fuse_weight_1", "para", "fc")
 _STEM_INPUTS = 3 * 7 * 7
 
 
-@dataclass(frozen=True)
-class ImportedWeights:
+@dataclass(frozen=True, kw_only=True)
+class DeepLabWeights(ImportedWeights):
     """What a weights file holds, under the names of `DeepLabV2`, and what it says of its network."""
 
-    state: dict[str, Tensor]
-    """Tensors on the CPU under `DeepLabV2`'s keys."""
-    kind: Kind
-    input: InputConvention
-    """The input the weights were trained on (protocol row 20)."""
+    origin: Origin
     stride_on: StrideOn
     pool_padding: int
     depth: Depth
     width: float
     """Width factor of the backbone, a multiple of 1/64."""
-    num_classes: int | None
-    """Outputs of the classifier; None when the file brings none."""
     aspp: tuple[int, ...] | None
     """The classifier's dilations; None when the file brings none."""
-    dropped: dict[str, str] = field(default_factory=dict)
-    """Keys of the file that were left out, and why."""
-    metadata: dict[str, str] = field(default_factory=dict)
-    """The header of a safetensors file."""
 
     @property
-    def has_heads(self) -> bool:
-        """Whether the file brings its classifier along."""
-        return self.num_classes is not None
+    def has_auxiliary(self) -> bool:
+        """Whether the file brings the classifier on layer3 along."""
+        return any(key.startswith("auxiliary_head.") for key in self.state)
 
 
 @dataclass(frozen=True)
 class _Layout:
     """What one kind of file says of itself, before its shapes are read."""
 
-    kind: Kind
+    origin: Origin
     state: dict[str, Tensor]
     input: InputConvention
     stride_on: StrideOn
@@ -78,7 +70,7 @@ class _Layout:
     aspp: tuple[int, ...] | None = None
 
 
-def interpret(content: Mapping[object, object], metadata: Mapping[str, str], convention: Convention) -> ImportedWeights:
+def interpret(content: Mapping[object, object], metadata: Mapping[str, str], convention: Convention) -> DeepLabWeights:
     """Recognise the unpickled or mapped `content` of a weights file; see `read_weights`.
 
     Raises FastudaError, without naming the file, when the keys are of no known kind, or when kinds, shapes or values
@@ -99,8 +91,8 @@ def interpret(content: Mapping[object, object], metadata: Mapping[str, str], con
         layout = _released(tensors, dropped) if classified else _torchvision(tensors, dropped, convention)
     else:
         raise FastudaError(foreign(tensors))
-    if layout.kind in ("released", "deeplab-init") and convention == "torchvision":
-        raise FastudaError(f"its keys are those of a {layout.kind} file, which is caffe: leave model.convention out")
+    if layout.origin in ("released", "deeplab-init") and convention == "torchvision":
+        raise FastudaError(f"its keys are those of a {layout.origin} file, which is caffe: leave model.convention out")
     check_kinds(layout.state)
     depth, width = _depth_and_width(layout.state)
     num_classes = _num_classes(layout.state)
@@ -113,14 +105,14 @@ def interpret(content: Mapping[object, object], metadata: Mapping[str, str], con
         auxiliary=any(key.startswith("auxiliary_head.") for key in layout.state),
     )
     check_values(layout.state)
-    if layout.kind == "torchvision" and convention == "auto" and _expects_bytes(layout.state):
+    if layout.origin == "torchvision" and convention == "auto" and _expects_bytes(layout.state):
         raise FastudaError(
             "its keys are torchvision's, but its first layer was trained on values of 0-255, as Caffe's are: "
             "say --set model.convention=caffe (or =torchvision to overrule this)"
         )
-    return ImportedWeights(
+    return DeepLabWeights(
         state=layout.state,
-        kind=layout.kind,
+        origin=layout.origin,
         input=layout.input,
         stride_on=layout.stride_on,
         pool_padding=layout.pool_padding,
@@ -143,7 +135,7 @@ def _branches(layout: _Layout) -> int:
     """Branches of each head, as many as there are dilations; raises FastudaError when its tensors say otherwise."""
     count = len(layout.aspp or (1,))
     found = {match[1] for key in layout.state if (match := re.match(r"(?:auxiliary_)?head\.branches\.([0-9]+)\.", key))}
-    if layout.kind == "fastuda" and found and len(found) != count:
+    if layout.origin == "fastuda" and found and len(found) != count:
         raise FastudaError(
             f"its header names {count} dilations (metadata `model`: aspp), and its classifier has {len(found)} branches"
         )

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from fastuda.model.batch_norm import GroupedBatchNorm2d
+from fastuda.model.grouped_batch_norm import GroupedBatchNorm2d
 
 Depth = Literal[18, 50, 101]
 StrideOn = Literal["1x1", "3x3"]

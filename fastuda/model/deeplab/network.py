@@ -7,31 +7,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fastuda.model.aspp import ASPP
-from fastuda.model.batch_norm import GroupedBatchNorm2d
-from fastuda.model.resnet import Depth, ResNet, StrideOn
+from fastuda.model.deeplab.aspp import ASPP
+from fastuda.model.deeplab.resnet import Depth, ResNet, StrideOn
+from fastuda.model.grouped_batch_norm import GroupedBatchNorm2d
+from fastuda.model.segmenter import Outputs, ParameterGroup, Segmenter
+from fastuda.recipe.model import InputConvention
+from fastuda.runtime.fast_path import FastPath
 
 
-class Logits(NamedTuple):
-    """Class scores before the softmax, at low resolution."""
-
-    main: Tensor
-    """float [B, C, H', W'], from layer4."""
-    auxiliary: Tensor | None
-    """float [B, C, H', W'], from layer3; None without the auxiliary head."""
-
-
-class DeepLabV2(nn.Module):
+class DeepLabV2(Segmenter):
     """The segmentation network (protocol rows 16-19).
 
     `depth`, `width`, `stride_on` and `pool_padding` are the backbone's, see `ResNet`; `aspp` holds
     the classifier's dilations, (6, 12) for weights released by this lineage of code (protocol
     row 18); `auxiliary` adds the classifier on layer3. Without weights the backbone is random.
     """
+
+    output_stride: ClassVar[int] = 8
 
     def __init__(
         self,
@@ -43,9 +39,10 @@ class DeepLabV2(nn.Module):
         pool_padding: int = 1,
         aspp: Sequence[int] = (6, 12, 18, 24),
         auxiliary: bool = True,
+        input: InputConvention = "rgb-imagenet",
     ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
+        super().__init__(num_classes)
+        self.input: InputConvention = input
         self.depth: Depth = depth
         self.width = width
         self.stride_on: StrideOn = stride_on
@@ -56,11 +53,25 @@ class DeepLabV2(nn.Module):
         self.head = ASPP(layer4_channels, num_classes, aspp)
         self.auxiliary_head = ASPP(layer3_channels, num_classes, aspp) if auxiliary else None
 
-    def forward(self, images: Tensor) -> Logits:
+    def forward(self, images: Tensor, *, features: bool = False) -> Outputs:
         """Low-resolution logits of float [B, 3, H, W] normalised images; 512² gives 65² positions."""
         layer3, layer4 = self.backbone(images)
         auxiliary = None if self.auxiliary_head is None else self.auxiliary_head(layer3)
-        return Logits(self.head(layer4), auxiliary)
+        return Outputs(self.head(layer4), auxiliary, layer4 if features else None)
+
+    def describe(self) -> dict[str, object]:
+        """What the tensors do not tell; depth, width and heads they do."""
+        return {
+            "input": self.input,
+            "stride_on": self.stride_on,
+            "pool_padding": self.pool_padding,
+            "aspp": self.aspp,
+        }
+
+    def follow(self, fast: FastPath) -> None:
+        """Classifiers as one matrix product or as dilated convolutions; BatchNorm with what follows it, or alone."""
+        self.set_gemm_aspp(fast.gemm_aspp)
+        self.set_fused_batch_norm(fast.fused_batch_norm)
 
     def set_gemm_aspp(self, gemm: bool) -> None:
         """Compute each classifier as one matrix product (see `ASPP`) or as dilated convolutions."""
@@ -74,14 +85,26 @@ class DeepLabV2(nn.Module):
             if isinstance(module, GroupedBatchNorm2d):
                 module.fused = fused
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """The trained parameters of the backbone and of the heads, which learn faster (protocol row 21)."""
-        backbone = list(self.backbone.parameters())
-        of_backbone = {id(parameter) for parameter in backbone}
-        heads = [parameter for parameter in self.parameters() if id(parameter) not in of_backbone]
-        return [p for p in backbone if p.requires_grad], [p for p in heads if p.requires_grad]
+    def cast_modules(self) -> list[nn.Conv2d | nn.Linear]:
+        """The backbone's convolutions: the classifiers' weights are put together anew in every pass."""
+        return [module for module in self.backbone.modules() if isinstance(module, nn.Conv2d)]
 
-    def times_listed(self) -> dict[nn.Parameter, int]:
+    @property
+    def num_branches(self) -> int:
+        return len(self.aspp)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The backbone layer by layer, and the heads, which learn faster (protocol row 21)."""
+        by_depth: dict[int, list[nn.Parameter]] = {}
+        for name, parameter in self.backbone.named_parameters():
+            if parameter.requires_grad:
+                by_depth.setdefault(_depth(name), []).append(parameter)
+        heads = [head for head in (self.head, self.auxiliary_head) if head is not None]
+        of_heads = [parameter for head in heads for parameter in head.parameters() if parameter.requires_grad]
+        groups = [ParameterGroup("backbone", parameters, depth=depth) for depth, parameters in by_depth.items()]
+        return [*groups, ParameterGroup("head", of_heads, depth=_HEAD_DEPTH)]
+
+    def times_listed(self) -> Counter[nn.Parameter]:
         """How often the released optimiser's list names each of the backbone's parameters (protocol row 21).
 
         The list is made layer by layer, and within a layer each module adds all parameters below it: once for the
@@ -89,3 +112,11 @@ class DeepLabV2(nn.Module):
         """
         modules = (module for layer in self.backbone.children() for module in layer.modules())
         return Counter(parameter for module in modules for parameter in module.parameters())
+
+
+_HEAD_DEPTH = 5
+
+
+def _depth(name: str) -> int:
+    """The number of a backbone parameter's layer: 0 for the stem, 1 to 4 after it."""
+    return int(name[len("layer")]) if name.startswith("layer") else 0

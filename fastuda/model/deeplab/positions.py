@@ -9,14 +9,6 @@ def positions(size: tuple[int, int], pool_padding: int) -> int:
     return width * height
 
 
-def smallest_side(pool_padding: int, at_least: int) -> int:
-    """The side of the smallest square image whose output has `at_least` positions."""
-    side = 1
-    while positions((side, side), pool_padding) < at_least:
-        side += 1
-    return side
-
-
 def _side(length: int, pool_padding: int) -> int:
     """Along one side: the stem's stride, its pool (3 wide, stride 2, `ceil_mode`), layer2's stride; no other halves."""
     stem = (length + 1) // 2

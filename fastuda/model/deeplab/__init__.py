@@ -1,0 +1,1 @@
+"""DeepLab-v2 on a dilated ResNet: the paper's network, and whose weights it takes."""

@@ -1,0 +1,108 @@
+"""What every segmentation network is to the rest of fastuda.
+
+Dimensions: B images, C classes, D features, H W pixels, H' W' positions of the low-resolution output.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch.nn.modules.dropout
+from torch import Tensor, nn
+
+from fastuda.errors import UsageError
+from fastuda.recipe.model import Model
+from fastuda.runtime.fast_path import FastPath
+
+
+class Outputs(NamedTuple):
+    """What a network answers, at low resolution."""
+
+    logits: Tensor
+    """float [B, C, H', W']: class scores before the softmax."""
+    auxiliary: Tensor | None = None
+    """float [B, C, H', W'], of a second classifier on earlier features; None without one."""
+    features: Tensor | None = None
+    """float [B, D, H', W']: what the classifier reads; None unless asked for."""
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Trained parameters that one learning rate moves."""
+
+    name: str
+    """`backbone` goes by the recipe's `lr_backbone`, any other by `lr_head`."""
+    parameters: Sequence[nn.Parameter]
+    lr_multiplier: float = 1.0
+    """On that rate."""
+    depth: int = 0
+    """How far from the input its layer lies, for layer decay."""
+    decays: bool = True
+    """Whether weight decay holds for it; norms and biases of transformers go without."""
+
+
+class Segmenter(nn.Module, ABC):
+    """A network from normalised images to class scores at low resolution."""
+
+    output_stride: ClassVar[int]
+    """Pixels from one position of the output to the next."""
+
+    def __init__(self, num_classes: int, settings: Model | None = None) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.settings = settings
+        """The recipe's table that it was built from, whose `input` says what images are normalised to."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, *, features: bool = False) -> Outputs:
+        """The answer to float [B, 3, H, W] normalised images, with the classifier's `features` if asked for.
+
+        Outputs lie over the image with its corners at theirs (`align_corners`).
+        """
+
+    @abstractmethod
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Every trained parameter, once, from the input to the output."""
+
+    def describe(self) -> dict[str, object]:
+        """What a file's header says of the network beside its tensors, as JSON can hold it.
+
+        Here the whole table that it was built from and the number of classes, as `Family.interpret` reads them.
+        """
+        assert self.settings is not None, "a network that is saved says what it was built from"
+        about = self.settings.model_dump(mode="json", exclude={"weights", "sha256"})
+        return {**about, "num_classes": self.num_classes}
+
+    def follow(self, fast: FastPath) -> None:
+        """Compute as the path says, where there is more than one way; the numbers are the same but for rounding."""
+
+    def cast_modules(self) -> list[nn.Conv2d | nn.Linear]:
+        """Modules whose `weight` a pass may read in autocast's type, so that a copy in that type saves the cast."""
+        return [module for module in self.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+
+    def stochastic_modules(self) -> list[nn.Module]:
+        """Modules that draw in train mode, as teachers do not: dropout, and any whose attribute `draws` is true."""
+        kinds = torch.nn.modules.dropout._DropoutNd
+        return [module for module in self.modules() if isinstance(module, kinds) or getattr(module, "draws", False)]
+
+    def times_listed(self) -> Counter[nn.Parameter]:
+        """How often the released optimiser's list names each parameter of the backbone (protocol row 21).
+
+        Raises UsageError for a network that the release does not have.
+        """
+        raise UsageError('optimizer.backbone_updates = "listed" is known of deeplab-v2 alone')
+
+    @property
+    def num_branches(self) -> int:
+        """Convolutions of a classifier that read the same features, as a count of its memory traffic needs it."""
+        return 1
+
+
+def described(model: Segmenter) -> dict[str, str]:
+    """Metadata for `weights.save_weights` from which `weights.read_weights` knows the network again."""
+    return {"model": json.dumps(model.describe())}

@@ -1,0 +1,72 @@
+"""The recipe's table of a network: what every family's has, and which families there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module, resources
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from fastuda.recipe.choice import Choice
+
+InputConvention = Literal["rgb-imagenet", "bgr-caffe"]
+
+
+class Model(Choice):
+    """The network and the weights that it starts from.
+
+    A family's own table, in `fastuda/model/FAMILY/table.py` and called `Table`, adds what that network can be
+    told; the folder is all that makes a family known. Tables import no torch.
+    """
+
+    usual: ClassVar[str] = "deeplab-v2"
+    set_by_weights: ClassVar[tuple[str, ...]] = ("input",)
+    """Fields that a weights file settles, whatever the recipe says."""
+    least_values: ClassVar[int] = 1
+    """Values a channel that training needs at the output's resolution, over the whole batch; BatchNorm needs 2."""
+
+    kind: str
+    """Which network: `deeplab-v2`."""
+    input: InputConvention = "rgb-imagenet"
+    """Input convention: RGB mean/std, or BGR 0-255 minus the Caffe mean (protocol row 20)."""
+    weights: str = "random"
+    """What to start from: a file, a URL, or `random`."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{8,64}$")] | None = None
+    """For `weights` given as a URL: the (beginning of the) SHA-256 that the file must have."""
+
+    @classmethod
+    def kinds(cls) -> Mapping[str, type[Model]]:
+        return _tables()
+
+    @property
+    def has_auxiliary(self) -> bool:
+        """Whether the network has a second classifier (protocol row 16)."""
+        return False
+
+    def scale(self) -> tuple[object, ...]:
+        """What decides how much a pass computes; equal for networks of the same work."""
+        return (self.kind, self.model_dump(exclude={"weights", "sha256", "input"}))
+
+    def positions(self, size: tuple[int, int]) -> int:
+        """Positions of the low-resolution output for an image of `size` (width, height); 0 where there is none."""
+        return size[0] * size[1]
+
+    def smallest_side(self, at_least: int) -> int:
+        """The side of the smallest square image whose output has `at_least` positions."""
+        side = 1
+        while self.positions((side, side)) < at_least:
+            side += 1
+        return side
+
+
+@cache
+def _tables() -> dict[str, type[Model]]:
+    # The one look from a recipe into the rooms above it: by name, at run time, at tables alone.
+    found = {}
+    for entry in sorted(resources.files("fastuda.model").iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir() and (entry / "table.py").is_file():
+            table: type[Model] = import_module(f"fastuda.model.{entry.name}.table").Table
+            found[str(table.model_fields["kind"].default)] = table
+    return found
