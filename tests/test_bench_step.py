@@ -14,7 +14,7 @@ from steps import SMALL
 from typer.testing import CliRunner
 
 from fastuda.data.loading.made import made_batches
-from fastuda.method import losses as losses_module
+from fastuda.method import contrast as contrast_module
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import load_recipe
 from fastuda.runtime import compiled
@@ -76,8 +76,8 @@ def test_the_plain_operations_are_the_same_step(name: str) -> None:
     batches = made_batches(recipe, CPU)
     with climbed(recipe, RUNGS[0], batches, CPU) as eager:
         expected = eager.call()
-        assert losses_module.pixel_contrast is not pixel_contrast
-    assert losses_module.pixel_contrast is pixel_contrast
+        assert contrast_module.pixel_contrast is not pixel_contrast
+    assert contrast_module.pixel_contrast is pixel_contrast
     with climbed(recipe, replace(RUNGS[0], plain=False), batches, CPU) as fused:
         found = fused.call()
     for term, loss in expected.items():
@@ -234,7 +234,7 @@ def test_doubtful_figures_are_called_so() -> None:
 def test_plain_operations_leave_nothing_behind_when_they_fail() -> None:
     with pytest.raises(RuntimeError, match="inside"), plain_operations():
         raise RuntimeError("inside")
-    assert losses_module.pixel_contrast is pixel_contrast
+    assert contrast_module.pixel_contrast is pixel_contrast
 
 
 @pytest.mark.parametrize("prepared", [True, False])

@@ -17,9 +17,9 @@ from torch._dynamo.utils import counters
 import fastuda.model.deeplab.resnet as resnet_module
 import fastuda.runtime.compiled as compiled_module
 from fastuda.data.loading.batch import DomainBatch
-from fastuda.method.losses import Losses
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
+from fastuda.method.term import Losses
 from fastuda.model.passes import Passes
 from fastuda.model.place import placed
 from fastuda.recipe.file import preset_names

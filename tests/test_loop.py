@@ -11,7 +11,6 @@ from steps import PLAIN, differ, tensors
 
 from fastuda.data.datasets import Datasets
 from fastuda.data.loading.training_loader import TrainingLoader
-from fastuda.training import loop as loop_module
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.build import build_network
@@ -21,6 +20,7 @@ from fastuda.recipe import Recipe
 from fastuda.recipe.file import load_recipe
 from fastuda.runtime import compiled
 from fastuda.runtime.fast_path import FastPath
+from fastuda.training import loop as loop_module
 from fastuda.training.loop import Loop
 from fastuda.training.readback import Readback
 from fastuda_bench.made_data import bench_data

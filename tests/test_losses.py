@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastuda.method.losses import mixed_losses, pixel_loss, prototype_loss, segmentation_loss, weighted_sum
-from fastuda.method.mixing import MixedViews
+from fastuda.method.contrast import pixel_loss, prototype_loss
+from fastuda.method.losses import mixed_losses, weighted_sum
+from fastuda.method.pseudo_labels import PseudoLabels
+from fastuda.method.segmentation import segmentation_loss
+from fastuda.method.views import MixedViews
 from fastuda.model.segmenter import Outputs
 from fastuda.recipe.file import load_recipe
 from fastuda_kernels.masked_mix import MixedCrops
@@ -48,8 +51,14 @@ def mixed_views(*, edge: bool = False) -> MixedViews:
             band_hts=bands[1] if edge else None,
         )
 
-    logits = [Outputs(random_logits(2 * k), random_logits(2 * k + 1)) for k in range(5)]
-    return MixedViews(crops(1), crops(2), random_labels(99), random_labels(98), None, None, *logits)
+    names = ("weak", "strong", "hts", "hts weak", "ss")
+    outputs = {name: Outputs(random_logits(2 * k), random_logits(2 * k + 1)) for k, name in enumerate(names)}
+    pseudo = PseudoLabels(random_labels(97), torch.zeros(2, 4, 4), random_labels(96))
+    return MixedViews(crops(1), crops(2), random_labels(99), random_labels(98), pseudo, None, None, outputs)
+
+
+def without(views: MixedViews, *names: str) -> MixedViews:
+    return views._replace(outputs={name: value for name, value in views.outputs.items() if name not in names})
 
 
 def assert_terms(losses: dict[str, Tensor], **expected: Tensor) -> None:
@@ -167,10 +176,7 @@ def test_prototype_samples_first_is_the_first_image_over_the_size_of_the_batch()
 
 def test_every_term_takes_its_own_view_and_labels() -> None:
     views, recipe = mixed_views(), load_recipe("gta2cs")
-    assert views.weak_logits is not None
-    assert views.strong_logits is not None
-    assert views.hts_logits is not None
-    weak, strong, hts = views.weak_logits.logits, views.strong_logits, views.hts_logits.logits
+    weak, strong, hts = views.outputs["weak"].logits, views.outputs["strong"], views.outputs["hts"].logits
     assert_terms(
         mixed_losses(views, recipe),
         mix=segmentation_loss(strong, views.st.label_st, 0.1, auxiliary_labels=views.st_auxiliary_label),
@@ -182,16 +188,18 @@ def test_every_term_takes_its_own_view_and_labels() -> None:
 
 def test_the_edge_variant_adds_its_bands_and_the_auxiliary_head_on_x_hts() -> None:
     views, recipe = mixed_views(edge=True), load_recipe("gta2cs-edge")
-    assert views.strong_logits is not None
-    assert views.hts_logits is not None
     losses = mixed_losses(views, recipe)
-    assert set(losses) - set(mixed_losses(mixed_views(), recipe)) == {"edge_mix", "edge_htcm", "edge_htcm_auxiliary"}
+    assert set(losses) - set(mixed_losses(mixed_views(), load_recipe("gta2cs"))) == {
+        "edge_mix",
+        "edge_htcm",
+        "edge_htcm_auxiliary",
+    }
     on_mix = segmentation_loss(
-        *(views.strong_logits, views.st.label_st, 0.1),
+        *(views.outputs["strong"], views.st.label_st, 0.1),
         auxiliary_labels=views.st_auxiliary_label,
         mask=views.st.band_st,
     )
-    main, auxiliary = (Outputs(logits, None) for logits in views.hts_logits if logits is not None)
+    main, auxiliary = (Outputs(logits, None) for logits in views.outputs["hts"] if logits is not None)
     torch.testing.assert_close(losses["edge_mix"], on_mix)
     band = segmentation_loss(main, views.hts.label_hts, 0.1, mask=views.hts.band_hts)
     torch.testing.assert_close(losses["edge_htcm"], band)
@@ -201,11 +209,10 @@ def test_the_edge_variant_adds_its_bands_and_the_auxiliary_head_on_x_hts() -> No
 
 def test_the_released_edge_variant_counts_the_first_image_around_m_ht_and_both_around_the_paste() -> None:
     views, whole = mixed_views(edge=True), mixed_losses(mixed_views(edge=True), load_recipe("gta2cs-edge"))
-    assert views.hts_logits is not None
-    assert views.hts_logits.auxiliary is not None
+    assert views.outputs["hts"].auxiliary is not None
     assert views.hts.band_hts is not None
     losses = mixed_losses(views, load_recipe("gta2cs-edge+released"))
-    main, auxiliary = views.hts_logits.logits[:1], views.hts_logits.auxiliary[:1]
+    main, auxiliary = views.outputs["hts"].logits[:1], views.outputs["hts"].auxiliary[:1]
     band = segmentation_loss(Outputs(main, None), views.hts.label_hts[:1], 0.1, mask=views.hts.band_hts[:1])
     torch.testing.assert_close(losses["edge_htcm"], band)
     own = segmentation_loss(Outputs(auxiliary, None), views.hts_auxiliary_label[:1], 0.1)
@@ -228,9 +235,8 @@ def test_released_bands_enter_the_loss_for_all_images_or_for_none(which: int) ->
 
 def test_htcm_samples_first_is_the_first_image_alone() -> None:
     views = mixed_views()
-    assert views.hts_logits is not None
     of_each = [
-        segmentation_loss(Outputs(views.hts_logits.logits[k : k + 1], None), views.hts.label_hts[k : k + 1], 0.1)
+        segmentation_loss(Outputs(views.outputs["hts"].logits[k : k + 1], None), views.hts.label_hts[k : k + 1], 0.1)
         for k in (0, 1)
     ]
     torch.testing.assert_close(mixed_losses(views, load_recipe("gta2cs-released"))["htcm"], of_each[0])
@@ -240,10 +246,8 @@ def test_htcm_samples_first_is_the_first_image_alone() -> None:
 
 def test_contrast_on_hts_compares_the_two_htcm_views_under_the_htcm_label() -> None:
     views, recipe = mixed_views(), load_recipe("gta2cs", ['contrast.on="hts"'])
-    assert views.hts_weak_logits is not None
-    assert views.hts_logits is not None
     losses = mixed_losses(views, recipe)
-    first, second = views.hts_weak_logits.logits, views.hts_logits.logits
+    first, second = views.outputs["hts weak"].logits, views.outputs["hts"].logits
     torch.testing.assert_close(losses["pixel"], pixel_loss(first, second, 20.0))
     expected = prototype_loss(first, second, views.hts.label_hts, recipe.contrast)
     torch.testing.assert_close(losses["prototype"], expected)
@@ -257,9 +261,9 @@ def test_a_contrast_that_is_off_has_no_term(term: str) -> None:
 
 def test_views_that_were_not_made_have_no_terms() -> None:
     views, recipe = mixed_views(), load_recipe("gta2cs")
-    assert set(mixed_losses(views._replace(weak_logits=None), recipe)) == {"mix", "htcm"}
-    assert set(mixed_losses(views._replace(strong_logits=None, weak_logits=None), recipe)) == {"htcm"}
-    assert set(mixed_losses(views._replace(hts_logits=None), recipe)) == {"mix", "pixel", "prototype"}
+    assert set(mixed_losses(without(views, "weak"), recipe)) == {"mix", "htcm"}
+    assert set(mixed_losses(without(views, "strong", "weak"), recipe)) == {"htcm"}
+    assert set(mixed_losses(without(views, "hts"), recipe)) == {"mix", "pixel", "prototype"}
 
 
 def test_the_contrast_has_a_gradient_through_both_views() -> None:

@@ -20,9 +20,9 @@ from faults.packs import damaged, kind_of
 from PIL import Image
 from torch import Tensor
 
-from fastuda.data.packing import pack_sample, prepare
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.loading.training_loader import TrainingLoader
+from fastuda.data.packing import pack_sample, prepare
 from fastuda.data.packing.pack import FORMAT_VERSION, JOURNAL, Packed
 from fastuda.data.packing.pack_index import read_index
 from fastuda.data.reading.png import encode_png

@@ -7,20 +7,28 @@ import torch
 from steps import AS_IT_IS, batches, begin, tiny
 from torch import Tensor
 
-from fastuda.method.losses import mixed_losses, segmentation_loss, weighted_sum
-from fastuda.method.mixing import MixedViews, mix_crops, mixed_views
+from fastuda.method.draws import Draws
+from fastuda.method.losses import mixed_losses, weighted_sum
+from fastuda.method.mixing import mix_crops, mixed_views
 from fastuda.method.pseudo_labels import label_target
+from fastuda.method.segmentation import segmentation_loss
 from fastuda.method.source_mix import source_paste, with_long_tail
+from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step
+from fastuda.method.views import MixedViews
 
 HARD, SOFT = tiny("gta2cs+dsp-hard"), tiny("gta2cs+dsp-soft")
+
+
+def draws_of(state: TrainingState) -> Draws:
+    return Draws(0, state.iteration)
 
 
 def views_of(name: str, *settings: str) -> MixedViews:
     recipe = tiny(name, *settings)
     state, (source, target) = begin(recipe), batches(recipe)
     pseudo = label_target(state.student, target, AS_IT_IS)
-    return mixed_views(state.student, source, target, pseudo, recipe, AS_IT_IS)
+    return mixed_views(state.student, source, target, pseudo, recipe, AS_IT_IS, draws_of(state))
 
 
 @pytest.mark.parametrize("opacity", [1.0, 0.9, 0.5])
@@ -83,9 +91,9 @@ def test_both_pastes_are_of_the_same_classes() -> None:
 def test_a_soft_paste_shows_the_target_through_in_both_views() -> None:
     state, (source, target) = begin(SOFT), batches(SOFT)
     pseudo = label_target(state.student, target, AS_IT_IS)
-    hard = mix_crops(source, target, pseudo, HARD, AS_IT_IS, "nowhere")
+    hard = mix_crops(source, target, pseudo, HARD, AS_IT_IS, draws_of(state), "nowhere")
     state = begin(SOFT)
-    soft = mixed_views(state.student, source, target, pseudo, SOFT, AS_IT_IS)
+    soft = mixed_views(state.student, source, target, pseudo, SOFT, AS_IT_IS, draws_of(state))
     for name, under in (("weak", target.weak), ("strong", target.strong)):
         over = getattr(hard, name)
         expected = torch.where(
@@ -98,8 +106,6 @@ def test_a_soft_paste_shows_the_target_through_in_both_views() -> None:
 
 def test_a_soft_paste_counts_for_both_labels_by_their_shares() -> None:
     views = views_of("gta2cs+dsp-soft")
-    assert views.strong_logits is not None
-    assert views.ss_logits is not None
     assert views.ss is not None
     assert views.under is not None
 
@@ -107,7 +113,7 @@ def test_a_soft_paste_counts_for_both_labels_by_their_shares() -> None:
         return segmentation_loss(logits, labels, 0.1, auxiliary_labels=auxiliary)  # type: ignore[arg-type]
 
     found = mixed_losses(views, SOFT)
-    st, ss = views.strong_logits, views.ss_logits
+    st, ss = views.outputs["strong"], views.outputs["ss"]
     over = loss(st, views.st.label_st, views.st_auxiliary_label)
     under = loss(st, views.under.label, views.under.two_head)
     torch.testing.assert_close(found["mix"], 0.9 * over + 0.1 * under)
@@ -120,10 +126,9 @@ def test_a_hard_paste_counts_for_the_pasted_label_alone() -> None:
     views = views_of("gta2cs+dsp-hard")
     assert views.under is None
     assert views.ss is not None
-    assert views.ss_logits is not None
     found = mixed_losses(views, HARD)
     assert set(found) == {"mix", "source_mix"}
-    torch.testing.assert_close(found["source_mix"], segmentation_loss(views.ss_logits, views.ss.label, 0.1))
+    torch.testing.assert_close(found["source_mix"], segmentation_loss(views.outputs["ss"], views.ss.label, 0.1))
 
 
 def test_the_source_mix_weighs_as_much_as_the_source_or_as_asked() -> None:

@@ -12,9 +12,11 @@ import torch
 from steps import AS_IT_IS, VIEW, batches, begin, differ, tensors, tiny
 from torch import Tensor
 
-from fastuda.method.losses import mixed_losses, segmentation_loss, weighted_sum
+from fastuda.method.draws import Draws
+from fastuda.method.losses import mixed_losses, weighted_sum
 from fastuda.method.mixing import mixed_views
 from fastuda.method.pseudo_labels import label_target
+from fastuda.method.segmentation import segmentation_loss
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.deeplab.network import DeepLabV2
@@ -157,7 +159,9 @@ def test_the_steps_gradient_and_total_are_those_of_equation_12(name: str) -> Non
     assert images is not None
     assert labels is not None
     losses = {"source": segmentation_loss(AS_IT_IS.raw(twin, images), labels, 0.1)}
-    views = mixed_views(twin, source, target, label_target(teacher, target, AS_IT_IS), recipe, AS_IT_IS)
+    draws = Draws(recipe.seed, torch.zeros((), dtype=torch.int64))
+    pseudo = label_target(teacher, target, AS_IT_IS)
+    views = mixed_views(twin, source, target, pseudo, recipe, AS_IT_IS, draws)
     total = weighted_sum(losses | mixed_losses(views, recipe), recipe)
     total.backward()
 

@@ -11,8 +11,8 @@ import torch
 
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.errors import UsageError
-from fastuda.method.losses import Losses
 from fastuda.method.state import TrainingState
+from fastuda.method.term import Losses
 from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 from fastuda.runtime import compiled

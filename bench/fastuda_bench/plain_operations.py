@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastuda_bench.formulas import cropped_pseudo_label, dense_contrast, upsampled_cross_entropy
 from fastuda_kernels.pixel_contrast import pixel_contrast
+from fastuda_kernels.upsample_cross_entropy import upsample_cross_entropy
 
 
 @contextmanager
@@ -23,8 +24,8 @@ def plain_operations() -> Iterator[None]:
     mixing by the references, which are plain PyTorch. Same arguments, same results.
     """
     replaced = {
-        "fastuda.method.losses.pixel_contrast": _contrast,
-        "fastuda.method.losses.upsample_cross_entropy": _cross_entropy,
+        "fastuda.method.contrast.pixel_contrast": _contrast,
+        "fastuda.method.segmentation.upsample_cross_entropy": _cross_entropy,
         "fastuda.method.pseudo_labels.pseudo_label": _pseudo_label,
         "fastuda_kernels.masked_mix.runs_triton": lambda tensor: False,
         "fastuda_kernels.pixel_contrast.runs_triton": lambda tensor: False,
@@ -43,7 +44,11 @@ def _contrast(
     return dense_contrast(p, q, scale)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
+def _cross_entropy(
+    logits: Tensor, labels: Tensor, *, mask: Tensor | None = None, weight: Tensor | None = None
+) -> Tensor:
+    if weight is not None:  # of terms that the ladder's recipes do not have
+        return upsample_cross_entropy(logits, labels, mask=mask, weight=weight)
     counted = labels if mask is None else torch.where(mask, labels, 255)
     return upsampled_cross_entropy(logits, counted.long()).nan_to_num(0.0)
 

@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from fastuda.data.loading.batch import DomainBatch
+from fastuda.method.draws import Draws
 from fastuda.method.pseudo_labels import PseudoLabels, label_crops, label_target
-from fastuda.method.source_mix import SourcePaste, is_soft, softened, source_paste, with_long_tail
+from fastuda.method.source_mix import is_soft, softened, source_paste, with_long_tail
+from fastuda.method.terms import terms_on
+from fastuda.method.views import MixedViews
 from fastuda.model.passes import Passes
 from fastuda.model.segmenter import Outputs, Segmenter
 from fastuda.recipe import Recipe
 from fastuda_kernels.masked_mix import KeepPasted, MixedCrops, choose_classes, masked_mix
 
 
-class MixedViews(NamedTuple):
-    """Mixed crops and their logits; logits are None for a view that no loss of the recipe needs."""
-
-    st: MixedCrops
-    """CMix's images and labels."""
-    hts: MixedCrops
-    """HTCM's image and label, and the confident labels."""
-    st_auxiliary_label: Tensor
-    """uint8 [B, H, W]: what the auxiliary head learns on the class-mixed view (protocol row 16)."""
-    hts_auxiliary_label: Tensor
-    """uint8 [B, H, W]: what it learns on the HTCM image of the edge variant (row 25 d)."""
-    under: PseudoLabels | None
-    """What the target shows under a soft paste; None when pastes are hard."""
-    ss: SourcePaste | None
-    """DSP's source-to-source image; None in recipes without it."""
-    weak_logits: Outputs | None
-    strong_logits: Outputs | None
-    hts_logits: Outputs | None
-    hts_weak_logits: Outputs | None
-    """Of the HTCM image made from weak crops: the second view when the contrast works on x_hts (table 6)."""
-    ss_logits: Outputs | None
-
-
 def mix_crops(
-    source: DomainBatch, target: DomainBatch, pseudo: PseudoLabels, recipe: Recipe, passes: Passes, keep: KeepPasted
+    source: DomainBatch,
+    target: DomainBatch,
+    pseudo: PseudoLabels,
+    recipe: Recipe,
+    passes: Passes,
+    draws: Draws,
+    keep: KeepPasted,
 ) -> MixedCrops:
     """Mix one pair of crops with the recipe's class choice and threshold; `keep` as in `masked_mix`."""
     assert source.label is not None
-    chosen = choose_classes(
-        source.label,
-        source.class_keys,
-        fraction=recipe.mix.fraction,
-        min_class=recipe.mix.min_class,
-        off_by_one=recipe.mix.off_by_one,
-    )
     return masked_mix(
         source.weak,
         source.strong,
@@ -59,69 +36,89 @@ def mix_crops(
         source.label,
         pseudo.label,
         pseudo.confidence,
-        with_long_tail(chosen, recipe) if recipe.mix.enabled else torch.zeros_like(chosen),
+        _chosen(source, recipe),
         normalisation=passes.normalisation,
         confidence_threshold=recipe.method.tau,
         keep_pasted=keep,
         auxiliary_pseudo_label=pseudo.two_head,
         bands=recipe.edge.enabled,
+        # PM
     )
 
 
+def _chosen(source: DomainBatch, recipe: Recipe) -> Tensor:
+    """bool [B, C or more]: the classes whose pixels are pasted; none where CMix is off."""
+    assert source.label is not None
+    chosen = choose_classes(
+        source.label,
+        source.class_keys,
+        fraction=recipe.mix.fraction,
+        min_class=recipe.mix.min_class,
+        off_by_one=recipe.mix.off_by_one,
+    )
+    return with_long_tail(chosen, recipe) if recipe.mix.enabled else torch.zeros_like(chosen)
+
+
 def mixed_views(
-    student: Segmenter, source: DomainBatch, target: DomainBatch, pseudo: PseudoLabels, recipe: Recipe, passes: Passes
+    student: Segmenter,
+    source: DomainBatch,
+    target: DomainBatch,
+    pseudo: PseudoLabels,
+    recipe: Recipe,
+    passes: Passes,
+    draws: Draws,
 ) -> MixedViews:
-    """Mix the crops and run the student on each mixed image that a loss needs.
+    """Mix the crops and run the student on each mixed image that a term needs.
 
     In this order, which BatchNorm's running statistics see (protocol row 19): strong, weak, the un-mixed target
-    crop of `edge.confidence`, HTCM, and those of tables 4 and 6.
+    crop of `edge.confidence`, HTCM, those of tables 4 and 6, and those that further terms bring.
     """
+    terms = terms_on(recipe)
+    needed = {name for term in terms for name in term.needs(recipe)}
+    teachers = pseudo
     keep: KeepPasted = "everywhere" if recipe.edge.enabled else "nowhere"
-    hts = mix_crops(source, target, pseudo, recipe, passes, keep)
+    hts = mix_crops(source, target, pseudo, recipe, passes, draws, keep)
     st = softened(hts, target, recipe, passes)
     under = pseudo if is_soft(recipe) else None
     ss = source_paste(source, st.pasted, recipe, passes) if recipe.source_mix.enabled else None
-    auxiliary_label, hts_auxiliary_label, logits = st.label_auxiliary, hts.label_hts, dict[str, Outputs]()
+    auxiliary_label, hts_auxiliary_label, outputs = st.label_auxiliary, hts.label_hts, dict[str, Outputs]()
 
     images: dict[str, Tensor] = {}
-    if recipe.mix.enabled:
+    if "strong" in needed:
         images["strong"] = st.strong
-    if _needs_weak(recipe):
+    if "weak" in needed or (recipe.mix.enabled and (_from_mixed(recipe) or _own_auxiliary_labels(recipe))):
         images["weak"] = st.weak
     if _follows_predictions(recipe):
         # What comes next depends on the student's answers, so these views go through the network before the others.
-        logits, images = _each(student, images, passes), {}
+        outputs, images = _each(student, images, passes), {}
         own = pseudo
-        if "weak" in logits:
-            own = label_crops(logits["weak"], (source.weak.shape[1], source.weak.shape[2]), None, None)
+        if "weak" in outputs:
+            own = label_crops(outputs["weak"], (source.weak.shape[1], source.weak.shape[2]), None, None)
         if _from_crop(recipe) or _from_mixed(recipe):
             pseudo = label_target(student, target._replace(view=None), passes) if _from_crop(recipe) else own
             keep = "everywhere" if recipe.edge.enabled else "inside"
-            hts = mix_crops(source, target, pseudo, recipe, passes, keep)
+            hts = mix_crops(source, target, pseudo, recipe, passes, draws, keep)
             hts_auxiliary_label = hts.label_hts
         if _own_auxiliary_labels(recipe):
             auxiliary_label = own.two_head
             shows_target = (pseudo.confidence > recipe.method.tau) & ~hts.pasted
             hts_auxiliary_label = torch.where(shows_target, own.two_head, hts.label_hts)
 
-    if recipe.htcm.enabled:
+    if "hts" in needed:
         images["hts"] = hts.hts
-    if recipe.contrast.on == "hts" and _contrasts(recipe):
+    if "hts weak" in needed:
         weak_crops = (source._replace(strong=source.weak), target._replace(strong=target.weak))
-        images["hts weak"] = mix_crops(*weak_crops, pseudo, recipe, passes, keep).hts
+        images["hts weak"] = mix_crops(*weak_crops, pseudo, recipe, passes, draws, keep).hts
     if ss is not None:
         images["ss"] = ss.image
-    logits |= _each(student, images, passes)
-    of_views = (logits.get(name) for name in ("weak", "strong", "hts", "hts weak", "ss"))
-    return MixedViews(st, hts, auxiliary_label, hts_auxiliary_label, under, ss, *of_views)
+    for term in terms:
+        images |= term.images(source, target, teachers, passes, draws)
+    outputs |= _each(student, images, passes)
+    return MixedViews(st, hts, auxiliary_label, hts_auxiliary_label, teachers, under, ss, outputs)
 
 
 def _each(student: Segmenter, images: dict[str, Tensor], passes: Passes) -> dict[str, Outputs]:
     return dict(zip(images, passes.each(student, list(images.values())), strict=True))
-
-
-def _contrasts(recipe: Recipe) -> bool:
-    return recipe.contrast.pixel or recipe.contrast.prototype
 
 
 def _from_crop(recipe: Recipe) -> bool:
@@ -136,11 +133,6 @@ def _from_mixed(recipe: Recipe) -> bool:
 
 def _own_auxiliary_labels(recipe: Recipe) -> bool:
     return recipe.auxiliary.labels == "prediction" and recipe.model.has_auxiliary
-
-
-def _needs_weak(recipe: Recipe) -> bool:
-    contrasts = recipe.contrast.on == "st" and _contrasts(recipe)
-    return recipe.mix.enabled and (contrasts or _from_mixed(recipe) or _own_auxiliary_labels(recipe))
 
 
 def _follows_predictions(recipe: Recipe) -> bool:

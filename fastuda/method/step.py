@@ -11,10 +11,13 @@ from contextlib import nullcontext
 from torch import Tensor
 
 from fastuda.data.loading.batch import DomainBatch
-from fastuda.method.losses import Losses, mixed_losses, segmentation_loss, weighted_sum
+from fastuda.method.draws import Draws
+from fastuda.method.losses import mixed_losses, weighted_sum
 from fastuda.method.mixing import mixed_views
 from fastuda.method.pseudo_labels import label_target
+from fastuda.method.segmentation import segmentation_loss
 from fastuda.method.state import TrainingState
+from fastuda.method.term import Losses
 from fastuda.model.passes import Passes, frozen_running_statistics
 from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Recipe
@@ -43,9 +46,9 @@ def adaptation_step(
     state.backward(source_loss)  # its activations go before the mixed passes come
 
     pseudo = label_target(_teacher(state, recipe), target, passes)
-    student = state.worker.train()
+    student, draws = state.worker.train(), Draws(recipe.seed, state.iteration)
     with nullcontext() if recipe.method.running_statistics == "all" else frozen_running_statistics(student):
-        views = mixed_views(student, source, target, pseudo, recipe, passes)
+        views = mixed_views(student, source, target, pseudo, recipe, passes, draws)
     losses = passes.optimised(mixed_losses)(views, recipe)
     if losses:
         state.backward(weighted_sum(losses, recipe))

@@ -6,13 +6,17 @@ to the rows of the table in `method/PROTOCOL.md`.
 
 from __future__ import annotations
 
-from pydantic import Field, SerializeAsAny, model_validator
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from fastuda.recipe.data import Classes, Data, Demo, Domain, Jitter, Views
+from fastuda.recipe.mask import Mask
 from fastuda.recipe.method import Auxiliary, Contrast, Edge, Htcm, Method, Mix, SourceMix
 from fastuda.recipe.model import Model
 from fastuda.recipe.optimizer import AdamW, Optimizer, Sgd
 from fastuda.recipe.section import Section, Seed
+from fastuda.recipe.term import TermTable, read_terms
 from fastuda.recipe.training import Evaluation, Runtime, Train, Warmup
 
 __all__ = [
@@ -61,6 +65,8 @@ class Recipe(Section):
     """The classifier on layer3."""
     edge: Edge = Edge()
     """The edge variant."""
+    terms: Annotated[dict[str, SerializeAsAny[TermTable]], BeforeValidator(read_terms)] = Field(default_factory=dict)
+    """Loss terms beyond the paper's, by name."""
     train: Train = Train()
     """The adaptation stage."""
     eval: Evaluation = Evaluation()
@@ -103,6 +109,8 @@ class Recipe(Section):
                 )
             if not self.mix.enabled:
                 raise ValueError("source_mix.enabled needs mix.enabled")
+            if self.mix.mask.kind != Mask.usual:
+                raise ValueError(f'source_mix.enabled pastes classes, and mix.mask.kind is "{self.mix.mask.kind}"')
             if self.train.batch_size < 2:
                 raise ValueError("source_mix.enabled needs a train.batch_size of 2 or more: it pastes between crops")
         if self.warmup.iterations == 0 and self.train.iterations == 0:

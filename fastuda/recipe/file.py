@@ -26,6 +26,9 @@ from fastuda.files.toml_text import parse_toml, read_toml
 from fastuda.printable import brief, on_one_line, printable, shortened
 from fastuda.recipe import Model, Optimizer, Recipe
 from fastuda.recipe.choice import Choice
+from fastuda.recipe.mask import Mask
+from fastuda.recipe.parts import with_parts
+from fastuda.recipe.term import TermTable, term_table
 
 
 def preset_names() -> list[str]:
@@ -143,7 +146,7 @@ def _read_table(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
 
 def _varied(table: dict[str, Any], variant: str) -> dict[str, Any]:
     change = tomllib.loads(variant_text(variant))
-    merged = _merged(table, change)
+    merged = _merged(_reset(table, change, f"variant {variant}"), change)
     own = table.get("description", "")
     if isinstance(own, str):  # validation names any other
         merged["description"] = "; ".join(text for text in (own, change["description"]) if text)
@@ -164,13 +167,14 @@ def _read_file(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
     table = read_toml(path, "recipe") if is_file else parse_toml(preset_text(name_or_path), name)
     base = table.pop("base", None)
     if base is None:
-        return table
+        return _merged(_reset({}, table, name), table)
     if not isinstance(base, str):
         raise UsageError(f"{name}: base must be a recipe's name or path, not {brief(base)}")
     under = _base_path(base, name)
     if _split(base)[0].endswith(".toml") and is_file:
         base = str(path.parent / under)
-    return _merged(_read_table(base, (*seen, identity)), table)
+    below = _read_table(base, (*seen, identity))
+    return _merged(_reset(below, table, name), table)
 
 
 def _base_path(base: str, name: str) -> Path:
@@ -188,7 +192,12 @@ def _base_path(base: str, name: str) -> Path:
 
 # Tables that mean one thing as a whole: a derived recipe replaces them, it does not add to them.
 _WHOLE = ("ids", "subsets")
-_USUAL_KINDS = {"model": Model.usual, "optimizer": Optimizer.usual}
+_USUAL_KINDS = {"model": Model.usual, "optimizer": Optimizer.usual, "mask": Mask.usual}
+
+
+def _reset(base: dict[str, Any], change: dict[str, Any], origin: str) -> dict[str, Any]:
+    """`base` with the parts alone that `change` names, if it does; its `parts` are then done with."""
+    return with_parts(base, change.pop("parts"), origin) if "parts" in change else base
 
 
 def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,6 +231,9 @@ def _apply(table: dict[str, Any], setting: str) -> None:
     if len(sections) > _MOST_SECTIONS:
         raise UsageError(f"--set {shown}: no field lies in {len(sections)} sections")
     value = _value(text, shown)
+    if not sections and field == "parts":
+        table.update({"terms": {}} | with_parts(table, value, f"--set {shown}"))
+        return
     for section in sections:
         inner = table.setdefault(section, {})
         if not isinstance(inner, dict):
@@ -273,7 +285,7 @@ def _explain(problem: Any, table: Mapping[str, Any]) -> str:
         given: Any = table
         for part in problem["loc"][:-1]:
             given = given.get(part, {}) if isinstance(given, Mapping) else {}
-            section = section_type(section, str(part), given)
+            section = term_table(str(part)) if section is TermTable else section_type(section, str(part), given)
         known = [field.alias or name for name, field in section.model_fields.items()]
         field = str(problem["loc"][-1])
         near = nearest(field, known) or _elsewhere(field)
@@ -313,6 +325,8 @@ def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
     for name, field in section.model_fields.items():
         where = prefix + (field.alias or name)
         yield where, field.alias or name
+        if name == "terms":
+            continue  # whose tables have their own names
         try:
             inner = section_type(section, name)
         except TypeError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, SerializeAsAny, model_validator
 
+from fastuda.recipe.mask import ClassMask, Mask
 from fastuda.recipe.section import NonNegative, Section
 
 
@@ -35,6 +36,8 @@ class Mix(Section):
 
     enabled: bool = True
     """Train on the class-mixed view."""
+    mask: SerializeAsAny[Mask] = ClassMask()
+    """Which source pixels are pasted."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the present classes that is pasted (floor, at least one)."""
     min_class: Annotated[int, Field(ge=0, lt=255)] = 0

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
 from functools import cache
-from importlib import import_module, resources
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from fastuda.recipe.choice import Choice
+
+PACKAGE = "fastuda.model"
 
 InputConvention = Literal["rgb-imagenet", "bgr-caffe"]
 
@@ -63,10 +67,10 @@ class Model(Choice):
 
 @cache
 def _tables() -> dict[str, type[Model]]:
-    # The one look from a recipe into the rooms above it: by name, at run time, at tables alone.
+    # A look from a recipe into the room above it, as for terms and masks: at run time, at tables alone.
     found = {}
-    for entry in sorted(resources.files("fastuda.model").iterdir(), key=lambda entry: entry.name):
-        if entry.is_dir() and (entry / "table.py").is_file():
-            table: type[Model] = import_module(f"fastuda.model.{entry.name}.table").Table
+    for module in pkgutil.iter_modules(import_module(PACKAGE).__path__):
+        if module.ispkg and find_spec(f"{PACKAGE}.{module.name}.table") is not None:
+            table: type[Model] = import_module(f"{PACKAGE}.{module.name}.table").Table
             found[str(table.model_fields["kind"].default)] = table
     return found

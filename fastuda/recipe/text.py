@@ -30,13 +30,13 @@ def explained(recipe: Recipe) -> str:
 
 def _below(recipe: Recipe, path: list[str]) -> tuple[BaseModel | None, BaseModel | None]:
     """The table that holds the last part of `path`, and that part as a table; None where it is a plain mapping."""
-    holder: BaseModel | None = None
-    section: BaseModel | None = recipe
+    holder: BaseModel | dict[str, object] | None = None
+    section: BaseModel | dict[str, object] | None = recipe
     for part in path:
         holder = section
-        inner = getattr(holder, part, None)
-        section = inner if isinstance(inner, BaseModel) else None
-    return holder, section
+        inner = holder.get(part) if isinstance(holder, dict) else getattr(holder, part, None)
+        section = inner if isinstance(inner, BaseModel | dict) else None
+    return (holder if isinstance(holder, BaseModel) else None), (section if isinstance(section, BaseModel) else None)
 
 
 def _comment(section: BaseModel | None, name: str) -> list[str]:

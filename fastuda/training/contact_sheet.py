@@ -14,6 +14,7 @@ from fastuda.data.loading.batch import DomainBatch
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.errors import UsageError
 from fastuda.evaluation.trained import Trained
+from fastuda.method.draws import Draws
 from fastuda.method.mixing import mix_crops, mixed_views
 from fastuda.method.pseudo_labels import PseudoLabels, label_target
 from fastuda.model.passes import Passes
@@ -33,16 +34,17 @@ def contact_sheet(recipe: Recipe, data: Datasets, trained: Trained | None, itera
     target = next(TrainingLoader(data.target, "target", recipe, device, start_iteration=iteration))
     assert source.label is not None
     passes = Passes.of(recipe, device) if trained is None else trained.passes
+    draws = Draws(recipe.seed, torch.tensor(iteration, device=device))
     classes = recipe.classes.build()
     if trained is None:
         pseudo = _unknown(target)
-        st = hts = mix_crops(source, target, pseudo, recipe, passes, "nowhere")
+        st = hts = mix_crops(source, target, pseudo, recipe, passes, draws, "nowhere")
     elif trained.model.num_classes != len(classes):
         raise UsageError(f"{trained.file}: knows {trained.model.num_classes} classes, the recipe {len(classes)}")
     else:
         with torch.no_grad():
             pseudo = label_target(trained.model.train(), target, passes)
-            views = mixed_views(trained.model, source, target, pseudo, recipe, passes)
+            views = mixed_views(trained.model, source, target, pseudo, recipe, passes, draws)
         st, hts = views.st, views.hts
 
     columns = ["source weak", "label", "source strong", "target weak", "pseudo-label above τ", "target strong"]

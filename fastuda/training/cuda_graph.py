@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.memory.out_of_memory import is_out_of_memory
-from fastuda.method.losses import Losses
 from fastuda.method.state import TrainingState
+from fastuda.method.term import Losses
 
 WARM_UPS = 3
 """Runs before a capture: libraries make their plans and workspaces, cuDNN times its convolutions."""

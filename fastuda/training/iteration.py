@@ -10,9 +10,9 @@ from typing import Literal
 
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.memory.out_of_memory import is_out_of_memory, memory_told
-from fastuda.method.losses import Losses
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
+from fastuda.method.term import Losses
 from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 from fastuda.runtime.fast_path import FastPath

@@ -15,8 +15,8 @@ from fastuda.data.loading.sampling import DomainName
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.data.packing.pack import Packed
 from fastuda.memory.out_of_memory import memory_told
-from fastuda.method.losses import Losses
 from fastuda.method.state import TrainingState
+from fastuda.method.term import Losses
 from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 from fastuda.runtime.fast_path import FastPath

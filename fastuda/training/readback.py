@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastuda.method.losses import Losses
 from fastuda.method.state import TrainingState
+from fastuda.method.term import Losses
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,55 @@
+"""Random numbers inside an iteration, from its own number: the same eager, compiled, in a CUDA graph and resumed.
+
+Counter-based: a number is a hash of (seed, name of who draws, iteration, position), so that there is no generator to
+save, no order in which drawing matters, and nothing that the host has to wait for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def _signed(value: int) -> int:
+    """The int64 of the same 64 bits."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+# splitmix64 (Steele, Lea and Flood, 2014): the step between counters, and the two factors of its finalizer.
+_STEP = _signed(0x9E3779B97F4A7C15)
+_FACTORS = (_signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB))
+_FLOAT_BITS = 24
+
+
+class Draws:
+    """Uniform numbers of one iteration, whose number lies on the device (int64 scalar)."""
+
+    def __init__(self, seed: int, iteration: Tensor) -> None:
+        self._seed = seed
+        self._iteration = iteration
+
+    def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
+        """float32 in [0, 1) of `shape`, for who draws under `name`; the same at every call within an iteration."""
+        digest = hashlib.blake2b(f"{self._seed} {name}".encode(), digest_size=8).digest()
+        key = int.from_bytes(digest, "big", signed=True)
+        start = _mixed(self._iteration * _STEP + key)
+        counters = torch.arange(math.prod(shape), device=self._iteration.device)
+        bits = _mixed(counters * _STEP + start)
+        numbers: Tensor = _shifted(bits, 64 - _FLOAT_BITS).float() / 2**_FLOAT_BITS
+        return numbers.reshape(tuple(shape))
+
+
+def _mixed(values: Tensor) -> Tensor:
+    """splitmix64's finalizer over int64, whose products wrap as unsigned ones do."""
+    values = (values ^ _shifted(values, 30)) * _FACTORS[0]
+    values = (values ^ _shifted(values, 27)) * _FACTORS[1]
+    return values ^ _shifted(values, 31)
+
+
+def _shifted(values: Tensor, bits: int) -> Tensor:
+    """Shifted right by `bits` as unsigned."""
+    return (values >> bits) & ((1 << (64 - bits)) - 1)

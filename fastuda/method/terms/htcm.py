@@ -1,0 +1,31 @@
+"""L_hts: the HTCM image, confident target pixels on the source crop (paper eq. 7; protocol rows 9, 10)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fastuda.method.samples import counted
+from fastuda.method.segmentation import segmentation_loss
+from fastuda.method.term import Term
+from fastuda.method.views import MixedViews
+from fastuda.model.segmenter import Outputs
+from fastuda.recipe import Recipe
+
+
+class Htcm(Term):
+    """Of the main head alone."""
+
+    name = "htcm"
+
+    def is_on(self, recipe: Recipe) -> bool:
+        return recipe.htcm.enabled
+
+    def weight_in(self, recipe: Recipe) -> float:
+        return recipe.method.mixed_weight
+
+    def needs(self, recipe: Recipe) -> tuple[str, ...]:
+        return ("hts",)
+
+    def value(self, views: MixedViews, recipe: Recipe) -> Tensor:
+        those = counted(recipe.htcm.samples)
+        return segmentation_loss(Outputs(views.outputs["hts"].logits[those]), views.hts.label_hts[those], 0)

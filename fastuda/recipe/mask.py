@@ -1,0 +1,33 @@
+"""The recipe's table of which source pixels are pasted onto the target: `[mix.mask]`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+from fastuda.recipe.choice import Choice
+from fastuda.recipe.named import named
+
+PACKAGE = "fastuda.method.masks"
+
+
+class Mask(Choice):
+    """What the paste is made of; the file `fastuda/method/masks/KIND.py` says what any but `classes` is."""
+
+    usual: ClassVar[str] = "classes"
+
+    kind: str
+    """Which mask: `classes`."""
+
+    @classmethod
+    def chosen(cls, table: Mapping[Any, Any]) -> type[Self]:
+        kind = table.get("kind", cls.usual)
+        mask: type[Self] = ClassMask if kind == cls.usual else named(PACKAGE, kind, "MASK")  # type: ignore[assignment]
+        return mask
+
+
+class ClassMask(Mask):
+    """The pixels of some of the classes present, as `mix` chooses them (protocol row 7)."""
+
+    kind: Literal["classes"] = "classes"
+    """Which mask: `classes`, those that `mix.fraction`, `mix.min_class` and `mix.off_by_one` choose."""
