@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastuda.data.reading.labels import id_table, to_train_ids
-from fastuda.data.reading.layouts import find_samples
+from fastuda.data.reading.samples import find_samples
 from fastuda.recipe.file import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
