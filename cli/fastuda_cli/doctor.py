@@ -41,15 +41,14 @@ def _parameter(layout: str) -> str:
 
 
 _KNOWN = [name for name, layout in LAYOUTS.items() if not layout.by_globs]
-# An option a layout, which typer reads from here.
-doctor.__signature__ = Signature([  # type: ignore[attr-defined]
-    Parameter(
-        _parameter(name),
-        Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[
-            Path | None, typer.Option(help=f"Look at a folder of {LAYOUTS[name].title} too.", parser=options.path)
-        ],
-    )
+_OPTIONS = {
+    _parameter(name): Annotated[
+        Path | None, typer.Option(help=f"Look at a folder of {LAYOUTS[name].title} too.", parser=options.path)
+    ]
     for name in _KNOWN
-])  # fmt: skip
+}
+# What typer reads options from: one a layout.
+doctor.__annotations__ = {**_OPTIONS, "return": None}
+doctor.__signature__ = Signature(  # type: ignore[attr-defined]
+    [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind) for name, kind in _OPTIONS.items()]
+)

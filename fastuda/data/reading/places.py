@@ -28,9 +28,9 @@ def placed_images(root: Path, layout: Layout, split: str) -> tuple[list[Found], 
         raise _nothing(root, layout.images, layout, split)
     others: list[Path] = []
     if all(ending.startswith(".") for ending in layout.images.endings):
-        names = {one.name for one in images}
-        pictures = [one for _, folder in folders for one in globs.find(folder, globs.parse("*"))]
-        others = [one.path for one in pictures if one.name not in names]
+        known = {one.name for one in images}
+        pictures = [(names, one) for names, folder in folders for one in globs.find(folder, globs.parse("*"))]
+        others = [one.path for names, one in pictures if "/".join((*names, one.name)) not in known]
     return images, others
 
 
