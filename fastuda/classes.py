@@ -1,9 +1,9 @@
 """The classes a model tells apart: names, colours, and the tables that turn a data set's label ids into train ids.
 
 Tables compose by *name*. A layout says which class name each of its label ids stands for
-(`GTA5_IDS`, `SYNTHIA_IDS`, `CITYSCAPES_IDS`); a recipe lists the names it trains, in order; an
-id whose name is not in the list is ignored. So 19, 16 and 13 classes, and anyone's own list, are
-the same mechanism (protocol rows 24 and "On-disk layouts").
+(`fastuda.layouts`); a recipe lists the names it trains, in order; an id whose name is not in
+the list is ignored. So 19, 16 and 13 classes, and anyone's own list, are the same mechanism
+(protocol rows 24 and "On-disk layouts").
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # names alone are all that `--help` needs, at once
+    import numpy as np
+    from numpy.typing import NDArray
 
 IGNORE_INDEX = 255
 """The label value, everywhere inside fastuda, of a pixel that no loss and no metric counts."""
@@ -58,14 +59,6 @@ PRESETS: dict[str, tuple[str, ...]] = {
 
 CITYSCAPES_IDS: dict[int, str] = {label_id: name for name, (label_id, _) in _CITYSCAPES.items()}
 CITYSCAPES_TRAIN_IDS: dict[int, str] = dict(enumerate(CITYSCAPES_19))
-GTA5_IDS: dict[int, str] = CITYSCAPES_IDS
-"""GTA5 shares Cityscapes' labelIds; its 34 (licence plate) is ignored like every other id."""
-
-_SYNTHIA_TRAIN_IDS = {
-    1: 10, 2: 2, 3: 0, 4: 1, 5: 4, 6: 8, 7: 5, 8: 13, 9: 7, 10: 11, 11: 18, 12: 17,
-    15: 6, 16: 9, 17: 12, 18: 14, 19: 15, 20: 16, 21: 3,
-}  # fmt: skip
-SYNTHIA_IDS: dict[int, str] = {i: CITYSCAPES_19[train_id] for i, train_id in _SYNTHIA_TRAIN_IDS.items()}
 
 
 @dataclass(frozen=True)
@@ -106,6 +99,8 @@ class ClassSet:
 
         `ids` maps label values to class names; names outside this class list are ignored.
         """
+        import numpy as np
+
         table = np.full(size, IGNORE_INDEX, np.uint8)
         for label_id, name in ids.items():
             if not 0 <= label_id < size:
@@ -144,12 +139,16 @@ class ClassSet:
 
     def value_table(self, kind: Values) -> NDArray[np.uint8]:
         """Lookup table [256] uint8 from train id to `values`; train ids without a class give 255."""
+        import numpy as np
+
         table = np.full(256, IGNORE_INDEX, np.uint8)
         table[: len(self)] = [*self.values(kind).values()]
         return table
 
     def colour_table(self) -> NDArray[np.uint8]:
         """Lookup table [256, 3] uint8 from train id to RGB; 255 and unused ids are black."""
+        import numpy as np
+
         table = np.zeros((256, 3), np.uint8)
         table[: len(self)] = self.palette
         return table

@@ -1,6 +1,11 @@
-"""The one exception for what a user can mend: bad files, recipes, weights or settings."""
+"""The one exception for what a user can mend: bad files, recipes, weights or settings; and which name was meant."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+_LONGEST_NAME = 200
 
 
 class FastudaError(Exception):
@@ -23,3 +28,10 @@ class UnreadableError(FastudaError):
 
 class UsageError(FastudaError):
     """Wrong usage of a command or recipe: an unknown field, a value out of range. Exit code 2."""
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`; did you mean X?` for the known name that is most like `name`; nothing when none is."""
+    # Which takes the square of a name's length, and no known name is long.
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6) if len(name) <= _LONGEST_NAME else []
+    return f"; did you mean {near[0]}?" if near else ""

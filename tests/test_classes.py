@@ -11,10 +11,11 @@ from fastuda.classes import (
     CITYSCAPES_19,
     CITYSCAPES_IDS,
     CITYSCAPES_TRAIN_IDS,
-    GTA5_IDS,
-    SYNTHIA_IDS,
     ClassSet,
 )
+from fastuda.layouts import LAYOUTS
+
+GTA5_IDS, SYNTHIA_IDS = (dict(LAYOUTS[name].labels[0].ids) for name in ("gta5", "synthia"))
 
 NAMES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",

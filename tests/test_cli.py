@@ -224,7 +224,7 @@ def test_eval_refuses_what_it_would_ignore(trained: Path, drawn: Path) -> None:
     source_val = ["--target", drawn / "source_val", "--layout", "gta5", "--device", "cpu"]
     code, output = fastuda("eval", trained, *source_val, "--split", "train")
     assert code == 2
-    assert "only Cityscapes has splits by name" in output
+    assert "has splits by name, and this data set is gta5" in output
 
 
 def test_resume_needs_nothing_said_twice(trained: Path) -> None:

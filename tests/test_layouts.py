@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fastuda.data.reading.layouts import find_samples
 from fastuda.data.reading.listing import LeftOut
+from fastuda.data.reading.samples import find_samples
 from fastuda.errors import FastudaError
 from fastuda.recipe import Domain
 

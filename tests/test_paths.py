@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from typer.models import ParameterInfo
 
 from fastuda.data.cache import cache_folder
-from fastuda.data.reading.layouts import data_root
+from fastuda.data.reading.samples import data_root
 from fastuda.errors import UsageError
 from fastuda.files.paths import user_path
 from fastuda.recipe import Data, Domain, Recipe

@@ -219,7 +219,7 @@ def test_a_setting_below_a_plain_value_is_refused() -> None:
         ("views.crop_ratio=[0, 1]", ("views.crop_ratio: ", "0 < low")),
         ("model.depth=34", ("model.depth: ", "18, 50 or 101", "34")),
         ("htcm.from=weak", ("htcm.from: ", "'target' or 'mixed'", "'weak'")),
-        ("source.layout=gta", ("source.layout: ", "'gta5', 'synthia', 'cityscapes' or 'folder'")),
+        ("source.layout=gta", ("source.layout: ", "did you mean gta5?; there are gta5, synthia,", "'gta'")),
         ("method=3", ("method: ", "3")),
         ('eval.subsets.odd=["road", "raod"]', ("eval.subsets.odd names no class of this recipe: raod",)),
         ('source.images="*.png"', ('source: images: only for layout "folder", and this is "gta5"',)),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastuda.data.reading.layouts import find_samples
+from fastuda.data.reading.samples import find_samples
 from fastuda.errors import FastudaError, UsageError
 from fastuda.files.text_file import read_text, without_comment
 from fastuda.recipe import Domain

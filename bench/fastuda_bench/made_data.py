@@ -13,6 +13,7 @@ from fastuda.data.loading.made import made_batches
 from fastuda.data.packing.pack import Packed
 from fastuda.data.packing.prepare import prepare
 from fastuda.errors import UsageError
+from fastuda.layouts import GTA5
 from fastuda.recipe import Data, Domain, Recipe
 from fastuda_bench.prepare import write_pairs
 
@@ -33,7 +34,7 @@ def bench_data(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Datase
         raise UsageError("give both --source and --target, or neither for made pairs")
     root = folder / "pairs"
     write_pairs(root, NUM_PAIRS)
-    domain, data = Domain(layout="gta5", root=root), Data(cache=folder / "cache", pack=recipe.data.pack)
+    domain, data = Domain(layout=GTA5.name, root=root), Data(cache=folder / "cache", pack=recipe.data.pack)
     classes = recipe.classes.build()
     source = prepare(domain, "train", size=recipe.views.source_size, labels="resized", classes=classes, data=data)
     target = prepare(domain, "train", size=recipe.views.target_size, labels="none", classes=classes, data=data)
@@ -44,7 +45,7 @@ def made_evaluation(recipe: Recipe, folder: Path, num_images: int) -> Packed:
     """Made pairs of Cityscapes' size, packed below `folder` as an evaluation split: a few, repeated to `num_images`."""
     root, different = folder / "evaluation", min(NUM_PAIRS, num_images)
     write_pairs(root, different, size=CITYSCAPES_SIZE)
-    domain, data = Domain(layout="gta5", root=root), Data(cache=folder / "cache", pack=recipe.data.pack)
+    domain, data = Domain(layout=GTA5.name, root=root), Data(cache=folder / "cache", pack=recipe.data.pack)
     size, classes = recipe.eval.size, recipe.classes.build()
     packed = prepare(domain, "train", size=size, labels="own", classes=classes, data=data)
     chosen = [i % different for i in range(num_images)]

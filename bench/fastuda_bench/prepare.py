@@ -20,6 +20,7 @@ from fastuda.classes import CITYSCAPES_19, ClassSet
 from fastuda.data.packing.pack import PackFormat
 from fastuda.data.packing.prepare import prepare
 from fastuda.data.parallel import run_parallel
+from fastuda.layouts import GTA5
 from fastuda.recipe import Data, Domain
 from fastuda_bench.results import Row, stamp, summary
 
@@ -89,7 +90,7 @@ def prepare_rows(
     """
     rows = []
     with tempfile.TemporaryDirectory(prefix="fastuda-bench-") as folder:
-        root = Path(folder) / "gta5"
+        root = Path(folder) / GTA5.name
         write_pairs(root, num_pairs)
         source_bytes = _bytes_below(root)
         for format in formats:
@@ -154,7 +155,7 @@ def _timed(root: Path, cache: Path, format: PackFormat, workers: int | None) -> 
     """Seconds and CPU seconds of one `prepare` call, and the process's peak resident bytes."""
     start, cpu_start = time.perf_counter(), time.process_time()
     prepare(
-        Domain(layout="gta5", root=root),
+        Domain(layout=GTA5.name, root=root),
         "train",
         size=PACKED_SIZE,
         labels="resized",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastuda.layouts import LAYOUTS, one_of
 from fastuda_cli import options
 from fastuda_cli.console import console, reported, say
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    layout: Annotated[str, typer.Argument(help="gta5, synthia, cityscapes or folder.")],
+    layout: Annotated[str, typer.Argument(help=f"{one_of([*LAYOUTS])}.")],
     folder: Annotated[
         Path,
         typer.Argument(help="The data set's folder; only ever read.", metavar="DIR", parser=options.path),

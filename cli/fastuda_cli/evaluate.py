@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fastuda.layouts import LAYOUTS, one_of
 from fastuda_cli import options
 from fastuda_cli.class_values import say_values
 from fastuda_cli.console import console, reported, say
@@ -15,9 +16,12 @@ from fastuda_cli.console import console, reported, say
 def evaluate(
     run_or_weights: options.RunOrWeights,
     target: options.Target = None,
-    split: Annotated[str | None, typer.Option(help="Cityscapes: the split to score on; val by default.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="The split to score on, where the data set has splits; val by default.")
+    ] = None,
     layout: Annotated[
-        str | None, typer.Option(help="The folder's layout, if not the recipe's target: gta5, synthia or cityscapes.")
+        str | None,
+        typer.Option(help=f"The folder's layout, if not the recipe's target: {one_of([*LAYOUTS])}."),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe for weights that do not carry one.")] = None,
     stage: options.Stage = "adapted",

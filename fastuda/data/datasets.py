@@ -15,8 +15,8 @@ from fastuda.data.cache import cache_folder
 from fastuda.data.checking.suspicion import Suspicion, class_suspicions, foreground_suspicion
 from fastuda.data.packing.pack import Packed
 from fastuda.data.packing.prepare import LabelSize, prepare
-from fastuda.data.reading.layouts import Split, data_root
 from fastuda.data.reading.listing import counted
+from fastuda.data.reading.samples import Split, data_root
 from fastuda.demo import draw_demo
 from fastuda.errors import FastudaError
 from fastuda.files.disk import make_folder
@@ -153,7 +153,7 @@ def _look_at_labels(what: str, packed: Packed, domain: Domain, recipe: Recipe) -
             f"{data_root(domain)}: no pixel of the {what} labels has a class of the recipe; check the label ids "
             "(`fastuda data check` counts values and classes)"
         )
-    masks = _masks(packed, pixels) if domain.layout == "folder" and domain.ids is None and len(classes) > 1 else []
+    masks = _masks(packed, pixels) if domain.holds_train_ids and len(classes) > 1 else []
     for suspicion in [*class_suspicions(totals, classes), *masks]:
         log.warning("%s labels: %s", what, suspicion.detail)
 

@@ -21,6 +21,7 @@ from fastuda.evaluation.label_files import label_ending, require_free, write_cla
 from fastuda.evaluation.trained import Trained
 from fastuda.files.disk import write_json
 from fastuda.files.paths import user_path
+from fastuda.layouts import LAYOUTS, one_of
 from fastuda.metrics import Scores
 from fastuda.metrics.boundary import BoundaryMeter, BoundaryScores
 from fastuda.metrics.boundary_map import boundary_band
@@ -150,8 +151,9 @@ def _domain(recipe: Recipe, root: Path | None, split: str | None, layout: str | 
     changes: dict[str, object] = {}
     if root is not None:
         changes["root"] = user_path(root).absolute()
-    if split is not None and domain.layout != "cityscapes":
-        raise UsageError(f"--split {split}: only Cityscapes has splits by name, and this data set is {domain.layout}")
+    if split is not None and not LAYOUTS[domain.layout].splits:
+        having = one_of([name for name, known in LAYOUTS.items() if known.splits])
+        raise UsageError(f"--split {split}: only {having} has splits by name, and this data set is {domain.layout}")
     if split is not None:
         changes["val_split"] = split
     return domain.model_copy(update=changes)

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fastuda.classes import PRESETS, ClassSet
+from fastuda.errors import nearest
+from fastuda.layouts import FOLDER, LAYOUTS
 from fastuda.recipe.section import (
     Channel,
     Count,
@@ -53,14 +55,15 @@ class Classes(Section):
 class Domain(Section):
     """One data set on disk: its layout, its folder, and (for `folder`) where files and ids are."""
 
-    layout: Literal["gta5", "synthia", "cityscapes", "folder"]
-    """How the files lie: a known data set's own way, or `folder` for globs of your own."""
+    layout: str
+    """How the files lie: a known data set's own way (`fastuda data check --help` names them), or `folder` for globs of
+    your own."""
     root: UserPath | None = None
     """The data set's folder; `--source` / `--target` set it. It is only ever read."""
     split: str = "train"
-    """Cityscapes: the split that training reads."""
+    """The split that training reads, by its official name, of a known data set that has splits."""
     val_split: str = "val"
-    """Cityscapes: the split that evaluation reads."""
+    """The split that evaluation reads, likewise; it needs labels."""
     listing: UserPath | None = None
     """A text file with one sample name a line, to narrow the training samples (protocol row 26)."""
     images: Globs | None = None
@@ -77,14 +80,27 @@ class Domain(Section):
     Without it label values are train ids, and 255 is ignored.
     """
 
+    @property
+    def holds_train_ids(self) -> bool:
+        """Whether label values are taken for train ids, 255 being ignored, as the recipe says nothing of them."""
+        return LAYOUTS[self.layout].by_globs and self.ids is None
+
+    @field_validator("layout")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in LAYOUTS:
+            raise ValueError(f"no such layout{nearest(value, [*LAYOUTS])}; there are {', '.join(LAYOUTS)}")
+        return value
+
     @model_validator(mode="after")
     def _check(self) -> Domain:
-        if self.layout == "folder" and not self.images:
-            raise ValueError('layout "folder" needs `images`, a glob such as "images/*.png"')
-        if self.layout != "folder":
+        by_globs = LAYOUTS[self.layout].by_globs
+        if by_globs and not self.images:
+            raise ValueError(f'layout "{self.layout}" needs `images`, a glob such as "images/*.png"')
+        if not by_globs:
             given = [k for k in ("images", "labels", "val_images", "val_labels", "ids") if getattr(self, k) is not None]
             if given:
-                raise ValueError(f'{", ".join(given)}: only for layout "folder", and this is "{self.layout}"')
+                raise ValueError(f'{", ".join(given)}: only for layout "{FOLDER.name}", and this is "{self.layout}"')
         return self
 
 

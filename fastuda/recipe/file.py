@@ -7,7 +7,6 @@ is a few lines over any recipe: `gta2cs+cmix` is `gta2cs` with those of `cmix`.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
@@ -20,7 +19,7 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from fastuda.errors import UsageError
+from fastuda.errors import UsageError, nearest
 from fastuda.files.paths import user_path
 from fastuda.files.toml_text import parse_toml, read_toml
 from fastuda.printable import brief, on_one_line, printable, shortened
@@ -117,7 +116,7 @@ def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:
 _RECIPES = resources.files("fastuda.recipe") / "presets"
 _VARIANTS = resources.files("fastuda.recipe") / "variants"
 _MOST_BASES, _MOST_VARIANTS, _MOST_SECTIONS = 32, 32, 8
-_LONGEST_LINE, _LONGEST_MESSAGE, _LONGEST_NAME = 400, 1600, 200
+_LONGEST_LINE, _LONGEST_MESSAGE = 400, 1600
 
 
 def _toml_names(folder: Traversable) -> list[str]:
@@ -307,13 +306,6 @@ def section_type(section: type[BaseModel], name: str, given: Any = None) -> type
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     raise TypeError(f"{name} is no section")
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """`; did you mean X?` for the known name that is most like `name`; nothing when none is."""
-    # Which takes the square of a name's length, and no known name is long.
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6) if len(name) <= _LONGEST_NAME else []
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _elsewhere(field: str) -> str:

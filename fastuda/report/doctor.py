@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from fastuda.data.cache import cache_folder
-from fastuda.data.reading.layouts import find_samples
+from fastuda.data.reading.samples import find_samples
 from fastuda.errors import FastudaError
+from fastuda.layouts import LAYOUTS
 from fastuda.recipe import Data, Domain
 
 Status = Literal["ok", "note", "missing"]
@@ -111,7 +112,7 @@ def _disk() -> Finding:
 
 def _data_set(domain: Domain, split: Literal["train", "val"]) -> Finding:
     subject = f"{domain.layout} {split}"
-    labelled = split == "val" or domain.layout in ("gta5", "synthia")
+    labelled = split == "val" or LAYOUTS[domain.layout].is_whole
     try:
         listing = find_samples(domain, split, labelled=labelled)
     except FastudaError as error:

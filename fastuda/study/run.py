@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from fastuda.data.reading.layouts import data_root
+from fastuda.data.reading.samples import data_root
 from fastuda.errors import FastudaError, UsageError
 from fastuda.files.disk import make_folder, write_atomic
 from fastuda.recipe.file import dump_recipe, load_recipe

@@ -7,12 +7,12 @@ from importlib import resources
 
 from pydantic import Field, ValidationError, model_validator
 
-from fastuda.errors import UsageError
+from fastuda.errors import UsageError, nearest
 from fastuda.files.paths import user_path
 from fastuda.files.toml_text import parse_toml, read_toml
 from fastuda.printable import brief, on_one_line, shortened
 from fastuda.recipe import Section
-from fastuda.recipe.file import nearest, variant_text
+from fastuda.recipe.file import variant_text
 
 _MOST_LINES = 20
 _TABLES = resources.files("fastuda.study") / "tables"

@@ -11,7 +11,7 @@ import torch
 
 from fastuda.data.cache import cache_folder
 from fastuda.data.datasets import prepare_all, with_demo_data, with_demo_folders
-from fastuda.data.reading.layouts import data_root
+from fastuda.data.reading.samples import data_root
 from fastuda.errors import UnreadableError
 from fastuda.evaluation.comparison import comparison_grid
 from fastuda.memory.estimate import require_memory

@@ -16,7 +16,7 @@ from faults.recipes import KINDS, mutated, refusal
 from typer.testing import CliRunner
 
 from fastuda.data.reading.globs import find, parse
-from fastuda.data.reading.layouts import find_samples
+from fastuda.data.reading.samples import find_samples
 from fastuda.errors import FastudaError, UsageError
 from fastuda.files.toml_text import FILE_LIMIT, parse_toml, read_toml
 from fastuda.recipe.file import dump_recipe, load_recipe, recipe_name

@@ -10,15 +10,16 @@ from fastuda.data.cache import cache_folder
 from fastuda.data.checking.check import check
 from fastuda.data.checking.report import CheckReport, Comparison
 from fastuda.data.checking.skip_list import write_skip_list
-from fastuda.data.reading.layouts import Split
 from fastuda.data.reading.listing import counted
-from fastuda.errors import UsageError
+from fastuda.data.reading.samples import Split
+from fastuda.errors import UsageError, nearest
 from fastuda.files.disk import write_json
 from fastuda.files.paths import user_path
+from fastuda.layouts import LAYOUTS, one_of
+from fastuda.printable import on_one_line
 from fastuda.recipe import Domain, Recipe
 
 Progress = Callable[[int, int], None]
-_KNOWN = ("gta5", "synthia", "cityscapes")
 
 
 def domain_of(recipe: Recipe, layout: str, root: Path, side: str | None = None) -> Domain:
@@ -29,22 +30,23 @@ def domain_of(recipe: Recipe, layout: str, root: Path, side: str | None = None) 
     """
     if side not in (None, "source", "target"):
         raise UsageError(f"--domain {side}: source or target")
+    if layout not in LAYOUTS:
+        raise UsageError(f"layout {on_one_line(layout, 80)}: {one_of([*LAYOUTS])}{nearest(layout, [*LAYOUTS])}")
     domains = {"source": recipe.source, "target": recipe.target}
     mine = [domain for name, domain in domains.items() if domain.layout == layout and side in (None, name)]
-    if layout == "folder" and len(mine) == 2:
+    by_globs = LAYOUTS[layout].by_globs
+    if by_globs and len(mine) == 2:
         mine = [domain for domain in mine if domain.root is not None and _same(domain.root, root)]
     if len(mine) == 2 and mine[0].model_copy(update={"root": mine[1].root}) != mine[1]:
         raise UsageError(f"layout {layout}: the recipe's source or its target? say --domain source|target")
     if mine:
         return mine[0].model_copy(update={"root": user_path(root).absolute()})
-    if layout in _KNOWN:
-        return Domain(layout=layout, root=root)  # type: ignore[arg-type]
-    if layout == "folder":
+    if by_globs:
         raise UsageError(
-            "layout folder: name the recipe with its globs and ids (--recipe FILE); where source and target are both "
-            "`folder`, say which is meant with --domain source or --domain target"
+            f"layout {layout}: name the recipe with its globs and ids (--recipe FILE); where source and target are "
+            f"both `{layout}`, say which is meant with --domain source or --domain target"
         )
-    raise UsageError(f"layout {layout}: gta5, synthia, cityscapes or folder")
+    return Domain(layout=layout, root=root)
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -61,14 +63,14 @@ def audit(
     """
     checked = _split(split)
     if labelled is None:
-        labelled = checked == "val" or domain.layout in ("gta5", "synthia") or domain.labels is not None
+        labelled = checked == "val" or labelled_split(domain) == "train"
     report = check(domain, recipe.classes.build(), checked, labelled=labelled, progress=progress)
     return report, write_skip_list(cache_folder(recipe.data), domain, report)
 
 
 def labelled_split(domain: Domain) -> Split:
     """The split of which labels are read."""
-    return "train" if domain.layout in ("gta5", "synthia") or domain.labels is not None else "val"
+    return "train" if LAYOUTS[domain.layout].is_whole or domain.labels is not None else "val"
 
 
 def write_report(path: Path, report: CheckReport, gaps: Comparison | None = None) -> None:
@@ -104,4 +106,4 @@ def _split(name: str) -> Split:
         return "train"
     if name == "val":
         return "val"
-    raise UsageError(f"--split {name}: train or val (a Cityscapes split of another name is target.split of the recipe)")
+    raise UsageError(f"--split {name}: train or val (a split of another name is target.split of the recipe)")

@@ -25,8 +25,9 @@ from fastuda.data.reading.faults import FaultKind, SampleError, size_fault
 from fastuda.data.reading.images import read_colour, read_file, turn
 from fastuda.data.reading.jpeg import jpeg_damage
 from fastuda.data.reading.labels import id_table, read_label, unknown_fault
-from fastuda.data.reading.layouts import TRAIN_IDS_SUFFIX, Split, data_root, find_samples
 from fastuda.data.reading.listing import Sample
+from fastuda.data.reading.samples import Split, data_root, find_samples
+from fastuda.layouts import FOLDER, LAYOUTS
 from fastuda.printable import on_one_line
 from fastuda.recipe import Domain
 
@@ -141,16 +142,17 @@ def _look(sample: Sample, domain: Domain, classes: ClassSet) -> _Finding:
 
 
 def _converted(samples: list[Sample], findings: dict[str, _Finding], domain: Domain) -> list[Problem]:
-    """Labels that hold train ids where Cityscapes' labelIds are expected.
+    """Labels that hold train ids where Cityscapes' labelIds are expected, as they were released (`Labels.never_255`).
 
     One file cannot tell: a tunnel too may hold no id above 18. So 255 must be there, which the data
     sets' own labelIds never hold; or no file of the whole set goes above 18 and there is more of 0
     (road, as a train id) than of 7 (road, as a labelId).
     """
-    if domain.layout not in ("gta5", "cityscapes"):
+    layout = LAYOUTS[domain.layout]
+    if not any(kind.never_255 for kind in layout.labels):
         return []
     train_ids = {*CITYSCAPES_TRAIN_IDS, IGNORE_INDEX}
-    expecting_ids = [s for s in samples if s.label and not s.label.name.endswith(TRAIN_IDS_SUFFIX)]
+    expecting_ids = [s for s in samples if s.label and layout.labels_of(s.label.name).never_255]
     seen = [(s, findings[s.name].counts) for s in expecting_ids if findings[s.name].counts]
     alike = [(s, counts) for s, counts in seen if train_ids.issuperset(counts)]
     total: Counter[int] = Counter()
@@ -163,7 +165,7 @@ def _converted(samples: list[Sample], findings: dict[str, _Finding], domain: Dom
             "train ids",
             str(sample.label),
             "looks converted already: train ids where the original labelIds are expected; fetch the "
-            'originals, or use layout "folder" without `ids`',
+            f'originals, or use layout "{FOLDER.name}" without `ids`',
         )
         for sample, counts in alike
         if whole_set or IGNORE_INDEX in counts
@@ -196,8 +198,8 @@ def _suspect(
     pixels[: len(classes)], pixels[IGNORE_INDEX] = [*report.pixels.values()], report.ignored_pixels
     if looks:
         report.suspicions += class_suspicions(pixels, classes)
-        ignored = domain.layout == "folder" and domain.ids is None
-        report.suspicions += foreground_suspicion({name: look.counts for name, look in looks.items()}, ignored)
+        counts = {name: look.counts for name, look in looks.items()}
+        report.suspicions += foreground_suspicion(counts, domain.holds_train_ids)
         report.suspicions += label_suspicions(looks, tables, classes)
     # Turned on their side the sizes tell; upside down, mirrored or square they cannot.
     turned = [name for name in sound if findings[name].turned != 1]

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from fastuda.data.checking.suspicion import Suspicion
 from fastuda.data.reading.faults import FaultKind
-from fastuda.data.reading.layouts import Split
 from fastuda.data.reading.listing import LeftOut
+from fastuda.data.reading.samples import Split
 from fastuda.printable import on_one_line
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from fastuda.classes import ClassSet
 from fastuda.data.checking.report import CheckReport
 from fastuda.data.reading.images import pixel_limit
-from fastuda.data.reading.layouts import Split, data_root
+from fastuda.data.reading.samples import Split, data_root
 from fastuda.errors import FastudaError
 from fastuda.files.disk import make_folder, write_atomic
 from fastuda.files.regular_file import read_regular

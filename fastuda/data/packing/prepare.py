@@ -27,8 +27,8 @@ from fastuda.data.packing.pack_index import Index
 from fastuda.data.packing.pack_sample import Job, LabelSize, encode_image, pack_sample, source_state
 from fastuda.data.parallel import run_parallel
 from fastuda.data.reading.faults import SampleError
-from fastuda.data.reading.layouts import Split, data_root, find_samples
 from fastuda.data.reading.listing import Sample, counted, shown
+from fastuda.data.reading.samples import Split, data_root, find_samples
 from fastuda.errors import FastudaError
 from fastuda.files.disk import append, make_folder, remove, require_free, write_atomic, write_failure
 from fastuda.files.lock import Look, held

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fastuda.classes import CITYSCAPES_IDS, CITYSCAPES_TRAIN_IDS, GTA5_IDS, IGNORE_INDEX, SYNTHIA_IDS, ClassSet
+from fastuda.classes import IGNORE_INDEX, ClassSet
 from fastuda.data.reading.faults import SampleError
 from fastuda.data.reading.images import PNG_SIGNATURE, decode, decoding, lossy_format, read_file
-from fastuda.data.reading.layouts import TRAIN_IDS_SUFFIX
 from fastuda.errors import FastudaError
+from fastuda.layouts import FOLDER, LAYOUTS, Layout
 from fastuda.recipe import Domain
 
 RawLabel = NDArray[np.uint8] | NDArray[np.uint16]
@@ -42,21 +43,22 @@ class IdTable:
 def read_label(path: Path, layout: str) -> RawLabel:
     """Raw ids [H, W], uint8 or uint16, of a label file (protocol: On-disk layouts).
 
-    Palette PNGs give their indices, never their colours; grey PNGs their 1- to 16-bit values; SYNTHIA's
-    16-bit RGB PNGs the red channel. Colours where ids are expected, lossy formats (whatever their suffix says) and
-    damaged files raise SampleError.
+    Palette PNGs give their indices, never their colours; grey PNGs their 1- to 16-bit values; 16-bit RGB PNGs
+    the red channel, where the layout says so. Colours where ids are expected, lossy formats (whatever their suffix
+    says) and damaged files raise SampleError.
     """
     return decode_label(read_file(path), path, layout)
 
 
 def decode_label(data: bytes, path: Path, layout: str) -> RawLabel:
     """`read_label` of a file whose bytes are at hand."""
-    image = decode(data, path, _LOW_BYTES if layout == "synthia" and _has_16_bit_rgb(data) else None)
+    known = LAYOUTS[layout]
+    image = decode(data, path, _LOW_BYTES if known.reader == "red" and _has_16_bit_rgb(data) else None)
     with decoding(data, path):
-        return _ids(image, data, path, layout)
+        return _ids(image, data, path, known)
 
 
-def _ids(image: Image.Image, data: bytes, path: Path, layout: str) -> RawLabel:
+def _ids(image: Image.Image, data: bytes, path: Path, layout: Layout) -> RawLabel:
     if lossy := lossy_format(image, data):
         raise SampleError(
             "lossy", path,
@@ -64,8 +66,8 @@ def _ids(image: Image.Image, data: bytes, path: Path, layout: str) -> RawLabel:
             "original as PNG (converting this file cannot bring the values back)",
         )  # fmt: skip
     _require_one_plain_page(image, data, path)
-    if layout == "synthia":
-        return _synthia_red(image, data, path)
+    if layout.reader == "red":
+        return _red(image, data, path, layout)
     if image.mode in ("L", "1"):
         scale = 255 if image.mode == "1" else _GREY_SCALE.get(_png_depth(data), 1)
         return np.asarray(image.convert("L")) // np.uint8(scale)
@@ -98,25 +100,18 @@ def _require_one_plain_page(image: Image.Image, data: bytes, path: Path) -> None
 
 
 def id_table(domain: Domain, classes: ClassSet, path: Path) -> IdTable:
-    """The table for the label file `path`: by layout, by the recipe's `ids`, by Cityscapes' two flavours.
+    """The table for the label file `path`: by its layout and the kind that its name ends as, or the recipe's `ids`.
 
     Known and ignored are the data set's own other ids; 255 too, but for a recipe's `ids`, which have to say so.
     """
-    match domain.layout:
-        case "gta5":
-            ids, known, expected = GTA5_IDS, range(35), "GTA5's ids 0-34"
-        case "synthia":
-            ids, known, expected = SYNTHIA_IDS, range(23), "SYNTHIA's ids 0-22"
-        case "cityscapes" if path.name.endswith(TRAIN_IDS_SUFFIX):
-            ids, known, expected = CITYSCAPES_TRAIN_IDS, range(19), "Cityscapes' train ids 0-18 and 255"
-        case "cityscapes":
-            ids, known, expected = CITYSCAPES_IDS, range(34), "Cityscapes' ids 0-33"
-        case "folder" if domain.ids is not None:
-            return _table(classes, domain.ids, [*domain.ids], "the recipe's `ids`")
-        case "folder":
-            ids, known = dict(enumerate(classes.names)), range(len(classes))
-            expected = f"train ids 0-{len(classes) - 1} and 255 (the recipe gives no `ids`)"
-    return _table(classes, ids, [*known, IGNORE_INDEX], expected)
+    layout = LAYOUTS[domain.layout]
+    if not layout.by_globs:
+        kind = layout.labels_of(path.name)
+        return _table(classes, kind.ids, [*range(kind.num_ids), IGNORE_INDEX], kind.meaning)
+    if domain.ids is not None:
+        return _table(classes, domain.ids, [*domain.ids], "the recipe's `ids`")
+    expected = f"train ids 0-{len(classes) - 1} and 255 (the recipe gives no `ids`)"
+    return _table(classes, dict(enumerate(classes.names)), [*range(len(classes)), IGNORE_INDEX], expected)
 
 
 def to_train_ids(raw: RawLabel, ids: IdTable, path: Path) -> NDArray[np.uint8]:
@@ -152,7 +147,7 @@ def unknown_fault(unknown: dict[int, int], ids: IdTable, path: Path) -> SampleEr
     return SampleError("value", path, f"holds the {noun} {shown}{more}, outside {ids.expected}{hint}")
 
 
-def _table(classes: ClassSet, ids: dict[int, str], known: list[int], expected: str) -> IdTable:
+def _table(classes: ClassSet, ids: Mapping[int, str], known: list[int], expected: str) -> IdTable:
     try:
         train_ids = classes.train_id_table(ids, _NUM_VALUES)
     except ValueError as error:
@@ -176,12 +171,13 @@ def _png_depth(data: bytes) -> int:
     return data[24] if data.startswith(PNG_SIGNATURE) and len(data) > 25 else 0
 
 
-def _synthia_red(image: Image.Image, data: bytes, path: Path) -> RawLabel:
+def _red(image: Image.Image, data: bytes, path: Path, layout: Layout) -> RawLabel:
     if not _has_16_bit_rgb(data):
+        place = layout.labels[0].places[0].rpartition("/")[0]
         raise SampleError(
             "mode", path,
-            f"a label of mode {image.mode} where SYNTHIA's own are 16-bit RGB PNGs; fetch the originals "
-            '(GT/LABELS), or use layout "folder" with `ids` for converted labels',
+            f"a label of mode {image.mode} where {layout.title}'s own are 16-bit RGB PNGs; fetch the originals "
+            f'({place}), or use layout "{FOLDER.name}" with `ids` for converted labels',
         )  # fmt: skip
     low = np.asarray(image.getchannel("R"))
     high = np.asarray(decode(data, path, _HIGH_BYTES).getchannel("R"))
