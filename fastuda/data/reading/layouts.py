@@ -24,7 +24,7 @@ _CITYSCAPES_IMAGES = tuple(f"_leftImg8bit{suffix}" for suffix in IMAGE_SUFFIXES)
 
 
 def find_samples(domain: Domain, split: Split, *, labelled: bool) -> Listing:
-    """List a data set (protocol: On-disk layouts). Nothing is opened; `check` and `prepare` do that.
+    """List a data set as `data/README.md` has it on disk. Nothing is opened; `check` and `prepare` do that.
 
     `split` picks `domain.split` or `domain.val_split` (Cityscapes) or the `val_` globs (folder); GTA5
     and SYNTHIA are one whole. With `labelled`, only complete pairs become samples; without, labels
