@@ -19,6 +19,8 @@ from fastuda.recipe import Recipe
 from fastuda_kernels.pseudo_label import argmax_confusion
 
 Progress = Callable[[int, int], None]
+EVALUATION_BATCH = 4
+"""Images that runs, `fastuda eval` and its benchmark put through the network at once."""
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from fastuda.data.datasets import Progress, prepare_evaluation, with_demo_data
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.reading.listing import LeftOut
 from fastuda.errors import UsageError
-from fastuda.evaluation.evaluate import evaluate
+from fastuda.evaluation.evaluate import EVALUATION_BATCH, evaluate
 from fastuda.evaluation.label_bands import label_at
 from fastuda.evaluation.label_files import label_ending, require_free, write_class_values, write_label
 from fastuda.evaluation.trained import Trained
@@ -30,7 +30,6 @@ from fastuda.runs.provenance import provenance
 from fastuda.runtime.device import device_name
 from fastuda_kernels.pseudo_label import pseudo_label
 
-_BATCH = 4
 BOUNDARY_RADIUS = 5
 """The band, in pixels of the label, that figure 2's curve and the calibration call boundary."""
 
@@ -77,7 +76,7 @@ def score(
     """
     recipe = with_demo_data(trained.recipe, progress)
     packed = prepare_evaluation(recipe, _domain(recipe, root, split, layout), progress)
-    loader = EvaluationLoader(packed, _BATCH, recipe.runtime.loader_threads, trained.device)
+    loader = EvaluationLoader(packed, EVALUATION_BATCH, recipe.runtime.loader_threads, trained.device)
     classes = recipe.classes.build()
     meters = _Meters(recipe, trained.device) if boundary else None
 

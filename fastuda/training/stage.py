@@ -14,7 +14,7 @@ from fastuda.data.loading.failures import numbers
 from fastuda.data.loading.sampling import DomainName
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.errors import FastudaError
-from fastuda.evaluation.evaluate import evaluate
+from fastuda.evaluation.evaluate import EVALUATION_BATCH, evaluate
 from fastuda.evaluation.target_statistics import gather_statistics
 from fastuda.memory.out_of_memory import memory_told
 from fastuda.method.state import TrainingState
@@ -39,7 +39,6 @@ from fastuda.training.readback import Readback, Reading
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-EVALUATION_BATCH = 4
 
 
 @dataclass
