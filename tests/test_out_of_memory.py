@@ -44,7 +44,7 @@ from fastuda.report.display import Display
 from fastuda.runs.checkpoint.notes import Notes
 from fastuda.runs.checkpoint.store import CheckpointStore
 from fastuda.runs.checkpoint.writer import CheckpointWriter
-from fastuda.training.cuda_graph import CapturedIteration, CaptureError
+from fastuda.training.cuda_graph import CaptureError, capture
 from fastuda.training.iteration import Iteration
 from fastuda.training.loop import Loop
 from fastuda.training.run import train
@@ -230,7 +230,7 @@ def test_a_capture_hands_on_full_memory_and_nothing_else(error: Exception, monke
     recipe = tiny("gta2cs")
     expected = type(error) if is_out_of_memory(error) else CaptureError
     with pytest.raises(expected) as caught:
-        CapturedIteration(raising(error), begin(recipe), batches(recipe))
+        capture(raising(error), begin(recipe), batches(recipe))
     assert (caught.value is error) == is_out_of_memory(error)
 
 

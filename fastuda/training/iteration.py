@@ -16,7 +16,7 @@ from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 from fastuda.runtime.fast_path import FastPath
-from fastuda.training.cuda_graph import CapturedIteration, CaptureError
+from fastuda.training.cuda_graph import CapturedIteration, CaptureError, capture
 from fastuda_kernels.tracing import launches_known_by_kind
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Iteration:
                 self._compile(batches)
             if self._fast.graphed:
                 try:
-                    self._graph = CapturedIteration(self._step, self._state, batches)
+                    self._graph = capture(self._step, self._state, batches)
                 except CaptureError as error:
                     self._do_without_graph(error)
         self._prepared = True
