@@ -127,7 +127,7 @@ def _pause(run: Run, stage: Stage, state: TrainingState, done: int, readback: Re
     """Evaluate if it is time, and save; raises StoppedError when a stop was asked for, even in the evaluation."""
     if evaluates:
         try:
-            _evaluate_stage(run, stage, state, done)
+            _evaluate_average(run, stage, state, done)
         except StopAskedError:
             log.info("the evaluation was broken off; it comes first when the run goes on")
         readback.restart()
@@ -159,17 +159,17 @@ def _evaluates(run: Run, stage: Stage, done: int) -> bool:
     return done == stage.num_iterations or done % every == 0
 
 
-def _evaluate_stage(run: Run, stage: Stage, state: TrainingState, iteration: int) -> None:
-    """Score the averaged model."""
+def _evaluate_average(run: Run, stage: Stage, state: TrainingState, iteration: int) -> None:
+    """Evaluate the averaged model."""
     model = state.evaluation_model()
     if stage.reads_target and run.recipe.eval.batch_norm == "target":
         failed = numbers(run.data.target, run.notes.failed.get("target", {}))
         gather_statistics(model, run.data.target, run.recipe, run.passes, run.device, failed)
-    score(run, stage.name, stage.title, model, iteration)
+    evaluate_model(run, stage.name, stage.title, model, iteration)
 
 
-def score(run: Run, stage: StageName, title: str, model: DeepLabV2, iteration: int) -> None:
-    """Score a model in eval mode; it is the stage's last and, if it is, its best, to be written with the next save."""
+def evaluate_model(run: Run, stage: StageName, title: str, model: DeepLabV2, iteration: int) -> None:
+    """Evaluate a model in eval mode; it is the stage's last and, if so, its best, to be written with the next save."""
     loader = EvaluationLoader(run.data.evaluation, EVALUATION_BATCH, run.recipe.runtime.loader_threads, run.device)
     by_protocol = evaluate(model, loader, run.recipe, run.passes, progress=run.task("Evaluating"))
     own = by_protocol[run.recipe.eval.protocol]
@@ -187,7 +187,7 @@ def score(run: Run, stage: StageName, title: str, model: DeepLabV2, iteration: i
         for which, scores in files.items()
     ]
     run.log.evaluation(stage, iteration, own)
-    run.display.scored(title, iteration, own)
+    run.display.evaluated(title, iteration, own)
 
 
 def _save(run: Run, stage: Stage, state: TrainingState, iteration: int, readback: Readback) -> None:

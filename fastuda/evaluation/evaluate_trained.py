@@ -1,4 +1,4 @@
-"""Scoring a trained model on any labelled data set, and keeping its predictions."""
+"""A trained model evaluated on any labelled data set, its predictions kept."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ BOUNDARY_RADIUS = 5
 
 
 @dataclass(frozen=True)
-class Assessment:
-    """All that scoring a model found."""
+class EvaluationResult:
+    """All that an evaluation of a trained model found."""
 
     by_protocol: dict[str, Scores]
     data: str
@@ -56,7 +56,7 @@ class Assessment:
         return content
 
 
-def score(
+def evaluate_trained(
     trained: Trained,
     progress: Progress,
     *,
@@ -66,7 +66,7 @@ def score(
     save_predictions: Path | None = None,
     boundary: bool = False,
     values: Values = "label-ids",
-) -> Assessment:
+) -> EvaluationResult:
     """Scores on the recipe's target or, by `root`, `split` and `layout`, on another data set.
 
     `save_predictions` receives a label PNG (as `predict` writes, by `values`) for every image, at its label's own size,
@@ -100,7 +100,7 @@ def score(
         on_image=look if watched else None,
     )
     found = meters.result() if meters is not None else (None, None)
-    return Assessment(by_protocol, packed.fingerprint, packed.left_out, *found)
+    return EvaluationResult(by_protocol, packed.fingerprint, packed.left_out, *found)
 
 
 class _Meters:
@@ -123,7 +123,7 @@ class _Meters:
         return self._boundary.result(self._names, "full", subsets), self._confidence.result()
 
 
-def write_scores(path: Path, found: Assessment, trained: Trained) -> None:
+def write_result(path: Path, found: EvaluationResult, trained: Trained) -> None:
     """Scores as JSON with model, recipe, seed, data, device, versions and command; written whole or not at all."""
     content = {
         **found.to_json(),
