@@ -118,11 +118,11 @@ def test_plain_iterations_are_the_steps() -> None:
     recipe = tiny("gta2cs")
     plain, state = begin(recipe), begin(recipe)
     source, target = batches(recipe)
-    iteration = Iteration(state, recipe, AS_IT_IS, PLAIN)
+    warmup, adaptation = (Iteration(state, recipe, AS_IT_IS, PLAIN, work) for work in ("warm-up", "adaptation"))
     expected = [warmup_step(plain, source, recipe, AS_IT_IS), adaptation_step(plain, source, target, recipe, AS_IT_IS)]
-    for losses, found in zip(expected, (iteration(source), iteration(source, target)), strict=True):
+    for losses, found in zip(expected, (warmup(source), adaptation(source, target)), strict=True):
         assert {name: float(loss) for name, loss in losses.items()} == {k: float(v) for k, v in found.items()}
-    assert iteration.way == "eager"
+    assert adaptation.way == "eager"
     assert differ(tensors(state), tensors(plain)) == []
 
 

@@ -165,9 +165,9 @@ def _train(
 def _stages(recipe: Recipe, warmup: bool) -> list[Stage]:
     stages = []
     if warmup:
-        stages.append(Stage(SOURCE_ONLY, "warm-up", recipe.warmup.iterations, recipe.warmup.optimizer, False))
+        stages.append(Stage(SOURCE_ONLY, "warm-up", recipe.warmup.iterations, recipe.warmup.optimizer))
     if recipe.train.iterations > 0:
-        stages.append(Stage(ADAPTED, "adaptation", recipe.train.iterations, recipe.train.optimizer, True))
+        stages.append(Stage(ADAPTED, "adaptation", recipe.train.iterations, recipe.train.optimizer))
     return stages
 
 
