@@ -3,7 +3,7 @@
 Tables compose by *name*. A layout says which class name each of its label ids stands for
 (`fastuda.layouts`); a recipe lists the names it trains, in order; an id whose name is not in
 the list is ignored. So 19, 16 and 13 classes, and anyone's own list, are the same mechanism
-(protocol rows 24 and "On-disk layouts").
+(protocol row 24).
 """
 
 from __future__ import annotations

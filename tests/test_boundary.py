@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastuda.metrics import scores
+from fastuda.metrics import Scores
 from fastuda.metrics.boundary import RADII, BoundaryMeter
 from fastuda.metrics.boundary_map import boundary_band, boundary_pixels, squared_distance
 
@@ -170,7 +170,7 @@ def test_trimap_scores_are_those_of_the_bands_pixels(seed: int) -> None:
             for y, x in itertools.product(*map(range, label.shape)):
                 if label[y, x] != IGNORED and nearest((y, x), points) <= (radius - 1) ** 2:
                     confusion[label[y, x], prediction[y, x]] += 1
-        assert found.trimap[radius] == scores(confusion, NAMES, "full")
+        assert found.trimap[radius] == Scores.of(confusion, NAMES, "full")
 
 
 def test_a_band_as_wide_as_the_image_is_the_whole_image() -> None:
@@ -181,7 +181,7 @@ def test_a_band_as_wide_as_the_image_is_the_whole_image() -> None:
         np.add.at(confusion, (label.numpy()[counted], prediction.numpy()[counted]), 1)
     subsets = {"ground": ("road", "car")}
     found = measured(images, (2, 40)).result(NAMES, "released", subsets).trimap
-    assert found[40] == scores(confusion, NAMES, "released", subsets)
+    assert found[40] == Scores.of(confusion, NAMES, "released", subsets)
     assert found[2] != found[40]
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 import fastuda.report.display
 from fastuda.data.checking.report import CheckReport, Comparison, Problem
 from fastuda.data.checking.suspicion import Suspicion
-from fastuda.metrics import scores
+from fastuda.metrics import Scores
 from fastuda.report.data_check.page import check_page, comparison_table
 from fastuda.report.display import Display
 from fastuda.report.tables import protocol_table, score_table
@@ -124,7 +124,7 @@ def test_a_task_in_a_log_file_is_one_line_when_it_is_done(display: Display, log:
 
 
 def test_an_evaluation_tells_its_iteration_score_and_protocol(display: Display, log: io.StringIO) -> None:
-    display.scored("adaptation", 500, scores(np.array([[3, 1], [0, 4]]), ("a", "b"), "full"))
+    display.evaluated("adaptation", 500, Scores.of(np.array([[3, 1], [0, 4]]), ("a", "b"), "full"))
     assert lines(log) == ["adaptation 500: mIoU 77.50 (full protocol)"]
 
 
@@ -185,7 +185,7 @@ def test_what_a_runs_display_cannot_write_is_lost_and_told_once(
             bar(done, 3)
         clock.now += 20
         stage.advance(2, LOSSES, 4.0, None)
-    display.scored("adaptation", 2, scores(np.array([[3, 1], [0, 4]]), ("a", "b"), "full"))
+    display.evaluated("adaptation", 2, Scores.of(np.array([[3, 1], [0, 4]]), ("a", "b"), "full"))
     display.note("the end")
     assert [record.getMessage() for record in caplog.records] == [
         f"the run's progress cannot be shown ({why}); it goes on, and log.jsonl in its folder tells of it"
@@ -246,8 +246,8 @@ def test_a_run_from_given_weights_has_no_gain_to_show(console_text: Callable[[An
 
 def test_a_models_table_has_a_column_a_protocol(console_text: Callable[[Any], str]) -> None:
     names = ("road", "sky", "car")
-    full = scores(np.array([[6, 1, 0], [0, 3, 0], [0, 0, 0]]), names, "full", {"two": ("road", "sky")})
-    released = scores(np.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]), names, "released", {"two": ("road", "sky")})
+    full = Scores.of(np.array([[6, 1, 0], [0, 3, 0], [0, 0, 0]]), names, "full", {"two": ("road", "sky")})
+    released = Scores.of(np.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]), names, "released", {"two": ("road", "sky")})
     assert math.isnan(full.iou["car"])
     found = rows(console_text(protocol_table({"full": full, "released": released})))
     assert found == {
@@ -303,18 +303,18 @@ def test_names_with_brackets_are_shown_as_they_are(console_text: Callable[[Any],
     assert "sign [front]" in shown
     results = stage_results({"sign [front]": 1.0}, 1, 1)
     assert "sign [front]" in rows(console_text(score_table({"adapted": results})))
-    one = scores(np.array([[1]]), ("sign [front]",), "full", {"[x]": ("sign [front]",)})
+    one = Scores.of(np.array([[1]]), ("sign [front]",), "full", {"[x]": ("sign [front]",)})
     assert {"sign [front]", "mIoU, [x] classes"} <= set(rows(console_text(protocol_table({"full": one}))))
     gaps = Comparison(["sign [front]"], [], [], {}, None, {"sign [front]": (1.0, 0.0)})
     assert "sign [front]" in rows(console_text(comparison_table(gaps)))
 
 
 def test_a_class_without_a_label_is_said_to_be_absent(console_text: Callable[[Any], str]) -> None:
-    one = scores(np.array([[3, 1], [0, 0]]), ("road", "train"), "full")
+    one = Scores.of(np.array([[3, 1], [0, 0]]), ("road", "train"), "full")
     text = console_text(protocol_table({"full": one}))
     assert rows(text)["train (absent in val)"] == ["0.00"]
     assert "absent in val: no label there has the class" in " ".join(text.split())
-    present = scores(np.array([[3, 1], [0, 1]]), ("road", "train"), "full")
+    present = Scores.of(np.array([[3, 1], [0, 1]]), ("road", "train"), "full")
     assert "absent" not in console_text(protocol_table({"full": present}))
 
 

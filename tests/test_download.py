@@ -59,7 +59,7 @@ def test_of_two_that_want_a_file_one_downloads_and_the_other_waits(
 def test_what_a_killed_download_left_is_no_part_of_the_next_one(tmp_path: Path) -> None:
     url, digits = _served(tmp_path)
     (tmp_path / "cache").mkdir()
-    (tmp_path / f"cache/.net-{digits[:8]}.pth.part").write_bytes(bytes(1 << 20))
+    (tmp_path / f"cache/.net-{digits[:8]}.pth.12-34.part").write_bytes(bytes(1 << 20))
     path = fetch(url, tmp_path / "cache")
     assert path.read_bytes() == b"weights" * 1000
     assert kept(path.parent) == [path.name]
@@ -138,6 +138,17 @@ def test_a_stop_is_heard_while_a_file_arrives_and_nothing_is_kept(
     with pytest.raises(StopAskedError):
         fetch("https://example.org/net.pth", tmp_path, look=look)
     assert kept(tmp_path) == []
+
+
+def test_a_disk_that_is_full_is_named_and_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    url, digits = _served(tmp_path)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FastudaError, match=rf"net-{digits[:8]}\.pth: no space left on the disk"):
+        fetch(url, tmp_path / "cache")
+    assert kept(tmp_path / "cache") == []
 
 
 @pytest.mark.parametrize("name", ["resnet152", "ftp://example.org/net.pth", "https://example.org/"])

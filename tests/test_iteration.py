@@ -18,6 +18,7 @@ from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.passes import Passes
 from fastuda.model.place import placed
+from fastuda.recipe import Recipe
 from fastuda.recipe.file import preset_names
 from fastuda.runtime import compiled
 from fastuda.runtime.fast_path import FastPath
@@ -117,11 +118,11 @@ def test_plain_iterations_are_the_steps() -> None:
     recipe = tiny("gta2cs")
     plain, state = begin(recipe), begin(recipe)
     source, target = batches(recipe)
-    iteration = Iteration(state, recipe, AS_IT_IS, PLAIN)
+    warmup, adaptation = (Iteration(state, recipe, AS_IT_IS, PLAIN, work) for work in ("warm-up", "adaptation"))
     expected = [warmup_step(plain, source, recipe, AS_IT_IS), adaptation_step(plain, source, target, recipe, AS_IT_IS)]
-    for losses, found in zip(expected, (iteration(source), iteration(source, target)), strict=True):
+    for losses, found in zip(expected, (warmup(source), adaptation(source, target)), strict=True):
         assert {name: float(loss) for name, loss in losses.items()} == {k: float(v) for k, v in found.items()}
-    assert iteration.way == "eager"
+    assert adaptation.way == "eager"
     assert differ(tensors(state), tensors(plain)) == []
 
 
@@ -166,7 +167,7 @@ def test_a_graph_that_cannot_be_had_is_said_and_done_without(
     def fail(*_: object) -> Any:
         raise CaptureError("RuntimeError: operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(iteration_module, "CapturedIteration", fail)
+    monkeypatch.setattr(iteration_module, "capture", fail)
     recipe = tiny("gta2cs")
     state = begin(recipe)
     iteration = Iteration(state, recipe, AS_IT_IS, replace(PLAIN, graphed=True))
@@ -176,44 +177,42 @@ def test_a_graph_that_cannot_be_had_is_said_and_done_without(
     assert int(state.iteration) == 1
 
 
-class _CountingGraph:
-    """Stands in for a captured graph: its replay trains, or, being empty, does not."""
+def captured(state: TrainingState, recipe: Recipe, given: tuple[DomainBatch, ...]) -> CapturedIteration:
+    """What a capture makes, but for the graph: its replay runs the step on the inputs that the graph would read."""
+    inputs = tuple(batch.map(torch.zeros_like) for batch in given)
+    return CapturedIteration(lambda: adaptation_step(state, *inputs, recipe, AS_IT_IS), state, inputs, {})
 
-    def __init__(self, train: Any) -> None:
-        self.replay = train
 
-
-@pytest.mark.parametrize("holds_something", [True, False])
-def test_an_empty_graph_is_found_out_at_its_first_replay(
-    holds_something: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_replay_trains_on_the_batches_that_come() -> None:
     recipe = tiny("gta2cs")
-    state = begin(recipe)
+    state, plain = begin(recipe), begin(recipe)
     source, target = batches(recipe)
-    captured: Any = CapturedIteration.__new__(CapturedIteration)
-    captured._state, captured._proved, captured._losses = state, False, {}
-    captured._inputs = (source.map(torch.zeros_like), target.map(torch.zeros_like))
-    captured._graph = _CountingGraph(
-        lambda: adaptation_step(state, *captured._inputs, recipe, AS_IT_IS) if holds_something else None
-    )
-    if not holds_something:
-        with pytest.raises(CaptureError, match="did not train an iteration"):
-            captured(source, target)
-        iteration = Iteration(state, recipe, AS_IT_IS, PLAIN)
-        iteration._prepared, iteration._graph = True, captured
-        iteration(source, target)
-        assert (iteration.way, int(state.iteration)) == ("eager", 1)
-        assert "no CUDA graph, so iterations are launched (eager): CaptureError: a replay" in caplog.text
-        return
-    captured(source, target)
-    captured(source, target)
-    plain = begin(recipe)
+    graph = captured(state, recipe, (source, target))
     for _ in range(2):
+        graph(source, target)
         adaptation_step(plain, source, target, recipe, AS_IT_IS)
     assert differ(tensors(state), tensors(plain)) == [], "the batches were copied to where the graph reads them"
     small = source._replace(weak=source.weak[:, :8])
     with pytest.raises(ValueError, match="a batch of"):
-        captured(small, target)
+        graph(small, target)
+
+
+def test_an_empty_graph_is_found_out_at_its_first_replay(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = tiny("gta2cs")
+    state, plain = begin(recipe), begin(recipe)
+    source, target = batches(recipe)
+    empty = CapturedIteration(lambda: None, state, (source, target), {})
+    with pytest.raises(CaptureError, match="did not train an iteration"):
+        empty(source, target)
+    monkeypatch.setattr(iteration_module, "capture", lambda *_: empty)
+    iteration = Iteration(state, recipe, AS_IT_IS, replace(PLAIN, graphed=True))
+    iteration(source, target)
+    assert iteration.way == "eager"
+    assert "no CUDA graph, so iterations are launched (eager): CaptureError: a replay" in caplog.text
+    adaptation_step(plain, source, target, recipe, AS_IT_IS)
+    assert differ(tensors(state), tensors(plain)) == [], "it was trained once all the same"
 
 
 def test_a_scaled_loss_trains_as_an_unscaled_one() -> None:

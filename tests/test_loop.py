@@ -9,8 +9,10 @@ import pytest
 import torch
 from steps import PLAIN, differ, tensors
 
+import fastuda.training.loop as loop_module
 from fastuda.data.datasets import Datasets
 from fastuda.data.loading.training_loader import TrainingLoader
+from fastuda.memory.estimate import TrainingWork
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.build import build_network
@@ -20,7 +22,6 @@ from fastuda.recipe import Recipe
 from fastuda.recipe.file import load_recipe
 from fastuda.runtime import compiled
 from fastuda.runtime.fast_path import FastPath
-from fastuda.training import loop as loop_module
 from fastuda.training.loop import Loop
 from fastuda.training.readback import Readback
 from fastuda_bench.made_data import bench_data
@@ -50,20 +51,20 @@ def begin(recipe: Recipe, device: torch.device = CPU) -> TrainingState:
     return TrainingState.begin(student, recipe.train.optimizer, 20, recipe.method.ema_decay)
 
 
-@pytest.mark.parametrize("adapts", [True, False])
+@pytest.mark.parametrize("work", ["adaptation", "warm-up"])
 def test_a_loop_trains_on_the_loaders_batches_in_order_from_where_the_state_stands(
-    fed: tuple[Recipe, Datasets], adapts: bool
+    fed: tuple[Recipe, Datasets], work: TrainingWork
 ) -> None:
     recipe, data = fed
     state, plain, passes = begin(recipe), begin(recipe), Passes.of(recipe, CPU)
     for one in (state, plain):
         one.iteration.fill_(3)
-    loop = Loop(state, data, recipe, passes, PLAIN, adapts=adapts)
+    loop = Loop(state, data, recipe, passes, PLAIN, work)
     source = TrainingLoader(data.source, "source", recipe, CPU, start_iteration=3)
     target = TrainingLoader(data.target, "target", recipe, CPU, start_iteration=3)
     for _ in range(2):
         losses = loop()
-        if adapts:
+        if work == "adaptation":
             expected = adaptation_step(plain, next(source), next(target), recipe, passes)
         else:
             expected = warmup_step(plain, next(source), recipe, passes)
@@ -75,7 +76,7 @@ def test_a_loop_trains_on_the_loaders_batches_in_order_from_where_the_state_stan
 def test_waiting_is_counted_and_taken_once(fed: tuple[Recipe, Datasets], monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, data = fed
     ticks = iter(range(100))
-    loop = Loop(begin(recipe), data, recipe, Passes.of(recipe, CPU), PLAIN, adapts=True)
+    loop = Loop(begin(recipe), data, recipe, Passes.of(recipe, CPU), PLAIN, "adaptation")
     monkeypatch.setattr(loop_module.time, "perf_counter", lambda: float(next(ticks)))
     loop()
     loop()
@@ -99,7 +100,7 @@ def test_the_host_stays_two_iterations_ahead_of_a_gpu_and_no_more(
             waited_for.append(self.number)
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    loop = Loop(begin(recipe), data, recipe, Passes.of(recipe, CPU), PLAIN, adapts=False)
+    loop = Loop(begin(recipe), data, recipe, Passes.of(recipe, CPU), PLAIN, "warm-up")
     loop._on_gpu = True
     for _ in range(5):
         loop()
@@ -114,7 +115,7 @@ def test_on_a_gpu_loading_training_and_reading_back_wait_for_nothing(fed: tuple[
     device = torch.device("cuda", torch.cuda.current_device())
     compiled.forget()
     state = begin(recipe, device)
-    loop = Loop(state, data, recipe, Passes.of(recipe, device), FastPath.of(recipe.runtime, device), adapts=True)
+    loop = Loop(state, data, recipe, Passes.of(recipe, device), FastPath.of(recipe.runtime, device), "adaptation")
     readback = Readback(state)
     for i in range(2):
         readback.add(loop())

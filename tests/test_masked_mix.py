@@ -238,6 +238,13 @@ def test_half_of_the_classes_present_floored_those_with_the_smallest_keys() -> N
     assert chosen_classes(label_map("0124"), KEYS) == [1, 4]
 
 
+def test_of_equal_keys_the_lower_class_is_chosen() -> None:
+    assert chosen_classes(label_map("01245"), [0.5] * 6) == [0, 1]
+    assert chosen_classes(label_map("5421"), [0.5, 0.7, 0.5, 0.1, 0.5, 0.5]) == [2, 4]
+    labels = torch.arange(150, dtype=torch.uint8)[None, None]  # more than a sort keeps in order by chance
+    assert chosen_classes(labels, [0.5] * 150) == [*range(75)]
+
+
 def test_at_least_one_class_is_chosen() -> None:
     assert chosen_classes(label_map("222"), KEYS) == [2]
 

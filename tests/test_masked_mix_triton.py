@@ -144,6 +144,20 @@ def test_choice_equals_the_reference(fraction: float, min_class: int, off_by_one
         assert torch.equal(ours, reference.choose_classes(labels, keys, fraction, min_class, off_by_one))
 
 
+@pytest.mark.parametrize("num_classes", [5, 19, 150])
+def test_equal_keys_go_by_class_number(num_classes: int, device: torch.device) -> None:
+    """Within a part of the classes and across parts: the kernel compares them a part at a time."""
+    labels = torch.arange(num_classes, dtype=torch.uint8, device=device).view(1, 1, -1).repeat(3, 1, 1)
+    keys = torch.full((3, num_classes), 0.5, device=device)
+    keys[1] = torch.arange(num_classes) % 2  # even classes before odd ones
+    keys[2, -1] = 0.25
+    chosen = fused.choose_classes(labels, keys, 0.5, 0, False)
+    half = num_classes // 2
+    expected = [[*range(half)], [*range(0, 2 * half, 2)], [*range(half - 1), num_classes - 1]]
+    assert [row.nonzero().flatten().tolist() for row in chosen] == expected
+    assert torch.equal(chosen, reference.choose_classes(labels, keys, 0.5, 0, False))
+
+
 @pytest.mark.usefixtures("kernels_everywhere")
 def test_the_public_functions_pass_everything_on(device: torch.device) -> None:
     arguments = crops(2, 13, 17, device=device)

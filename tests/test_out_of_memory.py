@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ import fastuda.model.weights as weights_module
 import fastuda.runs.checkpoint.writer as writer_module
 import fastuda.training.cuda_graph as cuda_graph_module
 import fastuda.training.iteration as iteration_module
+import fastuda.training.loop as loop_module
 import fastuda.training.run as train_module
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.packing.pack import Packed
@@ -35,6 +37,7 @@ from fastuda.evaluation.evaluate import evaluate
 from fastuda.evaluation.predict import Input, predict
 from fastuda.evaluation.target_statistics import gather_statistics
 from fastuda.evaluation.trained import Trained
+from fastuda.memory.estimate import TrainingWork
 from fastuda.memory.out_of_memory import is_out_of_memory, memory_told
 from fastuda.memory.savings import Saving
 from fastuda.model.build import build_network
@@ -44,7 +47,7 @@ from fastuda.report.display import Display
 from fastuda.runs.checkpoint.notes import Notes
 from fastuda.runs.checkpoint.store import CheckpointStore
 from fastuda.runs.checkpoint.writer import CheckpointWriter
-from fastuda.training.cuda_graph import CapturedIteration, CaptureError
+from fastuda.training.cuda_graph import CaptureError, capture
 from fastuda.training.iteration import Iteration
 from fastuda.training.loop import Loop
 from fastuda.training.run import train
@@ -198,14 +201,14 @@ def test_a_model_that_does_not_fit_at_all(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(("step", "work"), [("adaptation_step", "an adaptation"), ("warmup_step", "a warm-up")])
+@pytest.mark.parametrize(("step", "work"), [("adaptation_step", "adaptation"), ("warmup_step", "warm-up")])
 @pytest.mark.parametrize("error", [FULL_GPU[0], FULL_GPU[1], FULL_GPU[2], FULL_HOST[0]], ids=named)
-def test_an_iteration_tells(step: str, work: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_iteration_tells(step: str, work: TrainingWork, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny("gta2cs")
     monkeypatch.setattr(iteration_module, step, raising(error))
-    given = batches(recipe)[: 1 if step == "warmup_step" else 2]
-    with pytest.raises(FastudaError, match=f"memory is full: {work} iteration of batch 2 asked for"):
-        Iteration(begin(recipe), recipe, AS_IT_IS, PLAIN)(*given)
+    given = batches(recipe)[: 1 if work == "warm-up" else 2]
+    with pytest.raises(FastudaError, match=f"memory is full: an? {work} iteration of batch 2 asked for"):
+        Iteration(begin(recipe), recipe, AS_IT_IS, PLAIN, work)(*given)
 
 
 @pytest.mark.usefixtures("quick")
@@ -230,20 +233,22 @@ def test_a_capture_hands_on_full_memory_and_nothing_else(error: Exception, monke
     recipe = tiny("gta2cs")
     expected = type(error) if is_out_of_memory(error) else CaptureError
     with pytest.raises(expected) as caught:
-        CapturedIteration(raising(error), begin(recipe), batches(recipe))
+        capture(raising(error), begin(recipe), batches(recipe))
     assert (caught.value is error) == is_out_of_memory(error)
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_loader_that_finds_no_memory_tells() -> None:
+@pytest.mark.parametrize("work", ["adaptation", "warm-up"])
+def test_a_loader_that_finds_no_memory_tells(work: TrainingWork, monkeypatch: pytest.MonkeyPatch) -> None:
     class Empty:
         def __next__(self) -> Any:
             raise FULL_GPU[4]
 
-    loop = Loop.__new__(Loop)
-    loop._recipe, loop._device = tiny("gta2cs"), CPU
-    loop._loaders = {"source": Empty(), "target": Empty()}  # type: ignore[dict-item]
-    with pytest.raises(FastudaError, match="an adaptation iteration of batch 2 asked for more"):
+    monkeypatch.setattr(loop_module, "TrainingLoader", lambda *_, **__: Empty())
+    monkeypatch.setattr(loop_module, "numbers", lambda *_: {})
+    recipe, data = tiny("gta2cs"), SimpleNamespace(source=None, target=None)
+    loop = Loop(begin(recipe), data, recipe, AS_IT_IS, PLAIN, work)  # type: ignore[arg-type]
+    with pytest.raises(FastudaError, match=f"an? {work} iteration of batch 2 asked for more"):
         loop()
 
 

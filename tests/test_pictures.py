@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,11 +92,11 @@ def test_a_picture_that_cannot_be_saved_leaves_the_old_one_and_nothing_else(
     save_picture(tmp_path / "x.png", Image.new("RGB", (3, 2), "red"))
     before = (tmp_path / "x.png").read_bytes()
 
-    def full(_: Image.Image, path: Path, format: str) -> None:
-        path.write_bytes(b"half a pic")
+    def full(written: Path, _: Path) -> None:
+        assert written.stat().st_size > 0
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(FastudaError, match=r"x\.png: no space left on the disk"):
         save_picture(tmp_path / "x.png", Image.new("RGB", (3, 2), "blue"))
     assert (tmp_path / "x.png").read_bytes() == before

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import fastuda.training.log as run_log_module
 from fastuda.errors import FastudaError
 from fastuda.files.disk import sync_journal
-from fastuda.metrics import scores
+from fastuda.metrics import Scores
 from fastuda.recipe import Recipe
 from fastuda.runs.folder import RunFolder
 from fastuda.training.log import RunLog
@@ -33,9 +33,11 @@ def folder(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path)
     with RunLog(folder) as log:
         log.training("source_only", Reading(2, {"source": 1.5, "total": 1.5}, 0.0, -1, 1.0, 12.34567890123, 1.0))
-        log.evaluation("source_only", 2, scores(np.array([[3, 1], [0, 0]]), ("road", "sky"), "full", {"x": ("sky",)}))
+        log.evaluation(
+            "source_only", 2, Scores.of(np.array([[3, 1], [0, 0]]), ("road", "sky"), "full", {"x": ("sky",)})
+        )
         log.training("adapted", Reading(2, {"mix": 3.4e38, "total": -1e-30}, 2.5e-4, -1, 1.0, 1e6, 0.0))
-        log.evaluation("adapted", 4, scores(np.array([[3, 0], [0, 0]]), ("road", "schöner [Himmel]"), "released"))
+        log.evaluation("adapted", 4, Scores.of(np.array([[3, 0], [0, 0]]), ("road", "schöner [Himmel]"), "released"))
         log.training("adapted", Reading(6, {"mix": 1, "total": 1}, 1e-4, -1, 1.0, 3.0, 0.5))
         assert log.rows == 5
     return folder

@@ -10,7 +10,7 @@ import torch
 from steps import tiny
 
 import fastuda.memory.savings as savings_module
-from fastuda.memory.estimate import estimate_bytes, estimate_evaluation_bytes
+from fastuda.memory.estimate import TrainingWork, estimate_bytes, estimate_evaluation_bytes
 from fastuda.memory.savings import Saving, savings
 from fastuda.model.build import build_network
 from fastuda.recipe import Recipe
@@ -22,12 +22,14 @@ def fields(found: Sequence[Saving]) -> list[str]:
     return [one.settings for one in found]
 
 
-def _iteration_bytes(recipe: Recipe, device: torch.device, *, adapts: bool = True) -> int:
+def _iteration_bytes(recipe: Recipe, device: torch.device, work: TrainingWork = "adaptation") -> int:
     """A peak that is the source view's or that of the mixed crops, whichever is larger, as in a real iteration."""
     views, each = recipe.views, recipe.train.batch_size * (8 if recipe.runtime.amp == "none" else 4)
     area = {name: size[0] * size[1] for name, size in views if name.endswith("_size")}
     source = area["source_size"] if views.whole else area["crop_size"]
-    passes = [source, 2 * area["crop_size"], area["target_size"] / 16 if views.whole else 0] if adapts else [source]
+    passes: list[float] = [source]
+    if work == "adaptation":
+        passes += [2 * area["crop_size"], area["target_size"] / 16 if views.whole else 0]
     return 1000 + int(each * max(passes))
 
 
@@ -104,9 +106,9 @@ def test_an_iterations_savings_are_its_estimates() -> None:
     """Uncounted by formula: a warm-up of crops alone is the shortest."""
     settings = ("views.whole=false", "views.crop_size=[64, 64]", ONE)
     recipe = tiny("gta2cs", *settings)
-    (one,) = savings(recipe, CPU, "warm-up", 1, estimate_bytes(recipe, CPU, adapts=False))
+    (one,) = savings(recipe, CPU, "warm-up", 1, estimate_bytes(recipe, CPU, "warm-up"))
     changed = tiny("gta2cs", *settings, "views.crop_size=[48, 48]")
-    assert one == Saving("--set views.crop_size=[48,48]", estimate_bytes(changed, CPU, adapts=False))
+    assert one == Saving("--set views.crop_size=[48,48]", estimate_bytes(changed, CPU, "warm-up"))
 
 
 def test_an_evaluations_estimate_grows_with_batch_size_and_scales() -> None:

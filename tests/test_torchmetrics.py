@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from fastuda.metrics import Scores, scores
+from fastuda.metrics import Scores
 from fastuda_kernels.pseudo_label import argmax_confusion
 
 IGNORED = 255
@@ -59,7 +59,7 @@ def confusion(case: Case) -> Tensor:
 
 
 def ours(case: Case) -> Scores:
-    return scores(confusion(case).numpy(), tuple(f"class {c}" for c in range(case.num_classes)), "full")
+    return Scores.of(confusion(case).numpy(), tuple(f"class {c}" for c in range(case.num_classes)), "full")
 
 
 def theirs(metric: type, case: Case, **options: object) -> Tensor:

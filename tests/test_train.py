@@ -311,6 +311,6 @@ def test_a_loss_that_was_not_finite_is_told_though_no_checkpoint_can_be_read(mon
     store, writer = SimpleNamespace(newest_sound=refused), SimpleNamespace(wait=lambda: None)
     shared: Any = SimpleNamespace(store=store, checkpoints=writer)
     monkeypatch.setattr(stage_module, "_names_at", lambda *_: ["x"])
-    stage: Any = SimpleNamespace(title="warm-up", reads_target=False)
+    stage: Any = SimpleNamespace(work="warm-up")
     with pytest.raises(FastudaError, match=r"not finite at iteration 5 .*verified: a: this checkpoint cannot be read"):
         stage_module._refuse_nonfinite(shared, stage, 4)

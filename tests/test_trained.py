@@ -16,7 +16,7 @@ from steps import small_network
 
 from fastuda.data.reading.listing import LeftOut
 from fastuda.errors import FastudaError
-from fastuda.evaluation.score import Assessment, write_scores
+from fastuda.evaluation.evaluate_trained import EvaluationResult, write_result
 from fastuda.evaluation.trained import Trained, load_trained
 from fastuda.model.digest import sealed
 from fastuda.recipe import Recipe
@@ -73,8 +73,8 @@ def test_a_run_without_any_model_says_so(tmp_path: Path, tiny_recipe: Callable[.
 
 
 def test_scores_of_a_model_whose_path_is_no_utf_8_are_written(trained: Trained, tmp_path: Path) -> None:
-    found = Assessment({}, "ab", LeftOut())
-    write_scores(tmp_path / "scores.json", found, replace(trained, file=Path("runs/\udcfc/net.safetensors")))
+    result = EvaluationResult({}, "ab", LeftOut())
+    write_result(tmp_path / "scores.json", result, replace(trained, file=Path("runs/\udcfc/net.safetensors")))
     assert json.loads((tmp_path / "scores.json").read_text("utf-8"))["model"] == "runs/\udcfc/net.safetensors"
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from fastuda.model.build import build_network
 from fastuda.recipe import Recipe
 from fastuda.runs.checkpoint import save_model
+from fastuda.runs.folder import RunFolder
 
 _SCRIPT = """
 import sys
@@ -34,7 +35,7 @@ from fastuda_bench.card import parts, summary
 from fastuda_bench import kernels
 from fastuda_cli.main import app
 
-folder, model = sys.argv[1:]
+folder, trained = sys.argv[1:]
 torch.set_num_threads(1)
 sizes = ["model.depth=18", "model.width=0.0625", "model.weights=random", "views.crop_size=[32, 32]"]
 sizes += ["views.source_size=[64, 32]", "views.target_size=[64, 32]"]
@@ -54,7 +55,10 @@ rungs = ["--rung", "eager-fp32", "--rung", "amp-nhwc", "--repeats", "1", "--iter
 said = run("bench", "step", "gta2cs", "--device", "cpu", *rungs, *settings, *limits, "--chart", f"{folder}/step.png")
 assert "no picture, matplotlib cannot be imported" in said, said
 run("bench", "kernels", "--device", "cpu", "--small", "--repeats", "1", *limits, "--chart", f"{folder}/bars.png")
-run("predict", model, f"{folder}/image.png", "--out", f"{folder}/predictions", "--device", "cpu")
+run("recipes", "gta2cs")
+model = f"{trained}/checkpoints/adapted-last.safetensors"
+run("predict", model, f"{folder}/images", "--out", f"{folder}/predictions", "--device", "cpu")
+run("predict", trained, f"{folder}/images/b.jpg", "--out", f"{folder}/tiled", "--tiled", "--device", "cpu")
 loaded = [name for name in sys.modules if name.split(".")[0] in ("nvidia", "matplotlib", "tensorboard")]
 assert not loaded, loaded
 """
@@ -65,10 +69,16 @@ def test_steps_kernels_the_estimate_and_predictions_need_none_of_them(
 ) -> None:
     recipe = tiny_recipe()
     torch.manual_seed(0)
-    save_model(tmp_path / "model.safetensors", build_network(recipe), recipe, {})
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "image.png")
-    command = [sys.executable, "-c", _SCRIPT, str(tmp_path), str(tmp_path / "model.safetensors")]
+    model = RunFolder(tmp_path / "run").model("adapted", "last")
+    model.parent.mkdir(parents=True)
+    save_model(model, build_network(recipe), recipe, {})
+    (tmp_path / "images").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 96, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images" / "a.png")
+    Image.fromarray(pixels).save(tmp_path / "images" / "b.jpg")
+    command = [sys.executable, "-c", _SCRIPT, str(tmp_path), str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "predictions" / "image_overlay.png").exists()
+    written = {path.name for path in (tmp_path / "predictions").iterdir()}
+    assert written == {"classes.json", *(f"{name}_{kind}.png" for name in "ab" for kind in ("labelIds", "overlay"))}
+    assert (tmp_path / "tiled" / "b_labelIds.png").exists()

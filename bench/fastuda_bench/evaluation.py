@@ -12,7 +12,7 @@ from rich.table import Table
 from fastuda.data.loading.batch import EvaluationBatch
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.packing.pack import Packed
-from fastuda.evaluation.evaluate import evaluate
+from fastuda.evaluation.evaluate import EVALUATION_BATCH, evaluate
 from fastuda.model.build import build_network
 from fastuda.model.passes import Passes
 from fastuda.model.place import placed
@@ -21,8 +21,6 @@ from fastuda.runtime.device import configure
 from fastuda.runtime.fast_path import FastPath
 from fastuda_bench.results import Row, gpu, stamp, summary
 
-_BATCH = 4
-"""As `fastuda eval` loads them."""
 _WARM_UP = 8
 """Images scored before the clock runs: cuDNN chooses its convolutions."""
 
@@ -38,10 +36,10 @@ def evaluation_row(recipe: Recipe, name: str, packed: Packed, device: torch.devi
     torch.manual_seed(recipe.seed)
     model = placed(build_network(recipe), FastPath.of(recipe.runtime, device), device).eval()
     threads = recipe.runtime.loader_threads
-    evaluate(model, EvaluationLoader(packed, _BATCH, threads, device, limit=_WARM_UP), recipe, passes)
+    evaluate(model, EvaluationLoader(packed, EVALUATION_BATCH, threads, device, limit=_WARM_UP), recipe, passes)
     seconds, waiting = [], []
     for _ in range(repeats):
-        loader = _Watched(packed, _BATCH, threads, device)
+        loader = _Watched(packed, EVALUATION_BATCH, threads, device)
         began = time.perf_counter()
         evaluate(model, loader, recipe, passes)  # reads the counts back, so the device has come to its end
         seconds.append(time.perf_counter() - began)

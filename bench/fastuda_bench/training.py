@@ -41,7 +41,7 @@ def training_row(
     configure(recipe.runtime, device)
     fast, passes = FastPath.of(recipe.runtime, device), Passes.of(recipe, device)
     state = begun(recipe, fast, device, _WARM_UP + repeats * iterations)
-    loop, readback = Loop(state, data, recipe, passes, fast, adapts=True), Readback(state)
+    loop, readback = Loop(state, data, recipe, passes, fast, "adaptation"), Readback(state)
     for _ in range(min(_WARM_UP, iterations)):
         loop()
     milliseconds, waited = [], []

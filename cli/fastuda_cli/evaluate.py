@@ -50,7 +50,7 @@ def evaluate(
 ) -> None:
     """Score a model: per-class IoU, mIoU, accuracies; at full label size and the way the authors did it."""
     with reported():
-        from fastuda.evaluation.score import BOUNDARY_RADIUS, score, write_scores
+        from fastuda.evaluation.evaluate_trained import BOUNDARY_RADIUS, evaluate_trained, write_result
         from fastuda.evaluation.trained import load_trained
         from fastuda.files.disk import make_folder
         from fastuda.metrics.confidence_chart import reliability_chart, threshold_chart
@@ -60,7 +60,7 @@ def evaluate(
         kind = options.values(values)
         trained = load_trained(run_or_weights, stage=stage, which=which, recipe=recipe, device=device)
         trained = trained.augmented(flip=flip, scales=options.scales(scales))
-        found = score(
+        result = evaluate_trained(
             trained,
             Display(console).task,
             root=target,
@@ -70,16 +70,16 @@ def evaluate(
             boundary=boundary,
             values=kind,
         )
-        console.print(protocol_table(found.by_protocol))
+        console.print(protocol_table(result.by_protocol))
         if save_predictions is not None:
             say_values(trained.recipe.classes.build(), kind, save_predictions)
-        if found.boundary is not None and found.confidence is not None:
+        if result.boundary is not None and result.confidence is not None:
             tau = trained.recipe.method.tau
             folder = charts or (run_or_weights if run_or_weights.is_dir() else Path(".")) / "evaluation"
-            console.print(boundary_table(found.boundary))
-            console.print(confidence_table(found.confidence, tau, BOUNDARY_RADIUS))
-            threshold_chart(make_folder(folder) / "confidence.png", found.confidence, tau)
-            reliability_chart(folder / "reliability.png", found.confidence)
+            console.print(boundary_table(result.boundary))
+            console.print(confidence_table(result.confidence, tau, BOUNDARY_RADIUS))
+            threshold_chart(make_folder(folder) / "confidence.png", result.confidence, tau)
+            reliability_chart(folder / "reliability.png", result.confidence)
             say(f"pictures: {folder / 'confidence.png'}, {folder / 'reliability.png'}")
         if json_file is not None:
-            write_scores(json_file, found, trained)
+            write_result(json_file, result, trained)

@@ -1,4 +1,4 @@
-"""Scoring a model on a packed, labelled split (protocol row 23)."""
+"""A model evaluated on a packed, labelled split (protocol row 23)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.errors import FastudaError
 from fastuda.memory.out_of_memory import memory_told
-from fastuda.metrics import Scores, scores
+from fastuda.metrics import Scores
 from fastuda.model.inference import evaluation_logits
 from fastuda.model.passes import Passes
 from fastuda.model.segmenter import Segmenter
@@ -19,6 +19,8 @@ from fastuda.recipe import Recipe
 from fastuda_kernels.pseudo_label import argmax_confusion
 
 Progress = Callable[[int, int], None]
+EVALUATION_BATCH = 4
+"""Images that runs, `fastuda eval` and its benchmark put through the network at once."""
 
 
 @torch.no_grad()
@@ -67,6 +69,6 @@ def evaluate(
             "(`fastuda data check` counts the classes)"
         )
     return {
-        protocol: scores(matrix.cpu().numpy(), classes.names, protocol, recipe.eval.subsets)
+        protocol: Scores.of(matrix.cpu().numpy(), classes.names, protocol, recipe.eval.subsets)
         for protocol, matrix in confusion.items()
     }

@@ -19,6 +19,7 @@ from fastuda_kernels.masked_mix import normalise
 
 NUM_IMAGES = 64
 BATCH = 4
+"""Images a pass, whose statistics are averaged with those of the other passes: another number gives others."""
 
 
 def gather_statistics(

@@ -51,6 +51,8 @@ def held(
     times a second meanwhile. Without, or when patience is over, HeldError names the holder: what it does, its process,
     host, beginning and command. `reading` goes on without a lock where the folder cannot be written to. FastudaError
     for a folder where no lock can be made.
+
+    The lock is filelock's; by hand is what it has not: the holder's name for those that wait, and looks in between.
     """
     lock = FileLock(folder / LOCK)
     try:

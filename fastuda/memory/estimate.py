@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,17 +26,21 @@ from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 from fastuda.runtime.fast_path import FastPath
 
+TrainingWork = Literal["adaptation", "warm-up"]
+"""Which step trains: the adaptation's, which reads the target too, or the warm-up's, of the source alone."""
 _RUNTIME_BYTES = 2**31
 """CUDA's context, cuDNN's workspaces, DALI's buffers, an evaluation beside the graph: not an iteration's own."""
 _FRAGMENTATION = 1.05
 
 
 def estimate_bytes(
-    recipe: Recipe, device: torch.device, *, adapts: bool = True, look: Callable[[], None] | None = None
+    recipe: Recipe,
+    device: torch.device,
+    work: TrainingWork = "adaptation",
+    *,
+    look: Callable[[], None] | None = None,
 ) -> int:
-    """Peak bytes of an iteration on `device`: weights, optimiser, average, activations, gradients.
-
-    The iteration is one of the adaptation or, unless `adapts`, of the warm-up.
+    """Peak bytes of an iteration of `work` on `device`: weights, optimiser, average, activations, gradients.
 
     One iteration runs on tensors without memory, and the bytes alive at once are counted. The count is of the
     iteration as it is written; compiled code needs less, libraries' own workspaces come on top.
@@ -51,7 +55,7 @@ def estimate_bytes(
     batches = made_batches(recipe, cpu)
     held = sum(tensor.nbytes for tensor in state.tensors())
     with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live, _Looking(look) if look else nullcontext():
-        if adapts:
+        if work == "adaptation":
             adaptation_step(state, *batches, recipe, passes)
         else:
             warmup_step(state, batches[0], recipe, passes)

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 
-from fastuda.memory.estimate import estimate_bytes, estimate_evaluation_bytes
+from fastuda.memory.estimate import TrainingWork, estimate_bytes, estimate_evaluation_bytes
 from fastuda.recipe import Recipe
 
-Work = Literal["adaptation", "warm-up", "evaluation", "prediction"]
+Work = TrainingWork | Literal["evaluation", "prediction"]
 """An iteration of either stage, or the network's answer to a batch of evaluation images or to an image of a user."""
 TRAINING = ("adaptation", "warm-up")
 MOST = 3
@@ -41,9 +41,9 @@ class Saving:
 
 def estimate(recipe: Recipe, device: torch.device, work: Work, batch_size: int) -> int:
     """Peak bytes of `work`; `batch_size` is an evaluation's."""
-    if work in TRAINING:
-        return estimate_bytes(recipe, device, adapts=work == "adaptation")
-    return estimate_evaluation_bytes(recipe, device, batch_size)
+    if work == "evaluation" or work == "prediction":
+        return estimate_evaluation_bytes(recipe, device, batch_size)
+    return estimate_bytes(recipe, device, work)
 
 
 def savings(recipe: Recipe, device: torch.device, work: Work, batch_size: int, needed: int) -> list[Saving]:
@@ -83,7 +83,7 @@ def _training(recipe: Recipe, device: torch.device, work: Work, needed: int) -> 
         return found
     crop, source, target = (width * height for width, height in (views.crop_size, views.source_size, views.target_size))
     # An adaptation begins with what is a warm-up's whole iteration. Where that is not the peak, its view is not either.
-    if work == "warm-up" or estimate_bytes(recipe, device, adapts=False) >= _WORTH * needed:
+    if work == "warm-up" or estimate_bytes(recipe, device, "warm-up") >= _WORTH * needed:
         found += _smaller("views.source_size", views.source_size)
         if crop < source and work == "adaptation":
             found.append({"views.whole": False})

@@ -1,5 +1,5 @@
 """What an evaluation says of a model: IoU, boundaries, confidence."""
 
-from fastuda.metrics.iou import Scores, scores
+from fastuda.metrics.iou import Scores
 
-__all__ = ["Scores", "scores"]
+__all__ = ["Scores"]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastuda.classes import IGNORE_INDEX
 from fastuda.metrics.boundary_map import boundary_pixels, squared_distance
-from fastuda.metrics.iou import Scores, mean_of_known, plain, scores
+from fastuda.metrics.iou import Scores, mean_of_known, plain
 from fastuda_kernels.checks import check_tensor
 
 RADII = (1, 3, 5, 9)
@@ -128,7 +128,7 @@ class BoundaryMeter:
     def result(
         self, names: tuple[str, ...], protocol: str = "full", subsets: Mapping[str, tuple[str, ...]] | None = None
     ) -> BoundaryScores:
-        """Scores so far; waits for the device. `protocol` and `subsets` are those of `metrics.scores`.
+        """Scores so far; waits for the device. `protocol` and `subsets` are those of `Scores.of`.
 
         Raises ValueError when there are not `num_classes` names, or a prediction was no train id.
         """
@@ -141,7 +141,7 @@ class BoundaryMeter:
         f_scores = _mean_over_images(self._f_sum.cpu().numpy(), self._num_images.cpu().numpy())
         return BoundaryScores(
             trimap={
-                radius: scores(confusion, names, protocol, subsets)
+                radius: Scores.of(confusion, names, protocol, subsets)
                 for radius, confusion in zip(self._radii, bands, strict=True)
             },
             f_score={

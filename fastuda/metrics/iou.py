@@ -29,6 +29,39 @@ class Scores:
     subsets: dict[str, float]
     """Mean IoU over named subsets of the classes, percent (SYNTHIA's 13, say)."""
 
+    @classmethod
+    def of(
+        cls,
+        confusion: NDArray[np.int64],
+        names: tuple[str, ...],
+        protocol: str,
+        subsets: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> Scores:
+        """Scores of confusion int64 [C, C] (row: label, column: prediction).
+
+        Raises ValueError when the matrix does not have one row and column a name.
+        """
+        if confusion.shape != (len(names), len(names)):
+            raise ValueError(f"confusion has shape {list(confusion.shape)}, but there are {len(names)} class names")
+        right = np.diag(confusion).astype(np.float64)
+        labelled, predicted = confusion.sum(1), confusion.sum(0)
+        union = labelled + predicted - right
+        iou = 100 * np.divide(right, union, out=np.full_like(right, np.nan), where=union > 0)
+        accuracy = 100 * np.divide(right, labelled, out=np.full_like(right, np.nan), where=labelled > 0)
+        by_name = dict(zip(names, iou.tolist(), strict=True))
+        return cls(
+            protocol=protocol,
+            iou=by_name,
+            miou=mean_of_known(iou),
+            pixel_accuracy=100 * float(right.sum()) / max(int(confusion.sum()), 1),
+            mean_accuracy=mean_of_known(accuracy),
+            absent=tuple(name for name, count in zip(names, labelled, strict=True) if not count),
+            subsets={
+                subset: mean_of_known(np.array([by_name[name] for name in members]))
+                for subset, members in (subsets or {}).items()
+            },
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, rounded to 1e-4; None where there is no value."""
 
@@ -41,38 +74,6 @@ class Scores:
             "absent": list(self.absent),
             "subsets": {name: plain(value) for name, value in self.subsets.items()},
         }
-
-
-def scores(
-    confusion: NDArray[np.int64],
-    names: tuple[str, ...],
-    protocol: str,
-    subsets: Mapping[str, tuple[str, ...]] | None = None,
-) -> Scores:
-    """Scores of confusion int64 [C, C] (row: label, column: prediction).
-
-    Raises ValueError when the matrix does not have one row and column a name.
-    """
-    if confusion.shape != (len(names), len(names)):
-        raise ValueError(f"confusion has shape {list(confusion.shape)}, but there are {len(names)} class names")
-    right = np.diag(confusion).astype(np.float64)
-    labelled, predicted = confusion.sum(1), confusion.sum(0)
-    union = labelled + predicted - right
-    iou = 100 * np.divide(right, union, out=np.full_like(right, np.nan), where=union > 0)
-    accuracy = 100 * np.divide(right, labelled, out=np.full_like(right, np.nan), where=labelled > 0)
-    by_name = dict(zip(names, iou.tolist(), strict=True))
-    return Scores(
-        protocol=protocol,
-        iou=by_name,
-        miou=mean_of_known(iou),
-        pixel_accuracy=100 * float(right.sum()) / max(int(confusion.sum()), 1),
-        mean_accuracy=mean_of_known(accuracy),
-        absent=tuple(name for name, count in zip(names, labelled, strict=True) if not count),
-        subsets={
-            subset: mean_of_known(np.array([by_name[name] for name in members]))
-            for subset, members in (subsets or {}).items()
-        },
-    )
 
 
 def plain(value: float) -> float | None:

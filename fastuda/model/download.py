@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
-import os
 import re
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from fastuda.errors import FastudaError
-from fastuda.files.disk import PART
+from fastuda.files.disk import sweep, whole_file
 from fastuda.files.lock import Look, held
 from fastuda.model.archive import MOST_BYTES, opened
 from fastuda.printable import is_plain
@@ -51,16 +48,17 @@ def fetch(name_or_url: str, cache: Path, sha256: str | None = None, look: Look |
     digits = sha256 or _digits_in(file_name)
 
     target = cache / file_name
-    partial = cache / f".{file_name}{PART}"
     try:
         if not target.is_file():
             cache.mkdir(parents=True, exist_ok=True)
             with held(cache, "downloading", wait=True, look=look):
                 if not target.is_file():
-                    _download(url, partial, digits, look)
-                    os.replace(partial, target)
+                    sweep(cache)
+                    _download(url, target, digits, look)
                     return target
-        _check(target, digits, f"delete {target} to download it again from {url}")
+        with target.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        _require(found, digits, file_name, f"delete {target} to download it again from {url}")
     except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a port or length that is no number
         raise FastudaError(
             f"cannot download {url}: {error}\n"
@@ -75,41 +73,34 @@ def _digits_in(file_name: str) -> str:
     return match.group(1) if match else ""
 
 
-def _download(url: str, partial: Path, digits: str, look: Look | None) -> None:
-    """Download to `partial`, over whatever a killed process left there; nothing is left of what fails."""
+def _download(url: str, target: Path, digits: str, look: Look | None) -> None:
+    """Download to `target`; nothing is left of what fails.
+
+    By hand, since `torch.hub.download_url_to_file` has no timeout, hears no stop, takes files without end, and takes
+    one that broke off for whole where no hash is known.
+    """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme == "file":
         with opened(Path(urllib.request.url2pathname(parts.path))):
             pass  # a pipe or a device would never end
-    try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response, partial.open("wb") as file:
-            _copy(response, file, look)
-        _check(partial, digits, f"{url} does not hold the expected file; nothing was kept")
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
+    digest, arrived = hashlib.sha256(), 0
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response, whole_file(target, durable=True) as write:
+        while chunk := response.read1(_CHUNK_BYTES):  # what has arrived, without waiting for as much
+            if look is not None:
+                look()
+            arrived += len(chunk)
+            if arrived > MOST_BYTES:
+                raise OSError(f"it has more than {MOST_BYTES / 1e9:.0f} GB, as no weights have")
+            digest.update(chunk)
+            write(chunk)
+        # A chunked read ends quietly when the connection drops, and not every file name holds a hash.
+        announced = response.headers.get("Content-Length")
+        if announced is not None and arrived != int(announced):
+            raise OSError(f"{arrived} of {announced} bytes arrived")
+        advice = f"{url} does not hold the expected file; nothing was kept"
+        _require(digest.hexdigest(), digits, target.name, advice)
 
 
-def _copy(response: Any, file: BinaryIO, look: Look | None) -> None:
-    arrived = 0
-    while chunk := response.read1(_CHUNK_BYTES):  # what has arrived, without waiting for as much
-        if look is not None:
-            look()
-        arrived += len(chunk)
-        if arrived > MOST_BYTES:
-            raise OSError(f"it has more than {MOST_BYTES / 1e9:.0f} GB, as no weights have")
-        file.write(chunk)
-    # A chunked read ends quietly when the connection drops, and not every file name holds a hash.
-    announced = response.headers.get("Content-Length")
-    if announced is not None and arrived != int(announced):
-        raise OSError(f"{arrived} of {announced} bytes arrived")
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _check(path: Path, digits: str, advice: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+def _require(found: str, digits: str, file_name: str, advice: str) -> None:
     if not found.startswith(digits.lower()):
-        raise FastudaError(f"{path.name}: its SHA-256 is {found}, not {digits}…; {advice}")
+        raise FastudaError(f"{file_name}: its SHA-256 is {found}, not {digits}…; {advice}")

@@ -58,7 +58,7 @@ class Display:
         with Live("", console=self.console, auto_refresh=False) as live:
             yield StageProgress(self.console, title, total, live, as_paper=as_paper)
 
-    def scored(self, title: str, iteration: int, scores: Scores) -> None:
+    def evaluated(self, title: str, iteration: int, scores: Scores) -> None:
         """One evaluation's mIoU."""
         self.console.print(f"{title} {iteration}: [bold]mIoU {scores.miou:.2f}[/bold] ({scores.protocol} protocol)")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from fastuda.classes import ClassSet
-from fastuda.files.disk import write_failure
+from fastuda.files.disk import write_atomic
 
 Pixels = NDArray[np.uint8]
 
@@ -65,15 +65,9 @@ def grid(columns: list[str], rows: list[list[Pixels]], legend: ClassSet | None =
 
 def save_picture(path: Path, picture: Image.Image) -> None:
     """Write a PNG whole or not at all; raises FastudaError when the disk refuses."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        picture.save(partial, "png")
-        partial.replace(path)
-    except OSError as error:
-        raise write_failure(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    content = io.BytesIO()
+    picture.save(content, "png")
+    write_atomic(path, content.getvalue())
 
 
 def _scaled(pixels: Pixels) -> Image.Image:

@@ -27,34 +27,13 @@ class CaptureError(RuntimeError):
 class CapturedIteration:
     """A step recorded once and replayed with new batches; the losses it returns are overwritten by the next call."""
 
-    def __init__(self, step: Callable[..., Losses], state: TrainingState, batches: tuple[DomainBatch, ...]) -> None:
-        """Warm up and capture `step(*batches)`, leaving `state` untouched. Raises CaptureError with the reason."""
-        self._state = state
-        self._inputs = tuple(batch.map(torch.clone) for batch in batches)
-        self._graph = torch.cuda.CUDAGraph()
+    def __init__(
+        self, replay: Callable[[], object], state: TrainingState, inputs: tuple[DomainBatch, ...], losses: Losses
+    ) -> None:
+        """`replay` trains `state` on whatever `inputs` hold by then, and writes `losses`; `capture` makes all of it."""
+        self._replay, self._state = replay, state
+        self._inputs, self._losses = inputs, losses
         self._proved = False
-        stream = torch.cuda.current_stream()
-        _settle()
-        collecting = gc.isenabled()
-        gc.disable()  # what is collected may free what must not be freed during a capture: an old loader's pipeline
-        try:
-            with state.rehearsal():
-                _warm_up(lambda: step(*self._inputs), stream)
-            # DALI's threads go on calling CUDA meanwhile; only this thread's calls must be fit for a graph. No
-            # tensor of DALI's may be dropped meanwhile: freeing one ends in a wait for the whole device.
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-                self._losses = step(*self._inputs)
-        except Exception as error:  # whatever an operation that is not fit for a graph raises
-            torch.cuda.set_stream(stream)  # a capture that fails leaves its own behind
-            torch.cuda.synchronize()
-            state.reset_step()
-            cause = _root(error)
-            if is_out_of_memory(cause):
-                raise cause from error
-            raise CaptureError(f"{type(cause).__name__}: {cause}") from error
-        finally:
-            if collecting:
-                gc.enable()
 
     def __call__(self, *batches: DomainBatch) -> Losses:
         """Train one iteration; the batches have the shapes of those at the capture.
@@ -64,13 +43,41 @@ class CapturedIteration:
         for static, batch in zip(self._inputs, batches, strict=True):
             _copy_into(static, batch)
         before = None if self._proved else int(self._state.iteration)
-        self._graph.replay()
+        self._replay()
         if before is not None:
             # The one host sync of the graph's life: a graph that captured nothing would replay in silence.
             if int(self._state.iteration) != before + 1:
                 raise CaptureError("a replay did not train an iteration: the capture holds nothing")
             self._proved = True
         return self._losses
+
+
+def capture(step: Callable[..., Losses], state: TrainingState, batches: tuple[DomainBatch, ...]) -> CapturedIteration:
+    """Warm up and capture `step(*batches)`, leaving `state` untouched. Raises CaptureError with the reason."""
+    inputs = tuple(batch.map(torch.clone) for batch in batches)
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    _settle()
+    collecting = gc.isenabled()
+    gc.disable()  # what is collected may free what must not be freed during a capture: an old loader's pipeline
+    try:
+        with state.rehearsal():
+            _warm_up(lambda: step(*inputs), stream)
+        # DALI's threads go on calling CUDA meanwhile; only this thread's calls must be fit for a graph. No
+        # tensor of DALI's may be dropped meanwhile: freeing one ends in a wait for the whole device.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            losses = step(*inputs)
+    except Exception as error:  # whatever an operation that is not fit for a graph raises
+        torch.cuda.set_stream(stream)  # a capture that fails leaves its own behind
+        torch.cuda.synchronize()
+        state.reset_step()
+        cause = _root(error)
+        if is_out_of_memory(cause):
+            raise cause from error
+        raise CaptureError(f"{type(cause).__name__}: {cause}") from error
+    finally:
+        if collecting:
+            gc.enable()
+    return CapturedIteration(graph.replay, state, inputs, losses)
 
 
 def _settle() -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Literal
 
 from fastuda.data.loading.batch import DomainBatch
+from fastuda.memory.estimate import TrainingWork
 from fastuda.memory.out_of_memory import is_out_of_memory, memory_told
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
@@ -16,7 +17,7 @@ from fastuda.method.term import Losses
 from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 from fastuda.runtime.fast_path import FastPath
-from fastuda.training.cuda_graph import CapturedIteration, CaptureError
+from fastuda.training.cuda_graph import CapturedIteration, CaptureError, capture
 from fastuda_kernels.tracing import launches_known_by_kind
 
 log = logging.getLogger(__name__)
@@ -25,15 +26,23 @@ Way = Literal["eager", "compiled", "eager graph", "compiled graph"]
 
 
 class Iteration:
-    """Trains one iteration a call: `iteration(source)` in the warm-up, `iteration(source, target)` afterwards.
+    """Trains one iteration of `work` a call: `iteration(source)` in the warm-up, `iteration(source, target)` after it.
 
     The first call compiles and captures what the fast path asks for, leaving no trace in the state. What
     cannot be had is said in the log with its reason, and the next slower way is taken: a graph's
     iteration is then launched, a compiled one runs eagerly. `way` tells which it became.
     """
 
-    def __init__(self, state: TrainingState, recipe: Recipe, passes: Passes, fast: FastPath) -> None:
+    def __init__(
+        self,
+        state: TrainingState,
+        recipe: Recipe,
+        passes: Passes,
+        fast: FastPath,
+        work: TrainingWork = "adaptation",
+    ) -> None:
         self._state = state
+        self._work = work
         self._recipe = recipe
         self._passes = replace(passes, compiled=fast.compiled)
         self._fast = fast
@@ -52,7 +61,7 @@ class Iteration:
 
         Raises FastudaError, with what to lower, when memory runs out.
         """
-        with memory_told("adaptation" if len(batches) == 2 else "warm-up", self._recipe, self._state.iteration.device):
+        with memory_told(self._work, self._recipe, self._state.iteration.device):
             if not self._prepared:
                 self._prepare(batches)
             return self._step(*batches) if self._graph is None else self._replay(self._graph, batches)
@@ -69,7 +78,7 @@ class Iteration:
         log.warning("no CUDA graph, so iterations are launched (%s): %s", self.way, _reason(error))
 
     def _step(self, *batches: DomainBatch) -> Losses:
-        step = partial(adaptation_step if len(batches) == 2 else warmup_step, self._state)
+        step = partial(adaptation_step if self._work == "adaptation" else warmup_step, self._state)
         return step(*batches, self._recipe, self._passes)
 
     def _prepare(self, batches: tuple[DomainBatch, ...]) -> None:
@@ -81,7 +90,7 @@ class Iteration:
                 self._compile(batches)
             if self._fast.graphed:
                 try:
-                    self._graph = CapturedIteration(self._step, self._state, batches)
+                    self._graph = capture(self._step, self._state, batches)
                 except CaptureError as error:
                     self._do_without_graph(error)
         self._prepared = True

@@ -14,6 +14,7 @@ from fastuda.data.loading.failures import numbers
 from fastuda.data.loading.sampling import DomainName
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.data.packing.pack import Packed
+from fastuda.memory.estimate import TrainingWork
 from fastuda.memory.out_of_memory import memory_told
 from fastuda.method.state import TrainingState
 from fastuda.method.term import Losses
@@ -27,7 +28,7 @@ _AHEAD = 2
 
 
 class Loop:
-    """Loads and trains one iteration a call, from where `state` stands.
+    """Loads and trains one iteration of `work` a call, from where `state` stands.
 
     `failed` are the samples of each domain, by name, that had failed before (`data.on_error`).
 
@@ -41,13 +42,13 @@ class Loop:
         recipe: Recipe,
         passes: Passes,
         fast: FastPath,
+        work: TrainingWork,
         *,
-        adapts: bool,
         failed: Mapping[DomainName, Mapping[str, str]] | None = None,
     ) -> None:
         device, start = state.iteration.device, int(state.iteration)
         packs: dict[DomainName, Packed] = {"source": data.source}
-        if adapts:
+        if work == "adaptation":
             packs["target"] = data.target
         self._loaders = {
             domain: TrainingLoader(
@@ -60,8 +61,9 @@ class Loop:
             )
             for domain, pack in packs.items()
         }
-        self._iteration = Iteration(state, recipe, passes, fast)
-        self._recipe, self._device, self._on_gpu = recipe, device, device.type == "cuda"
+        self._iteration = Iteration(state, recipe, passes, fast, work)
+        self._work, self._recipe = work, recipe
+        self._device, self._on_gpu = device, device.type == "cuda"
         self._ends: deque[Any] = deque()
         self._waited = 0.0
 
@@ -78,7 +80,7 @@ class Loop:
     def __call__(self) -> Losses:
         """Losses of the next iteration, on the device; the next call may overwrite them."""
         began = time.perf_counter()
-        with memory_told("adaptation" if len(self._loaders) == 2 else "warm-up", self._recipe, self._device):
+        with memory_told(self._work, self._recipe, self._device):
             batches = [next(loader) for loader in self._loaders.values()]
         self._waited += time.perf_counter() - began
         losses = self._iteration(*batches)

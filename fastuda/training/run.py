@@ -39,7 +39,7 @@ from fastuda.runtime.fast_path import FastPath, declined
 from fastuda.runtime.stop import StopAskedError, StoppedError, StopRequest
 from fastuda.runtime.watchdog import Watchdog
 from fastuda.training.log import RunLog
-from fastuda.training.stage import Progress, Run, Stage, run_stage, score
+from fastuda.training.stage import Progress, Run, Stage, evaluate_model, run_stage
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def _train(
         if saved is not None:
             _sound_models(run, model)  # while there may be a checkpoint to write one anew from
         elif request.init is not None:
-            score(run, SOURCE_ONLY, "--init", model.eval(), 0)
+            evaluate_model(run, SOURCE_ONLY, "--init", model.eval(), 0)
         for stage in _stages(recipe, notes.warmup):
             model = run_stage(run, stage, model, saved)
         checkpoints.wait()
@@ -166,9 +166,9 @@ def _train(
 def _stages(recipe: Recipe, warmup: bool) -> list[Stage]:
     stages = []
     if warmup:
-        stages.append(Stage(SOURCE_ONLY, "warm-up", recipe.warmup.iterations, recipe.warmup.optimizer, False))
+        stages.append(Stage(SOURCE_ONLY, "warm-up", recipe.warmup.iterations, recipe.warmup.optimizer))
     if recipe.train.iterations > 0:
-        stages.append(Stage(ADAPTED, "adaptation", recipe.train.iterations, recipe.train.optimizer, True))
+        stages.append(Stage(ADAPTED, "adaptation", recipe.train.iterations, recipe.train.optimizer))
     return stages
 
 

@@ -14,8 +14,9 @@ from fastuda.data.loading.failures import numbers
 from fastuda.data.loading.sampling import DomainName
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.errors import FastudaError
-from fastuda.evaluation.evaluate import evaluate
+from fastuda.evaluation.evaluate import EVALUATION_BATCH, evaluate
 from fastuda.evaluation.target_statistics import gather_statistics
+from fastuda.memory.estimate import TrainingWork
 from fastuda.memory.out_of_memory import memory_told
 from fastuda.method.state import TrainingState
 from fastuda.model.passes import Passes
@@ -39,7 +40,6 @@ from fastuda.training.readback import Readback, Reading
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-EVALUATION_BATCH = 4
 
 
 @dataclass
@@ -69,17 +69,16 @@ class Stage:
     """One of `source_only` and `adapted`."""
 
     name: StageName
-    title: str
+    work: TrainingWork
     num_iterations: int
     optimizer: Optimizer
-    reads_target: bool
 
 
 def run_stage(run: Run, stage: Stage, model: Segmenter, saved: SavedState | None) -> Segmenter:
     """Train one stage from `model`, or from where `saved` stopped; returns it with its averaged weights."""
     if saved is not None and STAGES.index(stage.name) < STAGES.index(saved.stage):
         return model  # this stage was complete; the saved state is of the one after it
-    with memory_told("adaptation" if stage.reads_target else "warm-up", run.recipe, run.device):
+    with memory_told(stage.work, run.recipe, run.device):
         state = TrainingState.begin(
             model,
             stage.optimizer,
@@ -91,7 +90,7 @@ def run_stage(run: Run, stage: Stage, model: Segmenter, saved: SavedState | None
         )
     readback = Readback(state)
     if saved is not None and saved.stage == stage.name:
-        with memory_told("adaptation" if stage.reads_target else "warm-up", run.recipe, run.device):
+        with memory_told(stage.work, run.recipe, run.device):
             restore_state(saved, state)
         readback.reopen(saved.window, saved.window_sums())
     start = int(state.iteration)
@@ -100,12 +99,12 @@ def run_stage(run: Run, stage: Stage, model: Segmenter, saved: SavedState | None
         _save(run, stage, state, 0, readback)  # so that --resume works from the first moment
     elif _evaluates(run, stage, start) and (notes.last is None or notes.last.iteration != start):
         _pause(run, stage, state, start, readback, evaluates=True)  # the stop came before, or during, its evaluation
-    loop = Loop(state, run.data, run.recipe, run.passes, run.fast, adapts=stage.reads_target, failed=run.notes.failed)
+    loop = Loop(state, run.data, run.recipe, run.passes, run.fast, stage.work, failed=run.notes.failed)
 
     state.student.train()
     every = run.recipe.train.checkpoint_every
-    as_paper = stage.reads_target and same_work(run.recipe)
-    with run.display.stage(stage.title, start, stage.num_iterations, as_paper=as_paper) as progress:
+    as_paper = stage.work == "adaptation" and same_work(run.recipe)
+    with run.display.stage(stage.work, start, stage.num_iterations, as_paper=as_paper) as progress:
         for iteration in range(start, stage.num_iterations):
             readback.add(loop())
             run.watchdog.alive()
@@ -128,7 +127,7 @@ def _pause(run: Run, stage: Stage, state: TrainingState, done: int, readback: Re
     """Evaluate if it is time, and save; raises StoppedError when a stop was asked for, even in the evaluation."""
     if evaluates:
         try:
-            _evaluate_stage(run, stage, state, done)
+            _evaluate_average(run, stage, state, done)
         except StopAskedError:
             log.info("the evaluation was broken off; it comes first when the run goes on")
         readback.restart()
@@ -139,7 +138,7 @@ def _pause(run: Run, stage: Stage, state: TrainingState, done: int, readback: Re
     _save(run, stage, state, done, readback)
     run.checkpoints.wait()
     raise StoppedError(
-        f"{run.stop.received}: stopped at iteration {done} of the {stage.title}, everything saved; "
+        f"{run.stop.received}: stopped at iteration {done} of the {stage.work}, everything saved; "
         f"continue with --run {run.folder.path} --resume"
     )
 
@@ -160,17 +159,17 @@ def _evaluates(run: Run, stage: Stage, done: int) -> bool:
     return done == stage.num_iterations or done % every == 0
 
 
-def _evaluate_stage(run: Run, stage: Stage, state: TrainingState, iteration: int) -> None:
-    """Score the averaged model."""
+def _evaluate_average(run: Run, stage: Stage, state: TrainingState, iteration: int) -> None:
+    """Evaluate the averaged model."""
     model = state.evaluation_model()
-    if stage.reads_target and run.recipe.eval.batch_norm == "target":
+    if stage.work == "adaptation" and run.recipe.eval.batch_norm == "target":
         failed = numbers(run.data.target, run.notes.failed.get("target", {}))
         gather_statistics(model, run.data.target, run.recipe, run.passes, run.device, failed)
-    score(run, stage.name, stage.title, model, iteration)
+    evaluate_model(run, stage.name, stage.work, model, iteration)
 
 
-def score(run: Run, stage: StageName, title: str, model: Segmenter, iteration: int) -> None:
-    """Score a model in eval mode; it is the stage's last and, if it is, its best, to be written with the next save."""
+def evaluate_model(run: Run, stage: StageName, title: str, model: Segmenter, iteration: int) -> None:
+    """Evaluate a model in eval mode; it is the stage's last and, if so, its best, to be written with the next save."""
     loader = EvaluationLoader(run.data.evaluation, EVALUATION_BATCH, run.recipe.runtime.loader_threads, run.device)
     by_protocol = evaluate(model, loader, run.recipe, run.passes, progress=run.task("Evaluating"))
     own = by_protocol[run.recipe.eval.protocol]
@@ -188,7 +187,7 @@ def score(run: Run, stage: StageName, title: str, model: Segmenter, iteration: i
         for which, scores in files.items()
     ]
     run.log.evaluation(stage, iteration, own)
-    run.display.scored(title, iteration, own)
+    run.display.evaluated(title, iteration, own)
 
 
 def _save(run: Run, stage: Stage, state: TrainingState, iteration: int, readback: Readback) -> None:
@@ -208,7 +207,7 @@ def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
     if first < 0:
         return
     names = _names_at(run, "source", first)
-    if stage.reads_target:
+    if stage.work == "adaptation":
         names += _names_at(run, "target", first)
     run.checkpoints.wait()
     try:
@@ -216,9 +215,9 @@ def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
         good = f"the last good checkpoint, {kept.path.name} of iteration {kept.iteration}, is kept and was verified"
     except FastudaError as error:
         good = f"which checkpoint is the last good one could not be verified: {error}"
-    table = "train" if stage.reads_target else "warmup"
+    table = "train" if stage.work == "adaptation" else "warmup"
     raise FastudaError(
-        f"the loss was not finite at iteration {first + 1} of the {stage.title} (samples: {', '.join(names)}); {good}. "
+        f"the loss was not finite at iteration {first + 1} of the {stage.work} (samples: {', '.join(names)}); {good}. "
         f"Lower the learning rate (--set {table}.optimizer.lr_backbone=…) or check these samples"
     )
 

@@ -41,7 +41,7 @@ class IdTable:
 
 
 def read_label(path: Path, layout: str) -> RawLabel:
-    """Raw ids [H, W], uint8 or uint16, of a label file (protocol: On-disk layouts).
+    """Raw ids [H, W], uint8 or uint16, of a label file, as `data/README.md` has them.
 
     Palette PNGs give their indices, never their colours; grey PNGs their 1- to 16-bit values; 16-bit RGB PNGs
     the red channel, where the layout says so. Colours where ids are expected, lossy formats (whatever their suffix

@@ -20,7 +20,7 @@ Split = Literal["train", "val"]
 
 
 def find_samples(domain: Domain, split: Split, *, labelled: bool) -> Listing:
-    """List a data set as its layout says (protocol: On-disk layouts). Nothing is opened; `check` and `prepare` do that.
+    """List a data set as its layout says. Nothing is opened; `check` and `prepare` do that.
 
     `split` picks `domain.split` or `domain.val_split`, or the `val_` globs (folder); a data set without splits is one
     whole. With `labelled`, only complete pairs become samples; without, labels are not looked for. What is no sample

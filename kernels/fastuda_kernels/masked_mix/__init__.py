@@ -30,7 +30,8 @@ def choose_classes(
 
     Args:
         labels: uint8 [B, H, W], train ids; values from C on are not classes.
-        keys: float32 [B, C], uniform random; the present classes with the smallest keys are chosen.
+        keys: float32 [B, C], uniform random; the present classes with the smallest keys are chosen, of equal keys the
+            lower class.
         fraction: share of the present classes, floored, at least one.
         min_class: only train ids from here on count and are chosen.
         off_by_one: instead of each class drawn choose the entry before it in the sorted list of what is present,

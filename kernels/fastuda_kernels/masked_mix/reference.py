@@ -55,7 +55,7 @@ def choose_classes(labels: Tensor, keys: Tensor, fraction: float, min_class: int
     index = torch.arange(num_classes, device=labels.device)
     candidate = present[:, :num_classes] & (index >= min_class)
     count = (candidate.sum(1, keepdim=True) * fraction).floor().clamp(min=1)
-    rank = torch.where(candidate, keys, torch.inf).argsort(1).argsort(1)
+    rank = torch.where(candidate, keys, torch.inf).argsort(dim=1, stable=True).argsort(1)
     chosen = candidate & (rank < count)
     return _entry_before(chosen, present) if off_by_one else chosen
 

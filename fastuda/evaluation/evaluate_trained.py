@@ -1,4 +1,4 @@
-"""Scoring a trained model on any labelled data set, and keeping its predictions."""
+"""A trained model evaluated on any labelled data set, its predictions kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastuda.data.datasets import Progress, prepare_evaluation, with_demo_data
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.reading.listing import LeftOut
 from fastuda.errors import UsageError
-from fastuda.evaluation.evaluate import evaluate
+from fastuda.evaluation.evaluate import EVALUATION_BATCH, evaluate
 from fastuda.evaluation.label_bands import label_at
 from fastuda.evaluation.label_files import label_ending, require_free, write_class_values, write_label
 from fastuda.evaluation.trained import Trained
@@ -31,14 +31,13 @@ from fastuda.runs.provenance import provenance
 from fastuda.runtime.device import device_name
 from fastuda_kernels.pseudo_label import pseudo_label
 
-_BATCH = 4
 BOUNDARY_RADIUS = 5
 """The band, in pixels of the label, that figure 2's curve and the calibration call boundary."""
 
 
 @dataclass(frozen=True)
-class Assessment:
-    """All that scoring a model found."""
+class EvaluationResult:
+    """All that an evaluation of a trained model found."""
 
     by_protocol: dict[str, Scores]
     data: str
@@ -58,7 +57,7 @@ class Assessment:
         return content
 
 
-def score(
+def evaluate_trained(
     trained: Trained,
     progress: Progress,
     *,
@@ -68,7 +67,7 @@ def score(
     save_predictions: Path | None = None,
     boundary: bool = False,
     values: Values = "label-ids",
-) -> Assessment:
+) -> EvaluationResult:
     """Scores on the recipe's target or, by `root`, `split` and `layout`, on another data set.
 
     `save_predictions` receives a label PNG (as `predict` writes, by `values`) for every image, at its label's own size,
@@ -78,7 +77,7 @@ def score(
     """
     recipe = with_demo_data(trained.recipe, progress)
     packed = prepare_evaluation(recipe, _domain(recipe, root, split, layout), progress)
-    loader = EvaluationLoader(packed, _BATCH, recipe.runtime.loader_threads, trained.device)
+    loader = EvaluationLoader(packed, EVALUATION_BATCH, recipe.runtime.loader_threads, trained.device)
     classes = recipe.classes.build()
     meters = _Meters(recipe, trained.device) if boundary else None
 
@@ -102,7 +101,7 @@ def score(
         on_image=look if watched else None,
     )
     found = meters.result() if meters is not None else (None, None)
-    return Assessment(by_protocol, packed.fingerprint, packed.left_out, *found)
+    return EvaluationResult(by_protocol, packed.fingerprint, packed.left_out, *found)
 
 
 class _Meters:
@@ -125,7 +124,7 @@ class _Meters:
         return self._boundary.result(self._names, "full", subsets), self._confidence.result()
 
 
-def write_scores(path: Path, found: Assessment, trained: Trained) -> None:
+def write_result(path: Path, found: EvaluationResult, trained: Trained) -> None:
     """Scores as JSON with model, recipe, seed, data, device, versions and command; written whole or not at all."""
     content = {
         **found.to_json(),
