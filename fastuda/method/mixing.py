@@ -75,7 +75,7 @@ def mixed_views(
     """
     terms = terms_on(recipe)
     needed = {name for term in terms for name in term.needs(recipe)}
-    teachers = pseudo
+    features, teachers = any(term.reads_features for term in terms), pseudo
     keep: KeepPasted = "everywhere" if recipe.edge.enabled else "nowhere"
     hts = mix_crops(source, target, pseudo, recipe, passes, draws, keep)
     st = softened(hts, target, recipe, passes)
@@ -90,7 +90,7 @@ def mixed_views(
         images["weak"] = st.weak
     if _follows_predictions(recipe):
         # What comes next depends on the student's answers, so these views go through the network before the others.
-        outputs, images = _each(student, images, passes), {}
+        outputs, images = _each(student, images, passes, features), {}
         own = pseudo
         if "weak" in outputs:
             own = label_crops(outputs["weak"], (source.weak.shape[1], source.weak.shape[2]), None, None)
@@ -113,12 +113,12 @@ def mixed_views(
         images["ss"] = ss.image
     for term in terms:
         images |= term.images(source, target, teachers, passes, draws)
-    outputs |= _each(student, images, passes)
+    outputs |= _each(student, images, passes, features)
     return MixedViews(st, hts, auxiliary_label, hts_auxiliary_label, teachers, under, ss, outputs)
 
 
-def _each(student: Segmenter, images: dict[str, Tensor], passes: Passes) -> dict[str, Outputs]:
-    return dict(zip(images, passes.each(student, list(images.values())), strict=True))
+def _each(student: Segmenter, images: dict[str, Tensor], passes: Passes, features: bool) -> dict[str, Outputs]:
+    return dict(zip(images, passes.each(student, list(images.values()), features=features), strict=True))
 
 
 def _from_crop(recipe: Recipe) -> bool:

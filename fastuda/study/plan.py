@@ -12,6 +12,7 @@ from typing import Literal
 from fastuda.errors import FastudaError, UsageError
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import Layer, load_recipe, recipe_name
+from fastuda.recipe.warmup import warmup_fields
 from fastuda.runs.folder import RunFolder
 from fastuda.study.table import Row, Table
 
@@ -135,15 +136,6 @@ def _digest(file: Path) -> str:
         raise FastudaError(f"--init {file}: cannot be read ({error.strerror})") from error
 
 
-_NOT_OF_THE_WARMUP = ("description", "seed", "method", "mix", "source_mix", "htcm", "contrast", "edge")
-
-
 def _stage_key(recipe: Recipe) -> str:
-    """Everything that the source-only stage depends on; of `method` that is the average's decay."""
-    fields = recipe.model_dump(mode="json")
-    for section in _NOT_OF_THE_WARMUP:
-        fields.pop(section)
-    for name in ("iterations", "optimizer"):
-        fields["train"].pop(name)
-    fields["auxiliary"].pop("labels")
-    return json.dumps([fields, recipe.method.ema_decay], sort_keys=True)
+    """Everything that the source-only stage depends on."""
+    return json.dumps(warmup_fields(recipe), sort_keys=True)
