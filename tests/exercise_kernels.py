@@ -29,6 +29,10 @@ def main() -> None:
     masked_mix(
         *crops, labels, label, confidence, chosen, normalisation=RGB, confidence_threshold=0.5, bands=True
     )  # fmt: skip
+    masked_mix(
+        *crops, labels, label, confidence, paste_mask=labels > 9, normalisation=RGB, confidence_threshold=0.5,
+        bands=True,
+    )  # fmt: skip
     normalise(crops[0], RGB)
     for size, num_groups in (((6, 19, 9, 11), 3), ((2, 264, 33, 35), 1)):
         channels = [torch.rand(size[1], device=device) for _ in range(4)]
