@@ -43,9 +43,11 @@ def _contrast(
     return dense_contrast(p, q, scale)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
+def _cross_entropy(
+    logits: Tensor, labels: Tensor, *, weight: Tensor | None = None, mask: Tensor | None = None
+) -> Tensor:
     counted = labels if mask is None else torch.where(mask, labels, 255)
-    return upsampled_cross_entropy(logits, counted.long()).nan_to_num(0.0)
+    return upsampled_cross_entropy(logits, counted.long(), weight).nan_to_num(0.0)
 
 
 def _pseudo_label(
