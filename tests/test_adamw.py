@@ -70,7 +70,7 @@ def test_iterations_are_those_of_torchs_adamw(flat: bool) -> None:
             ours, theirs = state_of(state.optimizer, parameter), torchs.state[expected[name]]
             assert ours["step"].item() == theirs["step"].item() == 5
             for kind in ("exp_avg", "exp_avg_sq"):
-                torch.testing.assert_close(ours[kind], theirs[kind], rtol=1e-6, atol=1e-11)
+                torch.testing.assert_close(ours[kind], theirs[kind], rtol=1e-5, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", [AdamW, Sgd])

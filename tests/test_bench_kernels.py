@@ -67,6 +67,9 @@ def test_the_baselines_are_the_operations() -> None:
     labels[0, 0] = 255
     exact = dense_cross_entropy(logits.double(), labels, labels != 255, None, True)
     assert formulas.upsampled_cross_entropy(logits, labels).item() == pytest.approx(exact.item(), rel=1e-5)
+    weight = torch.rand(labels.shape, generator=generator)
+    exact = dense_cross_entropy(logits.double(), labels, labels != 255, weight.double(), True)
+    assert formulas.upsampled_cross_entropy(logits, labels, weight).item() == pytest.approx(exact.item(), rel=1e-5)
     boxes = torch.tensor([[1.0, 2.0, 5.0, 4.0], [0.0, 0.0, 9.0, 8.0]])
     ours, expected = (
         formulas.cropped_pseudo_label(logits, (9, 8), boxes, (6, 6)),

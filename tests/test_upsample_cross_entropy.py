@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from formulas import dense_cross_entropy
 from torch import Tensor
 
@@ -69,6 +70,47 @@ def test_logits_of_a_single_position_cover_every_pixel() -> None:
     )
 
 
+def test_weights_and_their_divisor_by_hand() -> None:
+    # Probabilities 1/4 and 3/4; weights 3, 0 and 2 on pixels that count, and one on a pixel that does not.
+    logits = torch.tensor([0.0, math.log(3)]).view(1, 2, 1, 1).requires_grad_()
+    labels = torch.tensor([[[1, 1], [0, 255]]], dtype=torch.uint8)
+    weight = torch.tensor([[[3.0, 0.0], [2.0, 5.0]]])
+    loss, gradient = with_gradient(logits, upsample_cross_entropy(logits, labels, weight=weight))
+    assert loss.item() == pytest.approx((3 * math.log(4 / 3) + 2 * math.log(4)) / 3)
+    assert gradient.flatten().tolist() == pytest.approx([(3 / 4 - 2 * 3 / 4) / 3, -(3 / 4 - 2 * 3 / 4) / 3])
+
+
+def test_a_weighted_loss_is_daformers_but_for_the_ignored_pixels_in_its_divisor() -> None:
+    logits, labels = case(5, 7)
+    weight = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1))
+    full = F.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
+    released = (weight * F.cross_entropy(full, labels.long(), ignore_index=255, reduction="none")).mean()
+    ours = upsample_cross_entropy(logits, labels, weight=weight, align_corners=False)
+    torch.testing.assert_close(ours * (labels != 255).double().mean(), released)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_pixels_that_do_not_count_may_have_any_weight(value: float) -> None:
+    logits, labels = case(5, 7)
+    logits.requires_grad_()
+    mask = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    counted = mask & (labels != 255)
+    weight = torch.rand(labels.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    loss = upsample_cross_entropy(logits, labels, weight=torch.where(counted, weight, value), mask=mask)
+    assert_same(logits, loss, dense_cross_entropy(logits, labels, counted, weight, True))
+
+
+def test_no_gradient_reaches_a_weight_and_its_type_is_not_the_losss() -> None:
+    logits, labels = case(5, 7)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        weight = torch.ones(labels.shape, dtype=dtype, requires_grad=True)
+        loss = upsample_cross_entropy(logits.float().requires_grad_(), labels, weight=weight)
+        assert loss.dtype == torch.float32
+        loss.backward()
+        assert weight.grad is None
+        assert not upsample_cross_entropy(logits, labels, weight=weight).requires_grad
+
+
 def test_a_weight_multiplies_pixels_and_leaves_the_divisor_alone() -> None:
     logits, labels = case(5, 7)
     logits.requires_grad_()
@@ -101,14 +143,16 @@ def test_the_mean_is_over_the_batch_and_not_over_images() -> None:
     assert upsample_cross_entropy(logits, labels).item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("weight", [None, math.nan])
 @pytest.mark.parametrize("reason", ["ignored", "masked"])
-def test_nothing_to_count_gives_zero_and_a_zero_gradient(reason: str) -> None:
+def test_nothing_to_count_gives_zero_and_a_zero_gradient(reason: str, weight: float | None) -> None:
     logits, labels = case(5, 7)
     logits.requires_grad_()
+    factor = None if weight is None else torch.full(labels.shape, weight)
     if reason == "ignored":
-        loss = upsample_cross_entropy(logits, torch.full_like(labels, 255))
+        loss = upsample_cross_entropy(logits, torch.full_like(labels, 255), weight=factor)
     else:
-        loss = upsample_cross_entropy(logits, labels, mask=torch.zeros(labels.shape, dtype=torch.bool))
+        loss = upsample_cross_entropy(logits, labels, mask=torch.zeros(labels.shape, dtype=torch.bool), weight=factor)
     value, gradient = with_gradient(logits, loss)
     assert value.item() == 0
     assert torch.equal(gradient, torch.zeros_like(gradient))

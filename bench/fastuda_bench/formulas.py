@@ -19,9 +19,12 @@ def dense_contrast(p: Tensor, q: Tensor, scale: float) -> Tensor:
     return (similarity.masked_fill(own, float("-inf")).logsumexp(-1) - positive).mean()
 
 
-def upsampled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Paper eq. 1: full-size logits, then the library's cross-entropy; labels int64 [B, H, W]."""
+def upsampled_cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Paper eq. 1: full-size logits, then the library's cross-entropy; labels int64 and weight [B, H, W]."""
     full = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=True)
+    if weight is not None:
+        weighted = weight * F.cross_entropy(full, labels, ignore_index=255, reduction="none")
+        return weighted.sum() / (labels != 255).sum()
     return F.cross_entropy(full, labels, ignore_index=255)
 
 

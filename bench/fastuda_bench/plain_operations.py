@@ -13,7 +13,6 @@ from torch import Tensor
 
 from fastuda_bench.formulas import cropped_pseudo_label, dense_contrast, upsampled_cross_entropy
 from fastuda_kernels.pixel_contrast import pixel_contrast
-from fastuda_kernels.upsample_cross_entropy import upsample_cross_entropy
 
 
 @contextmanager
@@ -45,12 +44,10 @@ def _contrast(
 
 
 def _cross_entropy(
-    logits: Tensor, labels: Tensor, *, mask: Tensor | None = None, weight: Tensor | None = None
+    logits: Tensor, labels: Tensor, *, weight: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
-    if weight is not None:  # of terms that the ladder's recipes do not have
-        return upsample_cross_entropy(logits, labels, mask=mask, weight=weight)
     counted = labels if mask is None else torch.where(mask, labels, 255)
-    return upsampled_cross_entropy(logits, counted.long()).nan_to_num(0.0)
+    return upsampled_cross_entropy(logits, counted.long(), weight).nan_to_num(0.0)
 
 
 def _pseudo_label(

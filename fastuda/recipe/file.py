@@ -299,6 +299,8 @@ def section_type(section: type[BaseModel], name: str, given: Any = None) -> type
 
     Raises TypeError for a field that is none.
     """
+    if section is Recipe and name == "terms":
+        return TermTable
     annotation = section.model_fields[name].annotation
     for candidate in (annotation, *getattr(annotation, "__args__", ())):
         if isinstance(candidate, type) and issubclass(candidate, Choice):

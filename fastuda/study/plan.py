@@ -120,10 +120,13 @@ def _warmup(base: str, row: Row, settings: Sequence[str], seed: int, folder: Pat
 def _recipe(base: str, row: Row, settings: Sequence[str], seed: int, *, source_only: bool = False) -> Recipe:
     """The row's recipe, or its source-only stage alone."""
     layers: list[Layer] = [(row.variants, row.set), ((), (f"seed={seed}",))]
-    if source_only:
-        layers.append((("source-only",), ()))
     try:
-        return load_recipe(base, settings, layers=layers)
+        recipe = load_recipe(base, settings, layers=layers)
+        if not source_only:
+            return recipe
+        kept = [name for name, term in recipe.terms.items() if term.of_warmup != ()]
+        alone = ((), (f"parts={json.dumps(kept)}", "train.iterations=0")) if kept else (("source-only",), ())
+        return load_recipe(base, settings, layers=[*layers, alone])
     except UsageError as error:
         raise UsageError(f"row {row.name!r} over {base}: {error}") from error
 
