@@ -199,9 +199,9 @@ def test_errors_name_terms_masks_and_their_fields(contributed: None) -> None:
         small("terms.masked.rato=0.5")
     with pytest.raises(UsageError, match=r"terms\.masked\.ratio: Input should be less than or equal to 1"):
         small("terms.masked.ratio=1.5")
-    with pytest.raises(UsageError, match=r"terms: nothing is called 'maskd'; did you mean masked\?"):
+    with pytest.raises(UsageError, match=r"terms\.maskd: nothing is called 'maskd'; did you mean masked\?"):
         small("terms.maskd.ratio=0.5")
-    with pytest.raises(UsageError, match=r"terms: nothing is called 'htcm'; there are entropy, masked"):
+    with pytest.raises(UsageError, match=r"terms\.htcm: nothing is called 'htcm'; there are entropy, masked"):
         small("terms.htcm.weight=0.5")
     with pytest.raises(UsageError, match=r"mix\.mask: nothing is called 'cutmx'; did you mean cutmix\?"):
         small("mix.mask.kind=cutmx")

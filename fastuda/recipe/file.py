@@ -290,7 +290,7 @@ def _explain(problem: Any, table: Mapping[str, Any]) -> str:
         near = nearest(field, known) or _elsewhere(field)
         return f"{where}: no such field{near or '; it has ' + ', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(problem["input"], Mapping | BaseModel) else f" (got {brief(problem['input'])})"
+    shown = "" if isinstance(problem["input"], Mapping | BaseModel | tuple) else f" (got {brief(problem['input'])})"
     return f"{where + ': ' if where else ''}{message}{shown}"
 
 
