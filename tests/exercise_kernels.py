@@ -25,6 +25,7 @@ def main() -> None:
     pixel_contrast(rows, rows.flip(1), from_logits=True, valid=labels[:, 0, :77] != 1).backward()
     boxes = torch.tensor([[1.0, 2.0, 30.0, 40.0]] * 3, device=device)
     label, confidence = pseudo_label(logits, (53, 87), auxiliary=logits, view_size=(53, 87), boxes=boxes)
+    pseudo_label(logits, (53, 87), view_size=(53, 87), boxes=boxes, align_corners=False)
     argmax_confusion(logits, label)
     crops = [torch.randint(0, 256, (3, 53, 87, 3), device=device).to(torch.uint8) for _ in range(4)]
     chosen = choose_classes(labels, torch.rand(3, 19, device=device))

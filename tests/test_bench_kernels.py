@@ -77,6 +77,13 @@ def test_the_baselines_are_the_operations() -> None:
     )
     assert torch.equal(ours[0], expected[0])
     torch.testing.assert_close(ours[1], expected[1])
+    exact = dense_cross_entropy(logits.double(), labels, labels != 255, None, False)
+    found = formulas.upsampled_cross_entropy(logits, labels, align_corners=False)
+    assert found.item() == pytest.approx(exact.item(), rel=1e-5)
+    ours = formulas.cropped_pseudo_label(logits, (9, 8), boxes, (6, 6), align_corners=False)
+    expected = pseudo_label(logits, (6, 6), view_size=(9, 8), boxes=boxes, align_corners=False)
+    assert torch.equal(ours[0], expected[0])
+    torch.testing.assert_close(ours[1], expected[1])
 
 
 def test_the_slowest_part_of_the_work_is_the_limit() -> None:

@@ -50,6 +50,17 @@ def test_corners_are_aligned_by_hand() -> None:
     assert upsample_cross_entropy(logits, labels).item() == pytest.approx(expected)
 
 
+def test_pixel_centres_without_aligned_corners_by_hand() -> None:
+    # Two positions under four pixels lie at pixels 0.5 and 2.5; what is outside of them is as they are.
+    logits = torch.tensor([[0.0, 0.0], [0.0, 4.0]]).view(1, 2, 1, 2).requires_grad_()
+    labels = torch.zeros(1, 1, 4, dtype=torch.uint8)
+    loss, gradient = with_gradient(logits, upsample_cross_entropy(logits, labels, align_corners=False))
+    assert loss.item() == pytest.approx(sum(math.log(1 + math.exp(x)) for x in (0, 1, 3, 4)) / 4)
+    first, second, third, last = (1 / (1 + math.exp(-x)) for x in (0, 1, 3, 4))
+    left, right = first + 0.75 * second + 0.25 * third, 0.25 * second + 0.75 * third + last
+    assert gradient[0, 1, 0].tolist() == pytest.approx([left / 4, right / 4])
+
+
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (3, 4), (12, 16)])
 def test_equals_the_dense_formula(size: tuple[int, int], align_corners: bool) -> None:

@@ -78,7 +78,16 @@ def held_to_dense(
     return ours
 
 
-SIZES = [((1, 1), (1, 1)), ((1, 1), (5, 7)), ((1, 4), (7, 9)), ((3, 4), (12, 16)), ((5, 6), (3, 4)), ((9, 3), (65, 17))]
+SIZES = [
+    ((1, 1), (1, 1)),
+    ((1, 1), (5, 7)),
+    ((1, 4), (7, 9)),
+    ((3, 4), (12, 16)),
+    ((5, 6), (3, 4)),
+    ((9, 3), (65, 17)),
+    ((20, 3), (3, 12)),
+    ((4, 5), (4, 5)),
+]
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -112,7 +121,7 @@ def test_any_shape(low: tuple[int, int], full: tuple[int, int], num_classes: int
 
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_every_pixel_lies_in_exactly_one_patch(align_corners: bool, device: torch.device) -> None:
-    for low in (1, 2, 5, 8):
+    for low in (1, 2, 5, 8, 23):
         for full in (1, 2, 7, 8, 9, 41):
             logits = torch.zeros(1, 2, 1, low, device=device)
             labels = torch.zeros(1, 1, full, dtype=torch.uint8, device=device)
@@ -282,16 +291,19 @@ def test_compiles_without_a_graph_break(device: torch.device) -> None:
 class TestGpu:
     device = torch.device("cuda")
 
-    @pytest.mark.parametrize(("low", "full"), [((65, 65), (512, 512)), ((91, 161), (720, 1280))])
-    def test_the_sizes_of_the_paper(self, low: tuple[int, int], full: tuple[int, int]) -> None:
+    @pytest.mark.parametrize("align_corners", [True, False])
+    @pytest.mark.parametrize(
+        ("low", "full"), [((65, 65), (512, 512)), ((91, 161), (720, 1280)), ((128, 128), (512, 512))]
+    )
+    def test_the_sizes_of_the_paper(self, low: tuple[int, int], full: tuple[int, int], align_corners: bool) -> None:
         logits, labels = case(low, full, device=self.device)
-        ours = run(lambda z: kernel(z, labels), logits)
-        exact = run(lambda z: cross_entropy_of_upsampled(z, labels, 255, None, None, True), logits.double())
+        ours = run(lambda z: kernel(z, labels, align_corners=align_corners), logits)
+        exact = run(lambda z: cross_entropy_of_upsampled(z, labels, 255, None, None, align_corners), logits.double())
         for actual, truth in zip(ours, exact, strict=True):
             assert (actual.double() - truth).abs().max() <= 1e-5 * truth.abs().max()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        run(lambda z: kernel(z, labels), logits)
+        run(lambda z: kernel(z, labels, align_corners=align_corners), logits)
         full_size = labels.numel() * 19 * 4
         assert torch.cuda.max_memory_allocated() - before < full_size / 4
 

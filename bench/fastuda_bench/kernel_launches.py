@@ -96,8 +96,9 @@ def _mix(labels: Tensor, num_classes: int) -> None:
 
 def _label(logits: Tensor, labels: Tensor) -> None:
     size, boxes, flip = labels.shape[1:], _empty(len(logits), 4), _empty(len(logits), dtype=torch.bool)
-    pseudo_label.label_of_upsampled._init_fn(logits, *size, None, *size, None, None)
-    pseudo_label.label_of_upsampled._init_fn(logits, *size, logits, 640, 1280, boxes, flip)
+    pseudo_label.label_of_upsampled._init_fn(logits, *size, None, *size, None, None, True)
+    pseudo_label.label_of_upsampled._init_fn(logits, *size, logits, 640, 1280, boxes, flip, True)
+    pseudo_label.label_of_upsampled._init_fn(logits, *size, logits, 640, 1280, boxes, flip, False)
     pseudo_label.confusion_of_upsampled._init_fn(logits, labels, 255)
 
 
