@@ -14,10 +14,10 @@ from fastuda_kernels.upsample_cross_entropy import upsample_cross_entropy
 
 
 def case(height: int, width: int, low: tuple[int, int] = (3, 4), num_classes: int = 5) -> tuple[Tensor, Tensor]:
-    """fp64 logits [2, C, *low] and uint8 labels [2, height, width], about one in six ignored, never all."""
+    """fp64 logits [3, C, *low] and uint8 labels [3, height, width], about one in six ignored, never all."""
     generator = torch.Generator().manual_seed(height * 100 + width)
-    logits = 3 * torch.randn(2, num_classes, *low, dtype=torch.float64, generator=generator)
-    labels = torch.randint(0, num_classes + 1, (2, height, width), generator=generator)
+    logits = 3 * torch.randn(3, num_classes, *low, dtype=torch.float64, generator=generator)
+    labels = torch.randint(0, num_classes + 1, (3, height, width), generator=generator)
     labels[labels == num_classes] = 255
     labels[0, 0, 0] = 1
     return logits, labels.to(torch.uint8)
@@ -211,12 +211,12 @@ def test_messages_name_the_argument_and_what_came() -> None:
         upsample_cross_entropy(logits[0], labels)
     with pytest.raises(TypeError, match=r"logits must be .*, got torch\.int64"):
         upsample_cross_entropy(logits.long(), labels)
-    with pytest.raises(ValueError, match=r"labels must have shape \[2, any, any\], got \[1, 5, 7\]"):
+    with pytest.raises(ValueError, match=r"labels must have shape \[3, any, any\], got \[1, 5, 7\]"):
         upsample_cross_entropy(logits, labels[:1])
     with pytest.raises(TypeError, match=r"labels must be torch\.uint8 or torch\.int64, got torch\.int32"):
         upsample_cross_entropy(logits, labels.int())
-    with pytest.raises(ValueError, match=r"weight must have shape \[2, 5, 7\], got \[2, 5, 6\]"):
-        upsample_cross_entropy(logits, labels, weight=torch.ones(2, 5, 6))
+    with pytest.raises(ValueError, match=r"weight must have shape \[3, 5, 7\], got \[3, 5, 6\]"):
+        upsample_cross_entropy(logits, labels, weight=torch.ones(3, 5, 6))
     with pytest.raises(TypeError, match=r"mask must be torch\.bool, got torch\.uint8"):
         upsample_cross_entropy(logits, labels, mask=labels)
     with pytest.raises(ValueError, match="labels is on meta, the other arguments on cpu"):
