@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from added_modules import added
+from added_modules import added, documented
 from torch import nn
 from whole_runs import run, saved_state
 
@@ -21,53 +21,10 @@ from fastuda.recipe import Recipe
 from fastuda.recipe.file import dump_recipe, load_recipe, recipe_of
 from fastuda.recipe.text import explained
 
-FILES = {
-    "toy/__init__.py": '"""A toy."""\n',
-    "toy/table.py": '''
-from typing import Literal
-from fastuda.recipe.model import Model
-
-class Table(Model):
-    """A patch embedding and a classifier."""
-    kind: Literal["toy"] = "toy"
-    channels: int = 8
-    """Of its features."""
-    def positions(self, size):
-        return (size[0] // 4) * (size[1] // 4)
-''',
-    "toy/family.py": """
-from torch import nn
-from fastuda.model.family import Family
-from fastuda.model.segmenter import Outputs, ParameterGroup, Segmenter
-from fastuda.model.toy.table import Table
-
-class Toy(Segmenter):
-    output_stride = 4
-    def __init__(self, settings, num_classes):
-        super().__init__(num_classes, settings)
-        width = settings.channels
-        self.backbone = nn.Sequential(nn.Conv2d(3, width, 4, 4), nn.BatchNorm2d(width), nn.ReLU())
-        self.drop, self.head = nn.Dropout2d(0.5), nn.Conv2d(width, num_classes, 1)
-    def forward(self, images, *, features=False):
-        x = self.backbone(images)
-        return Outputs(self.head(self.drop(x)), None, x if features else None)
-    def parameter_groups(self):
-        backbone, head = [*self.backbone.parameters()], [*self.head.parameters()]
-        return [ParameterGroup("backbone", backbone), ParameterGroup("head", head, depth=1)]
-
-class ToyFamily(Family[Table]):
-    table = Table
-    def build(self, settings, num_classes):
-        return Toy(settings, num_classes)
-
-FAMILY = ToyFamily()
-""",
-}
-
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Iterator[None]:
-    with added("fastuda.model", tmp_path / "contributed", FILES):
+    with added("fastuda.model", tmp_path / "contributed", documented("fastuda/model")):
         yield
 
 
