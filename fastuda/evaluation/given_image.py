@@ -42,8 +42,8 @@ def photograph_of(image: GivenImage) -> Photograph:
 
 
 def several(images: object) -> Sequence[Any] | None:
-    """The images of a list, a tuple or a batch [B, H, W, 3]; None for a single one, whatever it is."""
-    if isinstance(images, list | tuple):
+    """The images of a list or another sequence, or of a batch [B, H, W, 3]; None for a single one, whatever it is."""
+    if isinstance(images, Sequence) and not isinstance(images, str):
         return images
     if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
         return [images[i] for i in range(len(images))]

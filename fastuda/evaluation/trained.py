@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -39,7 +39,6 @@ from fastuda.runtime.device import choose_device
 Labels = NDArray[np.uint8]
 """Train ids: a class's position in the recipe's list of classes."""
 Confidence = NDArray[np.float32]
-_One = TypeVar("_One", bound=GivenImage)
 _RELEASED_RECIPES = {19: "gta2cs-released", 16: "syn2cs"}
 
 
@@ -63,8 +62,9 @@ class Model:
         """The classes by train id: `classes.names[i]`, and `classes.palette[i]` as (red, green, blue) from 0 to 255."""
         return self.recipe.classes.build()
 
+    # A text is a path, not a sequence of letters.
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]
         self,
         images: GivenImage,
         *,
@@ -77,7 +77,7 @@ class Model:
     @overload
     def predict(
         self,
-        images: list[_One] | tuple[_One, ...],
+        images: Sequence[GivenImage],
         *,
         return_confidence: Literal[False] = False,
         tiled: bool = False,
@@ -86,7 +86,7 @@ class Model:
     ) -> list[Labels]: ...
 
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]
         self,
         images: GivenImage,
         *,
@@ -99,7 +99,7 @@ class Model:
     @overload
     def predict(
         self,
-        images: list[_One] | tuple[_One, ...],
+        images: Sequence[GivenImage],
         *,
         return_confidence: Literal[True],
         tiled: bool = False,
@@ -123,7 +123,7 @@ class Model:
 
         Args:
             images: a file's path, a Pillow image, or uint8 RGB [H, W, 3] as a numpy array or a torch tensor on any
-                device; a list or tuple of those, sizes mixed; or a batch [B, H, W, 3], array or tensor. A file is
+                device; a list of those, kinds and sizes mixed; or a batch [B, H, W, 3], array or tensor. A file is
                 turned upright as its EXIF tag says, a Pillow image is taken as it stands.
             return_confidence: also return the largest probability of each pixel.
             tiled: read images larger than `recipe.eval.size` at their own resolution, in overlapping windows.
@@ -144,11 +144,13 @@ class Model:
             answer = model._answer(images, tiled=tiled, confidence=return_confidence)
             return tuple(answer) if return_confidence else answer.label
         answers = [model._answer(image, tiled=tiled, confidence=return_confidence) for image in given]
-        found: list[Any] = [[one.label for one in answers], [one.confidence for one in answers]]
-        if not isinstance(images, list | tuple):
-            kinds = (np.uint8, np.float32)
-            found = [np.array(one, kind).reshape(images.shape[:3]) for one, kind in zip(found, kinds, strict=True)]
-        return tuple(found) if return_confidence else found[0]
+        labels: Any = [one.label for one in answers]
+        confidences: Any = [one.confidence for one in answers]
+        if not isinstance(images, Sequence):
+            shape = images.shape[:3]
+            labels = np.array(labels, np.uint8).reshape(shape)
+            confidences = np.array(confidences, np.float32).reshape(shape) if return_confidence else None
+        return (labels, confidences) if return_confidence else labels
 
     def overlay(self, image: GivenImage, labels: Labels, *, strength: float = 0.55) -> Image.Image:
         """The image with the colours of its labels, uint8 [H, W], laid over; pixels without a class stay as they are.
