@@ -19,15 +19,22 @@ def main() -> None:
     logits = torch.randn(3, 19, 7, 11, device=device, requires_grad=True)
     labels = torch.randint(0, 19, (3, 53, 87), device=device).to(torch.uint8)
     upsample_cross_entropy(logits, labels, mask=labels != 3).backward()
+    weight = torch.rand(labels.shape, device=device)
+    upsample_cross_entropy(logits, labels, weight=weight, align_corners=False).backward()
     rows = logits.flatten(2).transpose(1, 2)
     pixel_contrast(rows, rows.flip(1), from_logits=True, valid=labels[:, 0, :77] != 1).backward()
     boxes = torch.tensor([[1.0, 2.0, 30.0, 40.0]] * 3, device=device)
     label, confidence = pseudo_label(logits, (53, 87), auxiliary=logits, view_size=(53, 87), boxes=boxes)
+    pseudo_label(logits, (53, 87), view_size=(53, 87), boxes=boxes, align_corners=False)
     argmax_confusion(logits, label)
     crops = [torch.randint(0, 256, (3, 53, 87, 3), device=device).to(torch.uint8) for _ in range(4)]
     chosen = choose_classes(labels, torch.rand(3, 19, device=device))
     masked_mix(
         *crops, labels, label, confidence, chosen, normalisation=RGB, confidence_threshold=0.5, bands=True
+    )  # fmt: skip
+    masked_mix(
+        *crops, labels, label, confidence, paste_mask=labels > 9, normalisation=RGB, confidence_threshold=0.5,
+        bands=True,
     )  # fmt: skip
     normalise(crops[0], RGB)
     for size, num_groups in (((6, 19, 9, 11), 3), ((2, 264, 33, 35), 1)):

@@ -20,6 +20,8 @@ AS_IT_IS = Passes(Normalisation(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), bgr
 TINY = ["model.depth=18", "model.width=0.125", 'model.weights="random"']
 SMALL = [*TINY, "views.source_size=[64, 48]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]"]
 """A network and views with which any recipe's iteration takes a moment."""
+NUM_IMAGES = 3
+"""Of a batch: with two, the last is the one after the first, and half of a batch is one image."""
 CROP = (16, 16)
 VIEW = (24, 40)
 PLAIN = FastPath(
@@ -54,7 +56,8 @@ def begin(recipe: Recipe, kind: type[DeepLabV2] = DeepLabV2) -> TrainingState:
 def small_network(recipe: Recipe, **changes: Any) -> DeepLabV2:
     """A network of the recipe's, of depth 18 unless changed, whose classifiers do not answer alike everywhere."""
     torch.manual_seed(1)
-    settings: dict[str, Any] = {"depth": 18, "width": recipe.model.width, "aspp": recipe.model.aspp}
+    told = {name: getattr(recipe.model, name) for name in ("width", "aspp", "input")}
+    settings: dict[str, Any] = {"depth": 18, **told}
     model = DeepLabV2(len(recipe.classes.build()), **settings | changes)
     for branch in model.head.branches:
         torch.nn.init.normal_(branch.weight)  # type: ignore[arg-type]
@@ -62,31 +65,32 @@ def small_network(recipe: Recipe, **changes: Any) -> DeepLabV2:
 
 
 def batches(recipe: Recipe, *, plain: bool = False) -> tuple[DomainBatch, DomainBatch]:
-    """Source and target of two random images; `plain`: views of 1 and 2, crops of 10, 20 and 30, 40 instead."""
+    """Source and target of three random images; `plain`: views of 1 and 2, crops of 10, 20 and 30, 40 instead."""
     generator = torch.Generator().manual_seed(0)
     num_classes = len(recipe.classes.build())
 
     def image(size: tuple[int, int], value: int) -> Tensor:
         if plain:
-            return torch.full((2, *size, 3), value, dtype=torch.uint8)
-        return torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, generator=generator)
+            return torch.full((NUM_IMAGES, *size, 3), value, dtype=torch.uint8)
+        return torch.randint(0, 256, (NUM_IMAGES, *size, 3), dtype=torch.uint8, generator=generator)
 
     def label(size: tuple[int, int]) -> Tensor:
-        labels = torch.randint(0, num_classes, (2, *size), dtype=torch.uint8, generator=generator)
+        labels = torch.randint(0, num_classes, (NUM_IMAGES, *size), dtype=torch.uint8, generator=generator)
         labels[:, 0, 0] = 255
         return labels
 
-    whole, keys = recipe.views.whole, torch.rand(2, num_classes, generator=generator)
-    source_boxes, target_boxes = torch.tensor([[2.0, 3.0, 20.0, 18.0]] * 2), torch.tensor([[4.0, 20.0, 16.0, 16.0]] * 2)
+    whole, keys = recipe.views.whole, torch.rand(NUM_IMAGES, num_classes, generator=generator)
+    source_boxes = torch.tensor([[2.0, 3.0, 20.0, 18.0], [0.0, 9.0, 12.0, 30.0], [6.0, 22.0, 18.0, 17.0]])
+    target_boxes = torch.tensor([[4.0, 20.0, 16.0, 16.0], [0.0, 3.0, 16.0, 16.0], [8.0, 24.0, 16.0, 16.0]])
     source = DomainBatch(
         image(VIEW, 1) if whole else None,
         label(VIEW) if whole else None,
-        *(image(CROP, 10), image(CROP, 20), label(CROP), source_boxes, keys, ["a", "b"]),
+        *(image(CROP, 10), image(CROP, 20), label(CROP), source_boxes, keys, ["a", "b", "c"]),
     )
     target = DomainBatch(
         image(VIEW, 2) if whole else None,
         None,
-        *(image(CROP, 30), image(CROP, 40), None, target_boxes, keys, ["c", "d"]),
+        *(image(CROP, 30), image(CROP, 40), None, target_boxes, keys, ["d", "e", "f"]),
     )
     return source, target
 

@@ -67,11 +67,21 @@ def test_the_baselines_are_the_operations() -> None:
     labels[0, 0] = 255
     exact = dense_cross_entropy(logits.double(), labels, labels != 255, None, True)
     assert formulas.upsampled_cross_entropy(logits, labels).item() == pytest.approx(exact.item(), rel=1e-5)
+    weight = torch.rand(labels.shape, generator=generator)
+    exact = dense_cross_entropy(logits.double(), labels, labels != 255, weight.double(), True)
+    assert formulas.upsampled_cross_entropy(logits, labels, weight).item() == pytest.approx(exact.item(), rel=1e-5)
     boxes = torch.tensor([[1.0, 2.0, 5.0, 4.0], [0.0, 0.0, 9.0, 8.0]])
     ours, expected = (
         formulas.cropped_pseudo_label(logits, (9, 8), boxes, (6, 6)),
         pseudo_label(logits, (6, 6), view_size=(9, 8), boxes=boxes),
     )
+    assert torch.equal(ours[0], expected[0])
+    torch.testing.assert_close(ours[1], expected[1])
+    exact = dense_cross_entropy(logits.double(), labels, labels != 255, None, False)
+    found = formulas.upsampled_cross_entropy(logits, labels, align_corners=False)
+    assert found.item() == pytest.approx(exact.item(), rel=1e-5)
+    ours = formulas.cropped_pseudo_label(logits, (9, 8), boxes, (6, 6), align_corners=False)
+    expected = pseudo_label(logits, (6, 6), view_size=(9, 8), boxes=boxes, align_corners=False)
     assert torch.equal(ours[0], expected[0])
     torch.testing.assert_close(ours[1], expected[1])
 

@@ -56,13 +56,15 @@ def mix(
     source_label: Tensor = SOURCE_LABEL,
     pseudo_label: Tensor = PSEUDO_LABEL,
     confident: Tensor = CONFIDENT,
-    classes: tuple[int, ...] = (1,),
+    classes: tuple[int, ...] | None = (1,),
     **settings: Any,
 ) -> MixedCrops:
     """One mix of crops that are one letter each; confidence is 0.96 where `confident`, else 0.95 = the threshold."""
     height, width = source_label.shape[1:]
-    chosen = torch.zeros(1, max(5, *classes, 0) + 1, dtype=torch.bool)
-    chosen[0, list(classes)] = True
+    chosen = None
+    if classes is not None:
+        chosen = torch.zeros(1, max(5, *classes, 0) + 1, dtype=torch.bool)
+        chosen[0, list(classes)] = True
     return masked_mix(
         *(crop_of(letter, height, width) for letter in LETTERS),
         source_label,
@@ -149,6 +151,48 @@ def test_auxiliary_label_differs_from_the_main_one_only_off_the_paste() -> None:
 def test_auxiliary_label_is_the_main_one_without_labels_of_its_own() -> None:
     mixed = mix()
     assert torch.equal(mixed.label_auxiliary, mixed.label_st)
+
+
+PASTE = mask_map(".##.", "....", "##..", "...#")
+
+
+@pytest.mark.parametrize("paste_mask", [PASTE, 3 * PASTE.to(torch.uint8), 255 * PASTE.to(torch.uint8)])
+def test_a_paste_mask_takes_the_place_of_the_classes(paste_mask: Tensor) -> None:
+    mixed = mix(classes=None, paste_mask=paste_mask)
+    assert drawn(mixed.weak) == ["tsst", "tttt", "sstt", "ttts"]
+    assert drawn(mixed.strong) == ["TssT", "TTTT", "ssTT", "TTTs"]
+    assert mixed.pasted.dtype == torch.bool
+    assert as_mask(mixed.pasted) == as_mask(PASTE)
+    # Ignored pixels under the mask are pasted too, and stay ignored at any confidence.
+    assert as_rows(mixed.label_st) == ["3013", "3333", "..44", "4442"]
+    assert as_rows(mixed.label_confident) == ["301.", "3.3.", "..4.", "...2"]
+    assert drawn(mixed.hts) == ["TSTS", "TSTS", "TSTS", "SSSS"]
+
+
+def test_a_paste_mask_is_kept_and_labelled_in_x_hts_as_the_classes_are() -> None:
+    inside, everywhere = (mix(classes=None, paste_mask=PASTE, keep_pasted=keep) for keep in ("inside", "everywhere"))
+    assert drawn(inside.hts) == ["TSsS", "TSTS", "sSTS", "SSSS"]
+    assert as_rows(inside.label_hts) == ["3031", "3031", "4.42", "..22"]
+    assert drawn(everywhere.hts) == ["TssS", "TSTS", "ssTS", "SSSs"]
+    assert as_rows(everywhere.label_hts) == ["3011", "3031", "..42", "..22"]
+
+
+@pytest.mark.parametrize("keep", ["nowhere", "inside", "everywhere"])
+def test_the_paste_mask_of_a_class_gives_what_the_class_gives(keep: str) -> None:
+    settings: dict[str, Any] = {"keep_pasted": keep, "bands": True, "auxiliary_pseudo_label": PSEUDO_LABEL // 2}
+    by_class = mix(**settings)
+    for paste_mask in (by_class.pasted, by_class.pasted.to(torch.uint8)):
+        by_pixel = mix(classes=None, paste_mask=paste_mask, **settings)
+        for name, ours, expected in zip(MixedCrops._fields, by_pixel, by_class, strict=True):
+            assert ours is not None
+            assert expected is not None
+            assert torch.equal(ours, expected), name
+
+
+def test_the_band_of_a_paste_mask_is_around_the_mask_whatever_the_labels() -> None:
+    labels = label_map(*["012345"] * 6)
+    mixed = mix(labels, labels, SQUARE & False, classes=None, paste_mask=SQUARE, bands=True)
+    assert as_mask(mixed.band_st) == ["......", "......", "..###.", "..#.#.", "..###.", "......"]
 
 
 def test_images_of_a_batch_do_not_mix_with_each_other() -> None:
@@ -351,6 +395,14 @@ def test_messages_name_the_argument_and_what_came() -> None:
         mix(SOURCE_LABEL.long())
     with pytest.raises(ValueError, match=r"auxiliary_pseudo_label must have shape \[1, 4, 4\], got \[1, 4, 3\]"):
         mix(auxiliary_pseudo_label=PSEUDO_LABEL[:, :, :3])
+    with pytest.raises(ValueError, match=r"paste_mask must have shape \[1, 4, 4\], got \[1, 4, 3\]"):
+        mix(classes=None, paste_mask=PASTE[:, :, :3])
+    with pytest.raises(TypeError, match=r"paste_mask must be torch\.bool or torch\.uint8, got torch\.float32"):
+        mix(classes=None, paste_mask=PASTE.float())
+    with pytest.raises(ValueError, match="chosen or paste_mask says what is pasted: give one of them, got both"):
+        mix(paste_mask=PASTE)
+    with pytest.raises(ValueError, match="give one of them, got neither"):
+        mix(classes=None)
     with pytest.raises(ValueError, match=r"keep_pasted must be .*, got 'outside'"):
         mix(keep_pasted="outside")
     with pytest.raises(ValueError, match=r"keys must have shape \[1, any\], got \[2, 6\]"):

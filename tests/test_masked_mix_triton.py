@@ -43,6 +43,16 @@ def crops(num_images: int, height: int, width: int, num_classes: int = 19, *, de
     }
 
 
+def with_paste_mask(arguments: dict[str, Any], dtype: torch.dtype = torch.bool) -> dict[str, Any]:
+    """The same, pasting a random third of the pixels, whatever their labels; numbers from 1 to 255 as uint8."""
+    label = arguments["source_label"]
+    generator = torch.Generator().manual_seed(label.numel())
+    mask = torch.rand(label.shape, generator=generator).to(label.device) < 0.3
+    if dtype == torch.uint8:
+        mask = mask * torch.randint(1, 256, label.shape, generator=generator, dtype=dtype).to(label.device)
+    return arguments | {"chosen": mask}
+
+
 def held_to_reference(arguments: dict[str, Any], **settings: Any) -> MixedCrops:
     """The kernel's result, every field equal to the reference's in value, type and memory layout."""
     defaults: dict[str, Any] = {
@@ -72,6 +82,16 @@ def test_equals_the_reference(num_images: int, size: tuple[int, int], device: to
     held_to_reference(crops(num_images, *size, device=device), bands=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
+@pytest.mark.parametrize("keep", ["nowhere", "inside", "everywhere"])
+def test_a_paste_mask_equals_the_reference(keep: str, dtype: torch.dtype, device: torch.device) -> None:
+    for num_images, size in ((1, (1, 1)), (3, (1, 9)), (2, (31, 47))):
+        arguments = with_paste_mask(crops(num_images, *size, device=device), dtype)
+        mixed = held_to_reference(arguments, keep_pasted=keep, bands=True)
+        assert torch.equal(mixed.pasted, arguments["chosen"] != 0)
+        held_to_reference(arguments, keep_pasted=keep, normalisation=CAFFE)
+
+
 @pytest.mark.parametrize("keep", ["nowhere", "inside", "everywhere"])
 @pytest.mark.parametrize("bands", [False, True])
 @pytest.mark.parametrize("normalisation", [RGB, CAFFE])
@@ -91,7 +111,9 @@ def test_every_output_type(dtype: torch.dtype, device: torch.device) -> None:
 @given(st.integers(1, 3), st.integers(1, 30), st.integers(1, 30), st.integers(1, 40))
 def test_any_shape(num_images: int, height: int, width: int, num_classes: int) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    held_to_reference(crops(num_images, height, width, num_classes, device=device), bands=True, keep_pasted="inside")
+    arguments = crops(num_images, height, width, num_classes, device=device)
+    held_to_reference(arguments, bands=True, keep_pasted="inside")
+    held_to_reference(with_paste_mask(arguments), bands=True, keep_pasted="everywhere")
 
 
 def test_nothing_chosen_and_nothing_confident(device: torch.device) -> None:
@@ -102,9 +124,11 @@ def test_nothing_chosen_and_nothing_confident(device: torch.device) -> None:
     assert torch.equal(mixed.label_hts, arguments["source_label"])
 
 
-def test_crops_that_are_slices(device: torch.device) -> None:
+@pytest.mark.parametrize("by_pixel", [False, True])
+def test_crops_that_are_slices(by_pixel: bool, device: torch.device) -> None:
     arguments = crops(2, 20, 24, device=device)
-    cut = {name: t if name == "chosen" else t[:, 3:14, ::2] for name, t in arguments.items()}
+    arguments = with_paste_mask(arguments) if by_pixel else arguments
+    cut = {name: t if t.ndim == 2 else t[:, 3:14, ::2] for name, t in arguments.items()}
     assert not cut["source_weak"].is_contiguous()
     copied = {name: t.contiguous() for name, t in cut.items()}
     ours, expected = (
@@ -118,7 +142,9 @@ def test_crops_that_are_slices(device: torch.device) -> None:
 
 @pytest.mark.usefixtures("poisoned")
 def test_every_output_is_written(device: torch.device) -> None:
-    held_to_reference(crops(2, 23, 29, device=device), bands=True)
+    arguments = crops(2, 23, 29, device=device)
+    held_to_reference(arguments, bands=True)
+    held_to_reference(with_paste_mask(arguments), bands=True)
 
 
 @pytest.mark.parametrize("normalisation", [RGB, CAFFE, CAFFE._replace(dtype=torch.float16)])
@@ -165,6 +191,11 @@ def test_the_public_functions_pass_everything_on(device: torch.device) -> None:
     ours = public.masked_mix(**arguments, **settings, confidence_threshold=0.3)
     expected = reference.masked_mix(**arguments, **settings, confidence_threshold=0.3)
     assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True) if a is not None and b is not None)
+    by_pixel = with_paste_mask(arguments)
+    expected = reference.masked_mix(**by_pixel, **settings, confidence_threshold=0.3)
+    by_pixel |= {"chosen": None, "paste_mask": by_pixel["chosen"]}
+    ours = public.masked_mix(**by_pixel, **settings, confidence_threshold=0.3)
+    assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True) if a is not None and b is not None)
     assert torch.equal(
         public.normalise(arguments["source_weak"], CAFFE), fused.normalise(arguments["source_weak"], CAFFE)
     )
@@ -177,7 +208,8 @@ def test_the_operators_are_sound(device: torch.device) -> None:
     own = crops(1, 3, 4, 5, device=device)
     order = (*list(own)[:6], "htcm_label", "auxiliary_pseudo_label", "confidence", "chosen")
     numbers = ([1.0, 2.0, 3.0], [1.0, 1.0, 1.0], True, torch.float32)
-    torch.library.opcheck(fused.mix, (*(own[name] for name in order), *numbers, 0.5, 255, 1, True))
+    for arguments in (own, with_paste_mask(own), with_paste_mask(own, torch.uint8)):
+        torch.library.opcheck(fused.mix, (*(arguments[name] for name in order), *numbers, 0.5, 255, 1, True))
     torch.library.opcheck(fused.normalise_values, (own["source_weak"], *numbers))
     for off_by_one in (False, True):
         keys = torch.rand(1, 5, device=device)
@@ -202,6 +234,19 @@ def test_compiles_without_a_graph_break(device: torch.device) -> None:
     assert torch.equal(torch.compile(mix, fullgraph=True, backend="aot_eager")(keys), mix(keys))
 
 
+@pytest.mark.usefixtures("kernels_everywhere")
+def test_a_paste_mask_compiles_without_a_graph_break(device: torch.device) -> None:
+    own = with_paste_mask(crops(1, 5, 6, 4, device=device))
+    mask = own.pop("chosen")
+
+    def mix(mask: Tensor) -> tuple[Tensor, Tensor]:
+        mixed = public.masked_mix(**own, paste_mask=mask, normalisation=RGB, confidence_threshold=0.5)
+        return mixed.weak, mixed.label_st
+
+    compiled = torch.compile(mix, fullgraph=True, backend="aot_eager")
+    assert all(torch.equal(a, b) for a, b in zip(compiled(mask), mix(mask), strict=True))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(INTERPRETED, reason="needs a CUDA device")
 class TestGpu:
@@ -211,9 +256,12 @@ class TestGpu:
     def test_the_size_of_the_paper(self, dtype: torch.dtype) -> None:
         arguments = crops(2, 512, 512, device=self.device)
         held_to_reference(arguments, bands=True, normalisation=CAFFE._replace(dtype=dtype))
+        held_to_reference(with_paste_mask(arguments), bands=True, normalisation=CAFFE._replace(dtype=dtype))
 
-    def test_a_captured_graph_replays_the_same_mix(self) -> None:
+    @pytest.mark.parametrize("by_pixel", [False, True])
+    def test_a_captured_graph_replays_the_same_mix(self, by_pixel: bool) -> None:
         arguments = crops(2, 64, 64, device=self.device)
+        arguments = with_paste_mask(arguments) if by_pixel else arguments
         settings: dict[str, Any] = {
             "normalisation": RGB, "confidence_threshold": 0.5, "ignore_index": 255, "keep_pasted": "nowhere",
             "bands": True,

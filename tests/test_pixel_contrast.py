@@ -137,10 +137,10 @@ def test_rows_left_out_take_no_part() -> None:
 
 
 def test_an_image_without_valid_rows_costs_nothing_but_counts_in_the_mean() -> None:
-    p, q = probabilities(2, 4, 3), probabilities(2, 4, 3, seed=1)
-    valid = torch.tensor([[True] * 4, [False] * 4])
+    p, q = probabilities(3, 4, 5), probabilities(3, 4, 5, seed=1)
+    valid = torch.tensor([[True] * 4, [False] * 4, [True] * 4])
     loss, grad_p, _ = with_gradient(pixel_contrast, p, q, 7.0, valid=valid)
-    assert loss.item() == pytest.approx(dense_contrast(p[:1], q[:1], 7.0).item() / 2)
+    assert loss.item() == pytest.approx(dense_contrast(p[::2], q[::2], 7.0).item() * 2 / 3)
     assert not grad_p[1].any()
 
 

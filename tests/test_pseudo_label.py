@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,19 +18,20 @@ def random_logits(*shape: int, seed: int = 0) -> Tensor:
     return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def interpolated(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(logits, size, mode="bilinear", align_corners=True)
+def interpolated(logits: Tensor, size: tuple[int, int], align_corners: bool = True) -> Tensor:
+    return F.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
 
 
 def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (4, 6), (17, 23), (3, 40)])
-def test_the_whole_view_equals_interpolation_softmax_and_argmax(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("size", [(1, 1), (4, 6), (17, 23), (3, 40), (2, 3)])
+def test_the_whole_view_equals_interpolation_softmax_and_argmax(size: tuple[int, int], align_corners: bool) -> None:
     logits = random_logits(2, 7, 4, 6)
-    label, confidence = pseudo_label(logits, size)
-    expected, expected_label = interpolated(logits, size).softmax(1).max(1)
+    label, confidence = pseudo_label(logits, size, align_corners=align_corners)
+    expected, expected_label = interpolated(logits, size, align_corners).softmax(1).max(1)
     assert label.dtype == torch.uint8
     assert torch.equal(label.long(), expected_label)
     torch.testing.assert_close(confidence, expected)
@@ -42,23 +44,26 @@ def test_labels_and_confidence_of_one_position_by_hand() -> None:
     assert confidence.flatten().tolist() == pytest.approx([0.5] * 6)
 
 
-def test_a_crop_at_its_own_size_is_cut_from_the_whole_map() -> None:
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_a_crop_at_its_own_size_is_cut_from_the_whole_map(align_corners: bool) -> None:
     logits = random_logits(2, 7, 4, 6)
-    whole_label, whole_confidence = pseudo_label(logits, (17, 23))
-    boxes = torch.tensor([[3.0, 5.0, 8.0, 9.0], [9.0, 14.0, 8.0, 9.0]])
-    label, confidence = pseudo_label(logits, (8, 9), view_size=(17, 23), boxes=boxes)
-    for image, (top, left) in enumerate([(3, 5), (9, 14)]):
-        window = (image, slice(top, top + 8), slice(left, left + 9))
-        assert torch.equal(label[image], whole_label[window])
-        torch.testing.assert_close(confidence[image], whole_confidence[window])
+    whole_confidence, whole_label = interpolated(logits, (17, 23), align_corners).softmax(1).max(1)
+    # In the view's middle, at its end, and at its start.
+    for corners in ([(3, 5), (9, 14)], [(0, 0), (9, 0)]):
+        boxes = torch.tensor([[float(top), float(left), 8.0, 9.0] for top, left in corners])
+        label, confidence = pseudo_label(logits, (8, 9), view_size=(17, 23), boxes=boxes, align_corners=align_corners)
+        for image, (top, left) in enumerate(corners):
+            window = (image, slice(top, top + 8), slice(left, left + 9))
+            assert torch.equal(label[image].long(), whole_label[window])
+            torch.testing.assert_close(confidence[image], whole_confidence[window])
 
 
-def test_the_box_of_the_whole_view_is_the_whole_view() -> None:
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_the_box_of_the_whole_view_is_the_whole_view(align_corners: bool) -> None:
     logits = random_logits(1, 7, 4, 6)
     boxes = torch.tensor([[0.0, 0.0, 17.0, 23.0]])
-    assert torch.equal(
-        pseudo_label(logits, (17, 23), view_size=(17, 23), boxes=boxes)[1], pseudo_label(logits, (17, 23))[1]
-    )
+    boxed = pseudo_label(logits, (17, 23), view_size=(17, 23), boxes=boxes, align_corners=align_corners)
+    assert torch.equal(boxed[1], pseudo_label(logits, (17, 23), align_corners=align_corners)[1])
 
 
 def test_pixel_centres_of_a_shrunk_crop_by_hand() -> None:
@@ -79,11 +84,25 @@ def test_an_enlarged_crop_stops_at_the_border_of_the_view() -> None:
     assert confidence.flatten().tolist() == pytest.approx([sigmoid(2.0), sigmoid(2.25)])
 
 
-def test_flip_mirrors_the_marked_images_alone() -> None:
+def test_pixel_centres_without_aligned_corners_by_hand() -> None:
+    # Two positions under eight pixels have their centres at pixels 1.5 and 5.5: class 1 rises by 1 a pixel between
+    # them, and stays as it is outside. Pixels 0 to 5 made three have their centres at 0.5, 2.5 and 4.5.
+    logits = torch.tensor([[1.0, 1.0], [0.0, 4.0]]).view(1, 2, 1, 2)
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 6.0]])
+    _, confidence = pseudo_label(logits, (1, 3), view_size=(1, 8), boxes=boxes, align_corners=False)
+    assert confidence.flatten().tolist() == pytest.approx([sigmoid(1.0), sigmoid(0.0), sigmoid(2.0)])
+    _, confidence = pseudo_label(logits, (1, 8), align_corners=False)
+    rising = [0.0, 0.0, 0.5, 1.5, 2.5, 3.5, 4.0, 4.0]
+    assert confidence.flatten().tolist() == pytest.approx([sigmoid(abs(value - 1)) for value in rising])
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_flip_mirrors_the_marked_images_alone(align_corners: bool) -> None:
     logits = random_logits(2, 7, 4, 6)
     boxes = torch.tensor([[3.0, 5.0, 8.0, 9.0], [9.0, 14.0, 6.0, 4.0]])
-    label, confidence = pseudo_label(logits, (8, 9), view_size=(17, 23), boxes=boxes)
-    flipped = pseudo_label(logits, (8, 9), view_size=(17, 23), boxes=boxes, flip=torch.tensor([False, True]))
+    settings: dict[str, Any] = {"view_size": (17, 23), "boxes": boxes, "align_corners": align_corners}
+    label, confidence = pseudo_label(logits, (8, 9), **settings)
+    flipped = pseudo_label(logits, (8, 9), **settings, flip=torch.tensor([False, True]))
     assert torch.equal(flipped[0], torch.stack([label[0], label[1].flip(-1)]))
     assert torch.equal(flipped[1], torch.stack([confidence[0], confidence[1].flip(-1)]))
     assert not torch.equal(label[1], label[1].flip(-1))
@@ -98,12 +117,19 @@ def test_two_heads_are_averaged_after_the_softmax_by_hand() -> None:
     assert confidence.item() == pytest.approx(0.65)
 
 
-def test_both_heads_are_cropped_alike() -> None:
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_both_heads_are_cropped_alike(align_corners: bool) -> None:
     main, auxiliary = random_logits(1, 7, 4, 6), random_logits(1, 7, 4, 6, seed=1)
-    both = (interpolated(main, (17, 23)).softmax(1) + interpolated(auxiliary, (17, 23)).softmax(1)) / 2
+    heads = [interpolated(head, (17, 23), align_corners).softmax(1) for head in (main, auxiliary)]
+    both = (heads[0] + heads[1]) / 2
     expected, expected_label = both[:, :, 3:11, 5:14].max(1)
     label, confidence = pseudo_label(
-        main, (8, 9), auxiliary=auxiliary, view_size=(17, 23), boxes=torch.tensor([[3.0, 5.0, 8.0, 9.0]])
+        main,
+        (8, 9),
+        auxiliary=auxiliary,
+        view_size=(17, 23),
+        boxes=torch.tensor([[3.0, 5.0, 8.0, 9.0]]),
+        align_corners=align_corners,
     )
     assert torch.equal(label.long(), expected_label)
     torch.testing.assert_close(confidence, expected)

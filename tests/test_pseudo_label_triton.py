@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -28,38 +31,46 @@ def held_to_reference(
     view_size: tuple[int, int] | None = None,
     boxes: Tensor | None = None,
     flip: Tensor | None = None,
+    align_corners: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Label and confidence; labels may differ from fp64's only where two classes tie within rounding."""
-    label, confidence = fused.pseudo_label(logits, size, auxiliary, view_size, boxes, flip)
+    label, confidence = fused.pseudo_label(logits, size, auxiliary, view_size, boxes, flip, align_corners)
     assert (label.dtype, confidence.dtype) == (torch.uint8, torch.float32)
     wide = [None if t is None else t.cpu().double() for t in (logits, auxiliary)]
     assert wide[0] is not None
-    place = [None if t is None else t.cpu() for t in (boxes, flip)]
-    exact_label, exact_confidence = label_of_upsampled(wide[0], size, wide[1], view_size, *place)
+    place = (view_size, *(None if t is None else t.cpu() for t in (boxes, flip)), align_corners)
+    exact_label, exact_confidence = label_of_upsampled(wide[0], size, wide[1], *place)
     largest = max(1.0, float(logits.abs().max()))
     torch.testing.assert_close(confidence.cpu(), exact_confidence, rtol=0, atol=8 * EPS * largest)
     differs = label.cpu() != exact_label
     if differs.any():
         heads = [head for head in wide if head is not None]
-        planes = torch.stack([_planes(head, size, view_size, *place) for head in heads]).mean(0)
+        planes = torch.stack([_planes(head, size, *place) for head in heads]).mean(0)
         ours = planes.gather(1, label.cpu().long()[:, None])[:, 0]
         assert (exact_confidence - ours)[differs].max() <= 8 * EPS * largest
     return label, confidence
 
 
-def _planes(
-    logits: Tensor, size: tuple[int, int], view_size: tuple[int, int] | None, boxes: Tensor | None, flip: Tensor | None
-) -> Tensor:
+def _planes(logits: Tensor, size: tuple[int, int], *place: Any) -> Tensor:
     """Probability of each class at each pixel, fp64."""
     from fastuda_kernels.pseudo_label import reference
 
-    rows, columns = reference._weights(logits, size, view_size, boxes, flip)
+    rows, columns = reference._weights(logits, size, *place)
     return reference._sample(logits, rows, columns).softmax(1)
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("size", [(1, 1), (4, 6), (3, 40), (65, 65)])
-def test_whole_views(size: tuple[int, int], device: torch.device) -> None:
-    held_to_reference(maps(2, 19, 4, 6, device=device), size)
+def test_whole_views(size: tuple[int, int], align_corners: bool, device: torch.device) -> None:
+    held_to_reference(maps(2, 19, 4, 6, device=device), size, align_corners=align_corners)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (17, 23), (32, 48)])
+def test_whole_views_without_aligned_corners_are_torchs(size: tuple[int, int], device: torch.device) -> None:
+    logits = maps(2, 19, 4, 6, device=device)
+    _, confidence = fused.pseudo_label(logits, size, None, None, None, None, False)
+    full = F.interpolate(logits.double(), size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(confidence.double(), full.softmax(1).amax(1), rtol=0, atol=8 * EPS * 8)
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 40])
@@ -69,14 +80,17 @@ def test_other_numbers_of_classes(num_classes: int, device: torch.device) -> Non
 
 def test_logits_of_a_single_position(device: torch.device) -> None:
     held_to_reference(maps(2, 5, 1, 1, device=device), (3, 4))
+    held_to_reference(maps(2, 5, 1, 1, device=device), (3, 4), align_corners=False)
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("heads", [1, 2])
-def test_crops(heads: int, flipped: bool, device: torch.device) -> None:
+def test_crops(heads: int, flipped: bool, align_corners: bool, device: torch.device) -> None:
     auxiliary = maps(3, 7, 4, 6, seed=1, device=device) if heads == 2 else None
     flip = torch.tensor([True, False, True], device=device) if flipped else None
-    held_to_reference(maps(3, 7, 4, 6, device=device), (10, 13), auxiliary, (17, 23), BOXES.to(device), flip)
+    logits = maps(3, 7, 4, 6, device=device)
+    held_to_reference(logits, (10, 13), auxiliary, (17, 23), BOXES.to(device), flip, align_corners)
 
 
 @given(
@@ -84,19 +98,22 @@ def test_crops(heads: int, flipped: bool, device: torch.device) -> None:
     st.tuples(st.integers(1, 12), st.integers(1, 12)),
     st.tuples(st.integers(2, 40), st.integers(2, 40)),
     st.lists(st.floats(0.05, 0.95), min_size=4, max_size=4),
+    st.booleans(),
 )
-def test_any_crop(low: tuple[int, int], size: tuple[int, int], view: tuple[int, int], box: list[float]) -> None:
+def test_any_crop(
+    low: tuple[int, int], size: tuple[int, int], view: tuple[int, int], box: list[float], align_corners: bool
+) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     top, left = box[0] * view[0], box[1] * view[1]
     boxes = torch.tensor([[top, left, box[2] * (view[0] - top), box[3] * (view[1] - left)]], device=device)
-    held_to_reference(maps(1, 19, *low, device=device), size, None, view, boxes)
+    held_to_reference(maps(1, 19, *low, device=device), size, None, view, boxes, align_corners=align_corners)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_low_precision_logits_in_either_memory_format(dtype: torch.dtype, device: torch.device) -> None:
     logits = maps(2, 19, 4, 6, device=device).to(dtype)
     plain = held_to_reference(logits, (17, 23))
-    strided = fused.pseudo_label(logits.to(memory_format=torch.channels_last), (17, 23), None, None, None, None)
+    strided = fused.pseudo_label(logits.to(memory_format=torch.channels_last), (17, 23), None, None, None, None, True)
     assert all(torch.equal(a, b) for a, b in zip(strided, plain, strict=True))
 
 
@@ -104,13 +121,13 @@ def test_low_precision_logits_in_either_memory_format(dtype: torch.dtype, device
 @pytest.mark.skipif(INTERPRETED, reason="numpy's arg-max of NaN is not a GPU's: needs a CUDA device")
 def test_nan_gives_no_label_beyond_the_classes(device: torch.device) -> None:
     logits = torch.full((1, 5, 2, 2), torch.nan, device=device)
-    label, _ = fused.pseudo_label(logits, (3, 3), None, None, None, None)
+    label, _ = fused.pseudo_label(logits, (3, 3), None, None, None, None, True)
     assert (label < 5).all()
     assert fused.argmax_confusion(logits, label, 255).sum() == 9
 
 
 def test_ties_go_to_the_lowest_class(device: torch.device) -> None:
-    label, confidence = fused.pseudo_label(torch.zeros(1, 5, 2, 2, device=device), (3, 3), None, None, None, None)
+    label, confidence = fused.pseudo_label(torch.zeros(1, 5, 2, 2, device=device), (3, 3), None, None, None, None, True)
     assert not label.any()
     assert confidence.flatten().tolist() == pytest.approx([0.2] * 9)
 
@@ -118,6 +135,7 @@ def test_ties_go_to_the_lowest_class(device: torch.device) -> None:
 @pytest.mark.usefixtures("poisoned")
 def test_nothing_unwritten_is_read_and_everything_is_written(device: torch.device) -> None:
     held_to_reference(maps(2, 19, 4, 6, device=device), (17, 23))
+    held_to_reference(maps(2, 19, 4, 6, device=device), (17, 23), align_corners=False)
     test_counts_equal_the_references(19, device)
 
 
@@ -127,6 +145,9 @@ def test_the_public_function_passes_everything_on(device: torch.device) -> None:
     boxes, flip = BOXES.double().to(device), torch.tensor([True, False, True], device=device)
     ours = pseudo_label(logits, (10, 13), auxiliary=auxiliary, view_size=(17, 23), boxes=boxes, flip=flip)
     expected = held_to_reference(logits.detach(), (10, 13), auxiliary.detach(), (17, 23), boxes.float(), flip)
+    assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+    ours = pseudo_label(logits, (10, 13), view_size=(17, 23), boxes=boxes, align_corners=False)
+    expected = held_to_reference(logits.detach(), (10, 13), None, (17, 23), boxes.float(), None, False)
     assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
     labels = torch.zeros(3, 9, 9, dtype=torch.uint8, device=device)
     assert argmax_confusion(logits, labels, ignore_index=1).sum() == 3 * 81
@@ -156,8 +177,8 @@ def test_an_ignored_class_is_not_counted(device: torch.device) -> None:
 def test_the_operators_are_sound(device: torch.device) -> None:
     logits = maps(1, 3, 2, 3, device=device)
     boxes, flip = torch.tensor([[0.0, 1.0, 3.0, 4.0]], device=device), torch.tensor([True], device=device)
-    torch.library.opcheck(fused.label_of_upsampled, (logits, 4, 5, None, 4, 5, None, None))
-    torch.library.opcheck(fused.label_of_upsampled, (logits, 4, 5, logits, 7, 9, boxes, flip))
+    torch.library.opcheck(fused.label_of_upsampled, (logits, 4, 5, None, 4, 5, None, None, True))
+    torch.library.opcheck(fused.label_of_upsampled, (logits, 4, 5, logits, 7, 9, boxes, flip, False))
     labels = torch.zeros(1, 4, 5, dtype=torch.uint8, device=device)
     torch.library.opcheck(fused.confusion_of_upsampled, (logits, labels, 255))
 
@@ -166,8 +187,9 @@ def test_compiles_without_a_graph_break(device: torch.device) -> None:
     logits = maps(1, 3, 2, 3, device=device)
 
     def both(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        label, confidence = fused.pseudo_label(z, (5, 6), None, None, None, None)
-        return label, confidence, fused.argmax_confusion(z, label, 255)
+        label, confidence = fused.pseudo_label(z, (5, 6), None, None, None, None, True)
+        _, other_confidence = fused.pseudo_label(z, (5, 6), None, None, None, None, False)
+        return label, confidence + other_confidence, fused.argmax_confusion(z, label, 255)
 
     compiled = torch.compile(both, fullgraph=True, backend="aot_eager")
     assert all(torch.equal(a, b) for a, b in zip(compiled(logits), both(logits), strict=True))
@@ -182,6 +204,7 @@ class TestGpu:
         logits = maps(2, 19, 81, 161, device=self.device).bfloat16().to(memory_format=torch.channels_last)
         boxes = torch.tensor([[10.0, 300.0, 400.0, 420.0], [0.0, 0.0, 640.0, 800.0]], device=self.device)
         held_to_reference(logits, (512, 512), None, (640, 1280), boxes)
+        held_to_reference(logits, (512, 512), None, (640, 1280), boxes, align_corners=False)
 
     def test_counts_of_full_size_labels(self) -> None:
         logits = maps(2, 19, 81, 161, device=self.device)
@@ -194,11 +217,11 @@ class TestGpu:
 
     def test_a_captured_graph_replays_the_same_labels(self) -> None:
         logits = maps(2, 19, 81, 161, device=self.device)
-        fused.pseudo_label(logits, (512, 512), None, None, None, None)
+        fused.pseudo_label(logits, (512, 512), None, None, None, None, True)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            captured = fused.pseudo_label(logits, (512, 512), None, None, None, None)
+            captured = fused.pseudo_label(logits, (512, 512), None, None, None, None, True)
         logits.copy_(maps(2, 19, 81, 161, seed=5, device=self.device))
         graph.replay()
-        again = fused.pseudo_label(logits, (512, 512), None, None, None, None)
+        again = fused.pseudo_label(logits, (512, 512), None, None, None, None, True)
         assert all(torch.equal(a, b) for a, b in zip(captured, again, strict=True))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from steps import AS_IT_IS, VIEW, batches, begin, differ, tensors, tiny
+from steps import AS_IT_IS, NUM_IMAGES, VIEW, batches, begin, differ, tensors, tiny
 from torch import Tensor
 
 from fastuda.method.draws import Draws
@@ -272,13 +272,14 @@ def test_the_student_learns_nothing_from_being_the_teacher() -> None:
 def test_pseudo_labels_are_cut_out_of_the_view_where_the_boxes_lie() -> None:
     recipe = tiny("gta2cs")
     state, (_, target) = begin(recipe), batches(recipe)
-    # The boxes have the crop's own size, so the crop is a window of the whole view's labels.
-    window = (slice(None), slice(4, 20), slice(20, 36))
-    whole = target._replace(weak=target.view, boxes=torch.tensor([[0.0, 0.0, *VIEW]] * 2))
+    whole = target._replace(weak=target.view, boxes=torch.tensor([[0.0, 0.0, *VIEW]] * NUM_IMAGES))
     crops, views = (label_target(state.student, batch, AS_IT_IS) for batch in (target, whole))
-    torch.testing.assert_close(crops.confidence, views.confidence[window])
-    assert torch.equal(crops.label, views.label[window])
-    assert torch.equal(crops.two_head, views.two_head[window])
+    # The boxes have the crop's own size, so each crop is a window of its whole view's labels.
+    for image, (top, left) in enumerate([(4, 20), (0, 3), (8, 24)]):
+        window = (image, slice(top, top + 16), slice(left, left + 16))
+        torch.testing.assert_close(crops.confidence[image], views.confidence[window])
+        assert torch.equal(crops.label[image], views.label[window])
+        assert torch.equal(crops.two_head[image], views.two_head[window])
 
 
 def test_warm_up_learns_the_source_loss_of_both_heads_alone() -> None:

@@ -78,7 +78,16 @@ def held_to_dense(
     return ours
 
 
-SIZES = [((1, 1), (1, 1)), ((1, 1), (5, 7)), ((1, 4), (7, 9)), ((3, 4), (12, 16)), ((5, 6), (3, 4)), ((9, 3), (65, 17))]
+SIZES = [
+    ((1, 1), (1, 1)),
+    ((1, 1), (5, 7)),
+    ((1, 4), (7, 9)),
+    ((3, 4), (12, 16)),
+    ((5, 6), (3, 4)),
+    ((9, 3), (65, 17)),
+    ((20, 3), (3, 12)),
+    ((4, 5), (4, 5)),
+]
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -112,7 +121,7 @@ def test_any_shape(low: tuple[int, int], full: tuple[int, int], num_classes: int
 
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_every_pixel_lies_in_exactly_one_patch(align_corners: bool, device: torch.device) -> None:
-    for low in (1, 2, 5, 8):
+    for low in (1, 2, 5, 8, 23):
         for full in (1, 2, 7, 8, 9, 41):
             logits = torch.zeros(1, 2, 1, low, device=device)
             labels = torch.zeros(1, 1, full, dtype=torch.uint8, device=device)
@@ -122,14 +131,48 @@ def test_every_pixel_lies_in_exactly_one_patch(align_corners: bool, device: torc
             assert gradient[0, 0].sum().item() == pytest.approx(-0.5, rel=1e-5), (low, full)
 
 
-def test_weight_and_mask(device: torch.device) -> None:
-    logits, labels = case((3, 4), (12, 16), device=device)
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize(("low", "full"), [((3, 4), (12, 16)), ((1, 5), (13, 9)), ((6, 5), (4, 3))])
+def test_weight_and_mask(
+    low: tuple[int, int], full: tuple[int, int], align_corners: bool, device: torch.device
+) -> None:
+    logits, labels = case(low, full, device=device)
     generator = torch.Generator().manual_seed(0)
-    weight = torch.rand(labels.shape, generator=generator).to(device)
+    weight = 3 * torch.rand(labels.shape, generator=generator).to(device)
+    weight[:, ::3] = 0
     mask = torch.rand(labels.shape, generator=generator).to(device) < 0.5
-    held_to_dense(logits, labels, weight=weight)
-    held_to_dense(logits, labels, mask=mask)
-    held_to_dense(logits, labels, weight=weight, mask=mask)
+    mask[0, 0, 0] = True
+    held_to_dense(logits, labels, weight=weight, align_corners=align_corners)
+    held_to_dense(logits, labels, mask=mask, align_corners=align_corners)
+    held_to_dense(logits, labels, weight=weight, mask=mask, align_corners=align_corners)
+
+
+def test_the_weight_of_a_pixel_that_does_not_count_is_not_looked_at(device: torch.device) -> None:
+    logits, labels = case((3, 4), (12, 16), device=device)
+    mask = labels != 2
+    weight = torch.rand(labels.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    expected = run(lambda z: kernel(z, labels, weight=weight, mask=mask), logits)
+    poisoned = torch.where(mask & (labels != 255), weight, torch.nan)
+    actual = run(lambda z: kernel(z, labels, weight=poisoned, mask=mask), logits)
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_weight_of_any_float_type_that_is_a_slice(dtype: torch.dtype, device: torch.device) -> None:
+    logits, labels = case((3, 4), (12, 16), device=device)
+    weight = torch.rand(2, 16, 12, generator=torch.Generator().manual_seed(0)).to(device, dtype).transpose(1, 2)
+    expected = run(lambda z: kernel(z, labels, weight=weight.float().contiguous()), logits)
+    actual = run(lambda z: kernel(z, labels, weight=weight), logits)
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+
+
+def test_no_gradient_reaches_a_weight(device: torch.device) -> None:
+    logits, labels = case((3, 4), (5, 7), device=device)
+    weight = torch.ones(labels.shape, device=device, requires_grad=True)
+    assert not kernel(logits, labels, weight=weight).requires_grad
+    kernel(logits.requires_grad_(), labels, weight=weight).backward()
+    assert weight.grad is None
+    assert logits.grad is not None
 
 
 @pytest.mark.parametrize("reason", ["ignored", "masked"])
@@ -138,9 +181,10 @@ def test_nothing_to_count_gives_zero_and_a_zero_gradient(reason: str, device: to
     nothing = torch.zeros(labels.shape, dtype=torch.bool, device=device)
     ignored = reason == "ignored"
     arguments = (torch.full_like(labels, 255), None) if ignored else (labels, nothing)
-    loss, gradient = run(lambda z: kernel(z, arguments[0], mask=arguments[1]), logits)
-    assert loss.item() == 0
-    assert not gradient.any()
+    for weight in (None, torch.full(labels.shape, torch.nan, device=device)):
+        loss, gradient = run(lambda z, w=weight: kernel(z, arguments[0], mask=arguments[1], weight=w), logits)
+        assert loss.item() == 0
+        assert not gradient.any()
 
 
 def test_another_ignore_index_and_int64_labels(device: torch.device) -> None:
@@ -186,7 +230,10 @@ def test_logits_that_are_a_slice(device: torch.device) -> None:
 
 @pytest.mark.usefixtures("poisoned")
 def test_nothing_unwritten_is_read(device: torch.device) -> None:
-    held_to_dense(*case((3, 4), (12, 17), device=device))
+    logits, labels = case((3, 4), (12, 17), device=device)
+    held_to_dense(logits, labels)
+    weight = torch.rand(labels.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    held_to_dense(logits, labels, weight=weight, mask=labels != 2, align_corners=False)
 
 
 def test_two_runs_agree_bit_for_bit(device: torch.device) -> None:
@@ -228,10 +275,15 @@ def test_the_operator_is_sound(device: torch.device) -> None:
 
 def test_compiles_without_a_graph_break(device: torch.device) -> None:
     logits, labels = case((3, 4), (12, 16), device=device)
-    compiled = torch.compile(lambda z: kernel(z, labels) * 2, fullgraph=True, backend="aot_eager")
-    plain = run(lambda z: kernel(z, labels) * 2, logits)
-    for actual, expected in zip(run(compiled, logits), plain, strict=True):
-        torch.testing.assert_close(actual, expected)
+    weight = torch.rand(labels.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    for settings in ({}, {"weight": weight, "align_corners": False}):
+
+        def twice(z: Tensor, settings: dict[str, Any] = settings) -> Tensor:
+            return kernel(z, labels, **settings) * 2
+
+        compiled = torch.compile(twice, fullgraph=True, backend="aot_eager")
+        for actual, expected in zip(run(compiled, logits), run(twice, logits), strict=True):
+            torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.gpu
@@ -239,16 +291,19 @@ def test_compiles_without_a_graph_break(device: torch.device) -> None:
 class TestGpu:
     device = torch.device("cuda")
 
-    @pytest.mark.parametrize(("low", "full"), [((65, 65), (512, 512)), ((91, 161), (720, 1280))])
-    def test_the_sizes_of_the_paper(self, low: tuple[int, int], full: tuple[int, int]) -> None:
+    @pytest.mark.parametrize("align_corners", [True, False])
+    @pytest.mark.parametrize(
+        ("low", "full"), [((65, 65), (512, 512)), ((91, 161), (720, 1280)), ((128, 128), (512, 512))]
+    )
+    def test_the_sizes_of_the_paper(self, low: tuple[int, int], full: tuple[int, int], align_corners: bool) -> None:
         logits, labels = case(low, full, device=self.device)
-        ours = run(lambda z: kernel(z, labels), logits)
-        exact = run(lambda z: cross_entropy_of_upsampled(z, labels, 255, None, None, True), logits.double())
+        ours = run(lambda z: kernel(z, labels, align_corners=align_corners), logits)
+        exact = run(lambda z: cross_entropy_of_upsampled(z, labels, 255, None, None, align_corners), logits.double())
         for actual, truth in zip(ours, exact, strict=True):
             assert (actual.double() - truth).abs().max() <= 1e-5 * truth.abs().max()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        run(lambda z: kernel(z, labels), logits)
+        run(lambda z: kernel(z, labels, align_corners=align_corners), logits)
         full_size = labels.numel() * 19 * 4
         assert torch.cuda.max_memory_allocated() - before < full_size / 4
 

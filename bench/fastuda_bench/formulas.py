@@ -19,14 +19,24 @@ def dense_contrast(p: Tensor, q: Tensor, scale: float) -> Tensor:
     return (similarity.masked_fill(own, float("-inf")).logsumexp(-1) - positive).mean()
 
 
-def upsampled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Paper eq. 1: full-size logits, then the library's cross-entropy; labels int64 [B, H, W]."""
-    full = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=True)
+def upsampled_cross_entropy(
+    logits: Tensor, labels: Tensor, weight: Tensor | None = None, align_corners: bool = True
+) -> Tensor:
+    """Paper eq. 1: full-size logits, then the library's cross-entropy; labels int64 and weight [B, H, W]."""
+    full = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=align_corners)
+    if weight is not None:
+        weighted = weight * F.cross_entropy(full, labels, ignore_index=255, reduction="none")
+        return weighted.sum() / (labels != 255).sum()
     return F.cross_entropy(full, labels, ignore_index=255)
 
 
 def cropped_pseudo_label(
-    logits: Tensor, view: tuple[int, int], boxes: Tensor, size: tuple[int, int], auxiliary: Tensor | None = None
+    logits: Tensor,
+    view: tuple[int, int],
+    boxes: Tensor,
+    size: tuple[int, int],
+    auxiliary: Tensor | None = None,
+    align_corners: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Outputs sampled at the pixels of crops of the view, softmax, max; boxes are (top, left, height, width).
 
@@ -35,12 +45,15 @@ def cropped_pseudo_label(
     rows, columns = ((torch.arange(length, device=logits.device) + 0.5) / length for length in size)
     y = boxes[:, 0:1] + rows * boxes[:, 2:3] - 0.5
     x = boxes[:, 1:2] + columns * boxes[:, 3:4] - 0.5
-    y, x = 2 * y / (view[0] - 1) - 1, 2 * x / (view[1] - 1) - 1
+    if align_corners:
+        y, x = 2 * y / (view[0] - 1) - 1, 2 * x / (view[1] - 1) - 1
+    else:
+        y, x = (2 * y + 1) / view[0] - 1, (2 * x + 1) / view[1] - 1
     grid = torch.stack([x[:, None, :].expand(-1, size[0], -1), y[:, :, None].expand(-1, -1, size[1])], dim=-1)
 
     def probabilities(head: Tensor) -> Tensor:
-        sampled = F.grid_sample(head.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
-        return sampled.softmax(1)
+        wide = head.float()
+        return F.grid_sample(wide, grid, "bilinear", padding_mode="border", align_corners=align_corners).softmax(1)
 
     mean = probabilities(logits) if auxiliary is None else (probabilities(logits) + probabilities(auxiliary)) / 2
     confidence, label = mean.max(1)

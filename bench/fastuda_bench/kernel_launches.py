@@ -90,12 +90,15 @@ def _mix(labels: Tensor, num_classes: int) -> None:
     for keep, dtype in kinds if labels.numel() > 1 else kinds[2:]:
         ends = (confidence, chosen, *numbers, keep == 1, dtype, 0.95, 255, keep, keep == 2)
         masked_mix.mix._init_fn(*[crop] * 4, labels, labels, None, None, *ends)
+    by_pixel = (confidence, labels, *numbers, True, torch.bfloat16, 0.95, 255, 2, True)
+    masked_mix.mix._init_fn(*[crop] * 4, labels, labels, None, None, *by_pixel)
 
 
 def _label(logits: Tensor, labels: Tensor) -> None:
     size, boxes, flip = labels.shape[1:], _empty(len(logits), 4), _empty(len(logits), dtype=torch.bool)
-    pseudo_label.label_of_upsampled._init_fn(logits, *size, None, *size, None, None)
-    pseudo_label.label_of_upsampled._init_fn(logits, *size, logits, 640, 1280, boxes, flip)
+    pseudo_label.label_of_upsampled._init_fn(logits, *size, None, *size, None, None, True)
+    pseudo_label.label_of_upsampled._init_fn(logits, *size, logits, 640, 1280, boxes, flip, True)
+    pseudo_label.label_of_upsampled._init_fn(logits, *size, logits, 640, 1280, boxes, flip, False)
     pseudo_label.confusion_of_upsampled._init_fn(logits, labels, 255)
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from fastuda_bench.formulas import cropped_pseudo_label, dense_contrast, upsampled_cross_entropy
 from fastuda_kernels.pixel_contrast import pixel_contrast
-from fastuda_kernels.upsample_cross_entropy import upsample_cross_entropy
 
 
 @contextmanager
@@ -45,12 +44,15 @@ def _contrast(
 
 
 def _cross_entropy(
-    logits: Tensor, labels: Tensor, *, mask: Tensor | None = None, weight: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    align_corners: bool = True,
 ) -> Tensor:
-    if weight is not None:  # of terms that the ladder's recipes do not have
-        return upsample_cross_entropy(logits, labels, mask=mask, weight=weight)
     counted = labels if mask is None else torch.where(mask, labels, 255)
-    return upsampled_cross_entropy(logits, counted.long()).nan_to_num(0.0)
+    return upsampled_cross_entropy(logits, counted.long(), weight, align_corners).nan_to_num(0.0)
 
 
 def _pseudo_label(
@@ -60,15 +62,16 @@ def _pseudo_label(
     auxiliary: Tensor | None = None,
     view_size: tuple[int, int] | None = None,
     boxes: Tensor | None = None,
+    align_corners: bool = True,
 ) -> tuple[Tensor, Tensor]:
     if view_size is None or boxes is None:
-        probabilities = _upsampled(logits, size).softmax(1)
+        probabilities = _upsampled(logits, size, align_corners).softmax(1)
         if auxiliary is not None:
-            probabilities = (probabilities + _upsampled(auxiliary, size).softmax(1)) / 2
+            probabilities = (probabilities + _upsampled(auxiliary, size, align_corners).softmax(1)) / 2
         confidence, label = probabilities.max(1)
         return label.to(torch.uint8), confidence
-    return cropped_pseudo_label(logits, view_size, boxes, size, auxiliary)
+    return cropped_pseudo_label(logits, view_size, boxes, size, auxiliary, align_corners)
 
 
-def _upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=True)
+def _upsampled(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=align_corners)

@@ -34,13 +34,16 @@ class Draws:
 
     def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
         """float32 in [0, 1) of `shape`, for who draws under `name`; the same at every call within an iteration."""
-        digest = hashlib.blake2b(f"{self._seed} {name}".encode(), digest_size=8).digest()
-        key = int.from_bytes(digest, "big", signed=True)
-        start = _mixed(self._iteration * _STEP + key)
+        start = _mixed(self._iteration * _STEP + _key(self._seed, name))
         counters = torch.arange(math.prod(shape), device=self._iteration.device)
         bits = _mixed(counters * _STEP + start)
         numbers: Tensor = _shifted(bits, 64 - _FLOAT_BITS).float() / 2**_FLOAT_BITS
         return numbers.reshape(tuple(shape))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _key(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest(), "big", signed=True)
 
 
 def _mixed(values: Tensor) -> Tensor:

@@ -200,7 +200,7 @@ def _sgd(part: Part, gradient: Tensor, settings: Sgd, iteration: Tensor) -> None
 def _adamw(part: Part, gradient: Tensor, settings: AdamW, iteration: Tensor) -> None:
     """AdamW (Loshchilov and Hutter, 2019) as torch computes it; a parameter's updates are the stage's iterations."""
     assert part.step is not None
-    step = (iteration + 1).to(part.step.dtype)
+    step = (iteration + 1).double()  # 1 − 0.999 has few digits left in float32
     part.step.copy_(step)
     first, second = settings.betas
     mean, square = part.memory["exp_avg"], part.memory["exp_avg_sq"]
@@ -209,7 +209,7 @@ def _adamw(part: Part, gradient: Tensor, settings: AdamW, iteration: Tensor) -> 
     mean.lerp_(gradient, 1 - first)
     square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
     spread = square.sqrt() / (1 - torch.pow(second, step)).sqrt() + settings.eps
-    part.weight.sub_(part.rate / (1 - torch.pow(first, step)) * mean / spread)
+    part.weight.sub_(part.rate / (1 - torch.pow(first, step)) * (mean / spread))
 
 
 def _summed(part: Part) -> Tensor:

@@ -14,11 +14,8 @@ from fastuda.recipe import Recipe
 def mixed_losses(views: MixedViews, recipe: Recipe) -> Losses:
     """Every unweighted term that is on and whose views are there; any other has no entry."""
     there = views.outputs.keys()
-    return {
-        term.name: term.value(views, recipe)
-        for term in terms_on(recipe)
-        if all(name in there for name in term.needs(recipe))
-    }
+    terms = (term for term in terms_on(recipe) if all(name in there for name in term.needs(recipe)))
+    return {term.name: term.value(views, recipe) for term in terms}
 
 
 def weighted_sum(losses: Losses, recipe: Recipe) -> Tensor:

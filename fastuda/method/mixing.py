@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.draws import Draws
+from fastuda.method.paste_mask import PasteMask
 from fastuda.method.pseudo_labels import PseudoLabels, label_crops, label_target
 from fastuda.method.source_mix import is_soft, softened, source_paste, with_long_tail
 from fastuda.method.terms import terms_on
@@ -26,8 +27,9 @@ def mix_crops(
     draws: Draws,
     keep: KeepPasted,
 ) -> MixedCrops:
-    """Mix one pair of crops with the recipe's class choice and threshold; `keep` as in `masked_mix`."""
+    """Mix one pair of crops with the recipe's mask and threshold; `keep` as in `masked_mix`."""
     assert source.label is not None
+    chosen, paste_mask = _pasted(source, target, recipe, draws)
     return masked_mix(
         source.weak,
         source.strong,
@@ -36,19 +38,24 @@ def mix_crops(
         source.label,
         pseudo.label,
         pseudo.confidence,
-        _chosen(source, recipe),
+        chosen,
+        paste_mask=paste_mask,
         normalisation=passes.normalisation,
         confidence_threshold=recipe.method.tau,
         keep_pasted=keep,
         auxiliary_pseudo_label=pseudo.two_head,
         bands=recipe.edge.enabled,
-        # PM
     )
 
 
-def _chosen(source: DomainBatch, recipe: Recipe) -> Tensor:
-    """bool [B, C or more]: the classes whose pixels are pasted; none where CMix is off."""
+def _pasted(
+    source: DomainBatch, target: DomainBatch, recipe: Recipe, draws: Draws
+) -> tuple[Tensor | None, Tensor | None]:
+    """Which source pixels are pasted: bool [B, C] of their classes, none where CMix is off, or a mask [B, H, W]."""
     assert source.label is not None
+    mask = recipe.mix.mask
+    if recipe.mix.enabled and isinstance(mask, PasteMask):
+        return None, mask.paste(source, target, draws)
     chosen = choose_classes(
         source.label,
         source.class_keys,
@@ -56,7 +63,7 @@ def _chosen(source: DomainBatch, recipe: Recipe) -> Tensor:
         min_class=recipe.mix.min_class,
         off_by_one=recipe.mix.off_by_one,
     )
-    return with_long_tail(chosen, recipe) if recipe.mix.enabled else torch.zeros_like(chosen)
+    return (with_long_tail(chosen, recipe) if recipe.mix.enabled else torch.zeros_like(chosen)), None
 
 
 def mixed_views(
@@ -75,7 +82,7 @@ def mixed_views(
     """
     terms = terms_on(recipe)
     needed = {name for term in terms for name in term.needs(recipe)}
-    teachers = pseudo
+    features, teachers = any(term.reads_features for term in terms), pseudo
     keep: KeepPasted = "everywhere" if recipe.edge.enabled else "nowhere"
     hts = mix_crops(source, target, pseudo, recipe, passes, draws, keep)
     st = softened(hts, target, recipe, passes)
@@ -90,7 +97,7 @@ def mixed_views(
         images["weak"] = st.weak
     if _follows_predictions(recipe):
         # What comes next depends on the student's answers, so these views go through the network before the others.
-        outputs, images = _each(student, images, passes), {}
+        outputs, images = _each(student, images, passes, features), {}
         own = pseudo
         if "weak" in outputs:
             own = label_crops(outputs["weak"], (source.weak.shape[1], source.weak.shape[2]), None, None)
@@ -113,12 +120,12 @@ def mixed_views(
         images["ss"] = ss.image
     for term in terms:
         images |= term.images(source, target, teachers, passes, draws)
-    outputs |= _each(student, images, passes)
+    outputs |= _each(student, images, passes, features)
     return MixedViews(st, hts, auxiliary_label, hts_auxiliary_label, teachers, under, ss, outputs)
 
 
-def _each(student: Segmenter, images: dict[str, Tensor], passes: Passes) -> dict[str, Outputs]:
-    return dict(zip(images, passes.each(student, list(images.values())), strict=True))
+def _each(student: Segmenter, images: dict[str, Tensor], passes: Passes, features: bool) -> dict[str, Outputs]:
+    return dict(zip(images, passes.each(student, list(images.values()), features=features), strict=True))
 
 
 def _from_crop(recipe: Recipe) -> bool:

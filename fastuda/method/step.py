@@ -18,6 +18,7 @@ from fastuda.method.pseudo_labels import label_target
 from fastuda.method.segmentation import segmentation_loss
 from fastuda.method.state import TrainingState
 from fastuda.method.term import Losses
+from fastuda.method.terms import source_terms
 from fastuda.model.passes import Passes, frozen_running_statistics
 from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Recipe
@@ -26,10 +27,11 @@ from fastuda.recipe import Recipe
 def warmup_step(state: TrainingState, source: DomainBatch, recipe: Recipe, passes: Passes) -> Losses:
     """One source-only iteration: L_s (paper eq. 1; protocol row 22). Returns detached terms and `total`."""
     state.begin_iteration()
-    loss = _source_loss(state.worker, source, recipe, passes)
-    state.backward(loss)
-    state.end_iteration(loss, passes.optimised)
-    return {"source": loss.detach(), "total": loss.detach()}
+    losses = _source_losses(state.worker, source, recipe, passes)
+    total = _source_sum(losses, recipe)
+    state.backward(total)
+    state.end_iteration(total, passes.optimised)
+    return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
 
 
 def adaptation_step(
@@ -42,8 +44,8 @@ def adaptation_step(
     """
     state.begin_iteration()
 
-    source_loss = _source_loss(state.worker, source, recipe, passes)
-    state.backward(source_loss)  # its activations go before the mixed passes come
+    source_losses = _source_losses(state.worker, source, recipe, passes)
+    state.backward(_source_sum(source_losses, recipe))  # its activations go before the mixed passes come
 
     pseudo = label_target(_teacher(state, recipe), target, passes)
     student, draws = state.worker.train(), Draws(recipe.seed, state.iteration)
@@ -52,18 +54,25 @@ def adaptation_step(
     losses = passes.optimised(mixed_losses)(views, recipe)
     if losses:
         state.backward(weighted_sum(losses, recipe))
-    losses = {name: loss.detach() for name, loss in {"source": source_loss, **losses}.items()}
+    losses = {name: loss.detach() for name, loss in {**source_losses, **losses}.items()}
     losses["total"] = weighted_sum(losses, recipe)
 
     state.end_iteration(losses["total"], passes.optimised)
     return losses
 
 
-def _source_loss(student: Segmenter, source: DomainBatch, recipe: Recipe, passes: Passes) -> Tensor:
-    """L_s (eq. 1), both heads, on the whole view or, in a recipe of crops alone, on the crop."""
+def _source_losses(student: Segmenter, source: DomainBatch, recipe: Recipe, passes: Passes) -> Losses:
+    """L_s (eq. 1), both heads, on the whole view or, in a recipe of crops alone, on the crop; and what terms add."""
     images, labels = (source.weak, source.label) if source.view is None else (source.view, source.view_label)
     assert labels is not None
-    return passes.optimised(segmentation_loss)(passes.raw(student, images), labels, recipe.auxiliary.weight)
+    terms = source_terms(recipe)
+    outputs = passes.raw(student, images, features=any(term.reads_features for term in terms))
+    losses = {"source": passes.optimised(segmentation_loss)(outputs, labels, recipe.auxiliary.weight)}
+    return losses | {term.name: term.source_value(outputs, labels, recipe) for term in terms}
+
+
+def _source_sum(losses: Losses, recipe: Recipe) -> Tensor:
+    return losses["source"] if len(losses) == 1 else weighted_sum(losses, recipe)
 
 
 def _teacher(state: TrainingState, recipe: Recipe) -> Segmenter:

@@ -54,36 +54,33 @@ class Passes:
         """`function`, compiled if these passes are."""
         return compiled(function) if self.compiled else function
 
-    def raw(self, model: Segmenter, images: Tensor) -> Outputs:
-        """Low-resolution logits of uint8 RGB [B, H, W, 3]."""
-        return self.normalised(model, normalise(images, self.normalisation))
+    def raw(self, model: Segmenter, images: Tensor, *, features: bool = False) -> Outputs:
+        """The answer to uint8 RGB [B, H, W, 3], with the classifier's features if asked for."""
+        return self.normalised(model, normalise(images, self.normalisation), features=features)
 
-    def normalised(self, model: Segmenter, images: Tensor) -> Outputs:
-        """Low-resolution logits of normalised [B, 3, H, W]."""
+    def normalised(self, model: Segmenter, images: Tensor, *, features: bool = False) -> Outputs:
+        """The answer to normalised [B, 3, H, W]."""
         images = images.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
         with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
-            return self.optimised(_forward)(model, images)
+            return self.optimised(_forward)(model, images, features)
 
-    def each(self, model: Segmenter, images: Sequence[Tensor]) -> list[Outputs]:
-        """Low-resolution logits of several normalised [B, 3, H, W], in order; in one pass if `grouped`.
+    def each(self, model: Segmenter, images: Sequence[Tensor], *, features: bool = False) -> list[Outputs]:
+        """The answers to several normalised [B, 3, H, W], in order; in one pass if `grouped`.
 
         Both ways BatchNorm sees each tensor as a batch of its own, so they differ in rounding alone.
         """
-        if not self.grouped or len(images) < 2:
-            return [self.normalised(model, one) for one in images]
+        if not self.grouped or len(images) < 2 or not model.can_group:
+            return [self.normalised(model, one, features=features) for one in images]
         together = torch.cat(list(images))
         with grouped(model, len(images)):
-            logits = self.normalised(model, together)
-        main = logits.logits.chunk(len(images))
-        if logits.auxiliary is None:
-            return [Outputs(one, None) for one in main]
-        auxiliary = logits.auxiliary.chunk(len(images))
-        return [Outputs(one, other) for one, other in zip(main, auxiliary, strict=True)]
+            outputs = self.normalised(model, together, features=features)
+        chunks = [[None] * len(images) if part is None else part.chunk(len(images)) for part in outputs]
+        return [Outputs(*parts) for parts in zip(*chunks, strict=True)]
 
 
-def _forward(model: Segmenter, images: Tensor) -> Outputs:
-    logits: Outputs = model(images)
-    return logits
+def _forward(model: Segmenter, images: Tensor, features: bool) -> Outputs:
+    outputs: Outputs = model(images, features=True) if features else model(images)
+    return outputs
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import torch.nn.modules.dropout
 from torch import Tensor, nn
 
 from fastuda.errors import UsageError
+from fastuda.model.grouped_batch_norm import GroupedBatchNorm2d
 from fastuda.recipe.model import Model
 from fastuda.runtime.fast_path import FastPath
 
@@ -89,6 +90,12 @@ class Segmenter(nn.Module, ABC):
         """Modules that draw in train mode, as teachers do not: dropout, and any whose attribute `draws` is true."""
         kinds = torch.nn.modules.dropout._DropoutNd
         return [module for module in self.modules() if isinstance(module, kinds) or getattr(module, "draws", False)]
+
+    @property
+    def can_group(self) -> bool:
+        """Whether several batches may share a pass: every BatchNorm that it has can keep their statistics apart."""
+        norms = (module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+        return all(isinstance(norm, GroupedBatchNorm2d) for norm in norms)
 
     def times_listed(self) -> Counter[nn.Parameter]:
         """How often the released optimiser's list names each parameter of the backbone (protocol row 21).

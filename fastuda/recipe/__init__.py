@@ -7,9 +7,8 @@ to the rows of the table in `method/PROTOCOL.md`.
 from __future__ import annotations
 
 import os
-from typing import Annotated
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from fastuda.recipe.data import Classes, Data, Demo, Domain, Jitter, Views
 from fastuda.recipe.mask import Mask
@@ -17,7 +16,7 @@ from fastuda.recipe.method import Auxiliary, Contrast, Edge, Htcm, Method, Mix, 
 from fastuda.recipe.model import Model
 from fastuda.recipe.optimizer import AdamW, Optimizer, Sgd
 from fastuda.recipe.section import Section, Seed
-from fastuda.recipe.term import TermTable, read_terms
+from fastuda.recipe.term import Terms
 from fastuda.recipe.training import Evaluation, Runtime, Train, Warmup
 
 __all__ = [
@@ -69,7 +68,7 @@ class Recipe(Section):
     """The classifier on layer3."""
     edge: Edge = Edge()
     """The edge variant."""
-    terms: Annotated[dict[str, SerializeAsAny[TermTable]], BeforeValidator(read_terms)] = Field(default_factory=dict)
+    terms: Terms = Field(default_factory=dict)
     """Loss terms beyond the paper's, by name."""
     train: Train = Train()
     """The adaptation stage."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -28,6 +28,8 @@ _FLATTEST = 100
 
 class Classes(Section):
     """The classes that are trained, in order; a class's position is its train id (protocol row 24)."""
+
+    of_warmup: ClassVar[tuple[str, ...] | None] = None
 
     preset: Literal["cityscapes19", "cityscapes16", "cityscapes13"] | None = "cityscapes19"
     """A known list; left out when `names` is given."""
@@ -54,6 +56,8 @@ class Classes(Section):
 
 class Domain(Section):
     """One data set on disk: its layout, its folder, and (for `folder`) where files and ids are."""
+
+    of_warmup: ClassVar[tuple[str, ...] | None] = None
 
     layout: str
     """How the files lie: a known data set's own way (`fastuda data check --help` names them), or `folder` for globs of
@@ -107,6 +111,8 @@ class Domain(Section):
 class Demo(Section):
     """How many drawn images `fastuda train demo` makes when no data folder is given."""
 
+    of_warmup: ClassVar[tuple[str, ...] | None] = None
+
     num_source: Count = 300
     """Source training images."""
     num_source_val: Count = 40
@@ -124,6 +130,8 @@ class Demo(Section):
 class Data(Section):
     """Where packed copies go, in which format, and what becomes of samples that fail."""
 
+    of_warmup: ClassVar[tuple[str, ...] | None] = None
+
     cache: UserPath | None = None
     """Folder of packed copies; default `$FASTUDA_CACHE`, else `~/.cache/fastuda`."""
     pack: Literal["png", "jpeg", "raw"] = "png"
@@ -139,6 +147,8 @@ class Data(Section):
 
 class Views(Section):
     """What the network sees of an image (protocol rows 1, 2, 5)."""
+
+    of_warmup: ClassVar[tuple[str, ...] | None] = None
 
     source_size: Size = (1280, 720)
     """Width and height of the whole source view."""
@@ -187,6 +197,8 @@ class Views(Section):
 
 class Jitter(Section):
     """The strong view: photometric changes of the weak crop (protocol row 6, OpenCV units)."""
+
+    of_warmup: ClassVar[tuple[str, ...] | None] = None
 
     probability: Probability = 0.8
     """Probability of the colour changes together."""

@@ -323,7 +323,7 @@ def _explain(problem: Any, table: Mapping[str, Any]) -> str:
         near = nearest(field, known) or _elsewhere(field)
         return f"{where}: no such field{near or '; it has ' + ', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(problem["input"], Mapping | BaseModel) else f" (got {brief(problem['input'])})"
+    shown = "" if isinstance(problem["input"], Mapping | BaseModel | tuple) else f" (got {brief(problem['input'])})"
     return f"{where + ': ' if where else ''}{message}{shown}"
 
 
@@ -332,6 +332,8 @@ def section_type(section: type[BaseModel], name: str, given: Any = None) -> type
 
     Raises TypeError for a field that is none.
     """
+    if section is Recipe and name == "terms":
+        return TermTable
     annotation = section.model_fields[name].annotation
     for candidate in (annotation, *getattr(annotation, "__args__", ())):
         if isinstance(candidate, type) and issubclass(candidate, Choice):

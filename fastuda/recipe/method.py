@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, SerializeAsAny, model_validator
 
@@ -13,6 +13,8 @@ from fastuda.recipe.section import NonNegative, Section
 
 class Method(Section):
     """The adaptation losses' weights and the teacher (paper eq. 12; protocol rows 3, 4, 11, 15)."""
+
+    of_warmup: ClassVar[tuple[str, ...] | None] = ("ema_decay",)
 
     teacher: Literal["student", "ema"] = "student"
     """Who makes the pseudo-labels."""
@@ -103,6 +105,8 @@ class Contrast(Section):
 
 class Auxiliary(Section):
     """Losses of the classifier on layer3 (protocol row 16)."""
+
+    of_warmup: ClassVar[tuple[str, ...] | None] = ("weight",)
 
     weight: NonNegative = 0.1
     """Relative to L_s and L_st."""

@@ -25,6 +25,8 @@ class Model(Choice):
     told; the folder is all that makes a family known. Tables import no torch.
     """
 
+    of_warmup: ClassVar[tuple[str, ...] | None] = None
+
     usual: ClassVar[str] = "deeplab-v2"
     set_by_weights: ClassVar[tuple[str, ...]] = ("input",)
     """Fields that a weights file settles, whatever the recipe says."""

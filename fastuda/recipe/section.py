@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -45,3 +45,6 @@ class Section(BaseModel):
     """A table of the recipe: unknown keys are errors, values are frozen once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    of_warmup: ClassVar[tuple[str, ...] | None] = ()
+    """Fields that the source-only stage depends on; None for all. A table that says nothing has no say in it."""

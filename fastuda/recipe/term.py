@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SerializeAsAny
 
 from fastuda.recipe.named import named
 from fastuda.recipe.section import NonNegative, Section
@@ -24,11 +26,18 @@ def term_table(name: str) -> type[TermTable]:
     return table
 
 
-def read_terms(tables: Any) -> Any:
-    """Tables by name as TOML has them, each as its own term's."""
-    if not isinstance(tables, Mapping):
-        return tables
-    return {
-        name: table if isinstance(table, TermTable) else term_table(name).model_validate(table)
-        for name, table in tables.items()
-    }
+def with_names(tables: Any) -> Any:
+    """Each table of a mapping with its name, by which `read_term` knows what it is."""
+    return {name: (name, table) for name, table in tables.items()} if isinstance(tables, Mapping) else tables
+
+
+def read_term(named_table: Any) -> TermTable:
+    """A table as TOML has it, with its name, as its own term's; ValueError where there is no such term."""
+    name, table = named_table
+    return table if isinstance(table, TermTable) else term_table(name).model_validate(table)
+
+
+Terms = Annotated[
+    dict[str, Annotated[SerializeAsAny[TermTable], BeforeValidator(read_term)]], BeforeValidator(with_names)
+]
+"""Tables of further terms by name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny
 
@@ -21,6 +21,8 @@ from fastuda.recipe.section import (
 class Warmup(Section):
     """Source-only training before adaptation (protocol row 22)."""
 
+    of_warmup: ClassVar[tuple[str, ...] | None] = None
+
     iterations: Iterations = 40_000
     """Iterations with L_s alone; 0 or `--init FILE` skips the stage."""
     optimizer: SerializeAsAny[Optimizer] = Sgd()
@@ -29,6 +31,14 @@ class Warmup(Section):
 
 class Train(Section):
     """Length of the adaptation; batch and rhythm of both stages."""
+
+    of_warmup: ClassVar[tuple[str, ...] | None] = (
+        "batch_size",
+        "evaluate_every",
+        "log_every",
+        "checkpoint_every",
+        "checkpoints_kept",
+    )
 
     iterations: Iterations = 250_000
     """Adaptation iterations; 0 trains on the source alone."""
@@ -50,6 +60,8 @@ class Train(Section):
 class Evaluation(Section):
     """How a model is scored (protocol row 23)."""
 
+    of_warmup: ClassVar[tuple[str, ...] | None] = None
+
     size: Size = (1280, 640)
     """Width and height of the network's input."""
     protocol: Literal["full", "released"] = "full"
@@ -68,6 +80,8 @@ class Evaluation(Section):
 
 class Runtime(Section):
     """How the numbers are computed, not which; "auto" is on where the device gains by it, which is a GPU."""
+
+    of_warmup: ClassVar[tuple[str, ...] | None] = None
 
     amp: Literal["auto", "bf16", "fp16", "none"] = "auto"
     """Autocast: on a GPU bf16, or fp16 with a loss scaler where it has no bf16; `none` and every CPU: fp32."""

@@ -12,6 +12,7 @@ from typing import Literal
 from fastuda.errors import FastudaError, UsageError
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import Layer, load_recipe, recipe_name
+from fastuda.recipe.warmup import warmup_fields
 from fastuda.runs.folder import RunFolder
 from fastuda.study.table import Row, Table
 
@@ -119,10 +120,13 @@ def _warmup(base: str, row: Row, settings: Sequence[str], seed: int, folder: Pat
 def _recipe(base: str, row: Row, settings: Sequence[str], seed: int, *, source_only: bool = False) -> Recipe:
     """The row's recipe, or its source-only stage alone."""
     layers: list[Layer] = [(row.variants, row.set), ((), (f"seed={seed}",))]
-    if source_only:
-        layers.append((("source-only",), ()))
     try:
-        return load_recipe(base, settings, layers=layers)
+        recipe = load_recipe(base, settings, layers=layers)
+        if not source_only:
+            return recipe
+        kept = [name for name, term in recipe.terms.items() if term.of_warmup != ()]
+        alone = ((), (f"parts={json.dumps(kept)}", "train.iterations=0")) if kept else (("source-only",), ())
+        return load_recipe(base, settings, layers=[*layers, alone])
     except UsageError as error:
         raise UsageError(f"row {row.name!r} over {base}: {error}") from error
 
@@ -135,15 +139,6 @@ def _digest(file: Path) -> str:
         raise FastudaError(f"--init {file}: cannot be read ({error.strerror})") from error
 
 
-_NOT_OF_THE_WARMUP = ("description", "seed", "method", "mix", "source_mix", "htcm", "contrast", "edge")
-
-
 def _stage_key(recipe: Recipe) -> str:
-    """Everything that the source-only stage depends on; of `method` that is the average's decay."""
-    fields = recipe.model_dump(mode="json")
-    for section in _NOT_OF_THE_WARMUP:
-        fields.pop(section)
-    for name in ("iterations", "optimizer"):
-        fields["train"].pop(name)
-    fields["auxiliary"].pop("labels")
-    return json.dumps([fields, recipe.method.ema_decay], sort_keys=True)
+    """Everything that the source-only stage depends on."""
+    return json.dumps(warmup_fields(recipe), sort_keys=True)

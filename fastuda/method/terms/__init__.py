@@ -30,5 +30,10 @@ def all_terms(recipe: Recipe) -> tuple[Term, ...]:
 
 
 def terms_on(recipe: Recipe) -> tuple[Term, ...]:
-    """Those that the recipe trains with."""
-    return tuple(term for term in all_terms(recipe) if term.is_on(recipe))
+    """Those over mixed views that the recipe trains with."""
+    return tuple(term for term in all_terms(recipe) if term.is_on(recipe) and term.needs(recipe))
+
+
+def source_terms(recipe: Recipe) -> tuple[Term, ...]:
+    """Those on the source view that it trains with beside L_s."""
+    return tuple(term for term in all_terms(recipe) if term.on_source and term.is_on(recipe))

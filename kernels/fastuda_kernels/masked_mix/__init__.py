@@ -61,8 +61,9 @@ def masked_mix(
     source_label: Tensor,
     pseudo_label: Tensor,
     confidence: Tensor,
-    chosen: Tensor,
+    chosen: Tensor | None = None,
     *,
+    paste_mask: Tensor | None = None,
     normalisation: Normalisation,
     confidence_threshold: float,
     ignore_index: int = 255,
@@ -73,8 +74,8 @@ def masked_mix(
 ) -> MixedCrops:
     """Mix B source crops with B target crops, pixel by pixel, and normalise the results.
 
-    The CMix mask M_s is where `source_label` is one of the chosen classes: there the **weak** source
-    pixel goes into both target views (protocol row 7). The HTCM mask M_ht is where `confidence`
+    The CMix mask M_s is where `source_label` is one of the chosen classes, or where `paste_mask` says so: there
+    the **weak** source pixel goes into both target views (protocol row 7). The HTCM mask M_ht is where `confidence`
     exceeds the threshold: there the strong target pixel goes onto the strong source crop (row 9).
 
     Args:
@@ -82,6 +83,8 @@ def masked_mix(
         source_label, pseudo_label: uint8 [B, H, W], train ids.
         confidence: float32 [B, H, W], whose comparison with the threshold gives M_ht.
         chosen: bool [B, C], from `choose_classes`; all False turns CMix off. Labels from C on are never pasted.
+        paste_mask: bool or uint8 [B, H, W], in place of `chosen`: M_s is where it is not zero, whatever the label.
+            Pixels whose label is `ignore_index` are pasted like any other, and stay ignored.
         keep_pasted: where the HTCM image shows the class-mixed view's pasted source pixels:
             `"nowhere"` (paper), `"inside"` M_ht (released code, where their label is the prediction all the same,
             row 10), `"everywhere"` (edge variant, row 25).
@@ -93,7 +96,8 @@ def masked_mix(
         MixedCrops; images [B, 3, H, W] channels-last in `normalisation.dtype`, labels uint8 [B, H, W].
 
     Raises:
-        ValueError, TypeError: shapes, types or devices that do not fit, naming what came.
+        ValueError, TypeError: shapes, types or devices that do not fit, naming what came; both of `chosen` and
+            `paste_mask`, or neither.
     """
     check_tensor("source_weak", source_weak, shape=(None, None, None, 3), dtypes=(torch.uint8,))
     crop, device = source_weak.shape[:3], source_weak.device
@@ -110,7 +114,15 @@ def masked_mix(
         if label is not None:
             check_tensor(name, label, shape=crop, dtypes=(torch.uint8,), device=device)
     check_tensor("confidence", confidence, shape=crop, dtypes=(torch.float32,), device=device)
-    check_tensor("chosen", chosen, shape=(crop[0], None), dtypes=(torch.bool,), device=device)
+    if chosen is not None and paste_mask is None:
+        check_tensor("chosen", chosen, shape=(crop[0], None), dtypes=(torch.bool,), device=device)
+        pasted = chosen
+    elif paste_mask is not None and chosen is None:
+        check_tensor("paste_mask", paste_mask, shape=crop, dtypes=(torch.bool, torch.uint8), device=device)
+        pasted = paste_mask
+    else:
+        given = "neither" if chosen is None else "both"
+        raise ValueError(f"chosen or paste_mask says what is pasted: give one of them, got {given}")
     if keep_pasted not in ("nowhere", "inside", "everywhere"):
         raise ValueError(f'keep_pasted must be "nowhere", "inside" or "everywhere", got {keep_pasted!r}')
     mix = fused.masked_mix if runs_triton(source_weak) else reference.masked_mix
@@ -122,7 +134,7 @@ def masked_mix(
         source_label,
         pseudo_label,
         confidence,
-        chosen,
+        pasted,
         normalisation,
         confidence_threshold,
         ignore_index,

@@ -43,7 +43,7 @@ class MixedCrops(NamedTuple):
     band_st: Tensor | None
     """bool [B, H, W]: the band around M_s (row 25 b), if asked for."""
     band_hts: Tensor | None
-    """bool [B, H, W]: the band around M_ht outside the pasted classes (row 25 c), if asked for."""
+    """bool [B, H, W]: the band around M_ht outside M_s (row 25 c), if asked for."""
 
 
 def choose_classes(labels: Tensor, keys: Tensor, fraction: float, min_class: int, off_by_one: bool) -> Tensor:
@@ -105,8 +105,11 @@ def masked_mix(
     auxiliary_pseudo_label: Tensor | None,
     bands: bool,
 ) -> MixedCrops:
-    """Paper eq. 2, 3, 5, 6; protocol rows 7, 9, 14, 16, 25. See the public function."""
-    pasted = _paste_mask(source_label, chosen)
+    """Paper eq. 2, 3, 5, 6; protocol rows 7, 9, 14, 16, 25. See the public function.
+
+    `chosen` is of classes [B, C], or of pixels [B, H, W]: the paste mask.
+    """
+    pasted = chosen != 0 if chosen.ndim == 3 else _paste_mask(source_label, chosen)
     confident = confidence > confidence_threshold
     kept = {"nowhere": torch.zeros_like(pasted), "inside": pasted & confident, "everywhere": pasted}[keep_pasted]
 

@@ -35,7 +35,9 @@ def _is_chosen(chosen_ptr, image, label, inside, C: tl.constexpr):
 
 
 @triton.jit
-def _pasted_at(labels_ptr, chosen_ptr, image, pixel, inside, num_pixels, C: tl.constexpr):
+def _pasted_at(labels_ptr, chosen_ptr, image, pixel, inside, num_pixels, C: tl.constexpr, BY_PIXEL: tl.constexpr):
+    if BY_PIXEL:
+        return tl.load(chosen_ptr + image * num_pixels + pixel, mask=inside, other=0) != 0
     label = tl.load(labels_ptr + image * num_pixels + pixel, mask=inside, other=0).to(tl.int32)
     return _is_chosen(chosen_ptr, image, label, inside, C)
 
@@ -83,19 +85,23 @@ def masked_mix_kernel(
     scale1,
     scale2,
     C: tl.constexpr,
+    BY_PIXEL: tl.constexpr,
     KEEP: tl.constexpr,
     BGR: tl.constexpr,
     BANDS: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """A run of pixels of one image: three mixed images, four labels, the paste mask and the bands."""
+    """A run of pixels of one image: three mixed images, four labels, the paste mask and the bands.
+
+    `chosen_ptr` has a byte a class, of which a pixel's label picks its own, or with BY_PIXEL a byte a pixel.
+    """
     image = tl.program_id(1).to(tl.int64)
     first = tl.program_id(0) * BLOCK_P
     for step in tl.static_range(3):
         value = 3 * first + step * BLOCK_P + tl.arange(0, BLOCK_P)
         pixel, channel = value // 3, value % 3
         inside = pixel < num_pixels
-        pasted = _pasted_at(source_label_ptr, chosen_ptr, image, pixel, inside, num_pixels, C)
+        pasted = _pasted_at(source_label_ptr, chosen_ptr, image, pixel, inside, num_pixels, C, BY_PIXEL)
         confident = _confident_at(confidence_ptr, image, pixel, inside, num_pixels, threshold)
         to = image * num_pixels * 3 + value
         at = to + 2 - 2 * channel if BGR else to
@@ -120,7 +126,10 @@ def masked_mix_kernel(
     at = image * num_pixels + pixel
     source_label = tl.load(source_label_ptr + at, mask=inside, other=0)
     pseudo = tl.load(pseudo_label_ptr + at, mask=inside, other=0)
-    pasted = _is_chosen(chosen_ptr, image, source_label.to(tl.int32), inside, C)
+    if BY_PIXEL:
+        pasted = _pasted_at(source_label_ptr, chosen_ptr, image, pixel, inside, num_pixels, C, BY_PIXEL)
+    else:
+        pasted = _is_chosen(chosen_ptr, image, source_label.to(tl.int32), inside, C)
     confident = _confident_at(confidence_ptr, image, pixel, inside, num_pixels, threshold)
     htcm_label = tl.load(htcm_label_ptr + at, mask=inside, other=0)
     auxiliary = tl.load(auxiliary_label_ptr + at, mask=inside, other=0)
@@ -141,7 +150,8 @@ def masked_mix_kernel(
         sure = confident.to(tl.int32)
         for corner in tl.static_range(1, 4):
             near = pixel - (left if corner % 2 else 0) - (up if corner >= 2 else 0)
-            paste += _pasted_at(source_label_ptr, chosen_ptr, image, near, inside, num_pixels, C).to(tl.int32)
+            near_pasted = _pasted_at(source_label_ptr, chosen_ptr, image, near, inside, num_pixels, C, BY_PIXEL)
+            paste += near_pasted.to(tl.int32)
             sure += _confident_at(confidence_ptr, image, near, inside, num_pixels, threshold).to(tl.int32)
         band_st = (paste > 0) & (paste < 4)
         band_hts = (sure > 0) & (sure < 4) & (pasted == 0)
@@ -314,13 +324,17 @@ def mix(
     confidence: Tensor, chosen: Tensor, mean: list[float], scale: list[float], bgr: bool, dtype: torch.dtype,
     threshold: float, ignore_index: int, keep: int, bands: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Three images [B, H, W, 3], four labels [4, B, H, W], and masks [1 or 3, B, H, W]."""
+    """Three images [B, H, W, 3], four labels [4, B, H, W], and masks [1 or 3, B, H, W].
+
+    `chosen` is of classes [B, C], or of pixels [B, H, W]: the paste mask.
+    """
     outputs = _mix_shapes(
         source_weak, source_strong, target_weak, target_strong, source_label, pseudo_label, htcm_label,
         auxiliary_label, confidence, chosen, mean, scale, bgr, dtype, threshold, ignore_index, keep, bands,
     )  # fmt: skip
     weak, strong, hts, labels, masks = outputs
     num_images, height, width = source_label.shape
+    by_pixel = chosen.ndim == 3
     launch(
         wrap_triton(masked_mix_kernel),
         (triton.cdiv(height * width, _PIXELS), num_images),
@@ -329,7 +343,7 @@ def mix(
         pseudo_label if auxiliary_label is None else auxiliary_label,
         confidence, chosen.view(torch.int8), weak, strong, hts, labels, masks.view(torch.int8),
         height * width, width, threshold, ignore_index, *mean, *scale,
-        C=chosen.shape[1], KEEP=keep, BGR=bgr, BANDS=bands, BLOCK_P=_PIXELS,
+        C=0 if by_pixel else chosen.shape[1], BY_PIXEL=by_pixel, KEEP=keep, BGR=bgr, BANDS=bands, BLOCK_P=_PIXELS,
     )  # fmt: skip
     return outputs
 

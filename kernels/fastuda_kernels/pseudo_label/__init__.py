@@ -21,10 +21,11 @@ def pseudo_label(
     view_size: tuple[int, int] | None = None,
     boxes: Tensor | None = None,
     flip: Tensor | None = None,
+    align_corners: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Class and confidence of each pixel of the image, or of a crop of it, straight from low-resolution logits.
 
-    The logits are read as covering a view with corners aligned (protocol row 17). A crop's pixel
+    The logits are read as covering a view, corners aligned (protocol row 17) or not. A crop's pixel
     centres are mapped into the view and the logits are interpolated bilinearly there, so the
     full-size map is never made (protocol rows 2, 3, 5).
 
@@ -35,6 +36,7 @@ def pseudo_label(
         view_size: height and width in pixels of the view the logits cover; needed with `boxes`.
         boxes: float [B, 4] of (top, left, height, width) in view pixels; None: the whole view.
         flip: bool [B]; mirror the result of these images left to right.
+        align_corners: as in `torch.nn.functional.interpolate` from the logits' size to the view's.
 
     Returns:
         label uint8 [B, H, W] and confidence float32 [B, H, W] (the largest probability).
@@ -52,8 +54,8 @@ def pseudo_label(
     if flip is not None:
         check_tensor("flip", flip, shape=(logits.shape[0],), dtypes=(torch.bool,), device=logits.device)
     if runs_triton(logits):
-        return fused.pseudo_label(logits, size, auxiliary, view_size, boxes, flip)
-    return label_of_upsampled(logits, size, auxiliary, view_size, boxes, flip)
+        return fused.pseudo_label(logits, size, auxiliary, view_size, boxes, flip, align_corners)
+    return label_of_upsampled(logits, size, auxiliary, view_size, boxes, flip, align_corners)
 
 
 def argmax_confusion(logits: Tensor, labels: Tensor, *, ignore_index: int = 255) -> Tensor:

@@ -17,9 +17,10 @@ def label_of_upsampled(
     view_size: tuple[int, int] | None,
     boxes: Tensor | None,
     flip: Tensor | None,
+    align_corners: bool,
 ) -> tuple[Tensor, Tensor]:
     """Label uint8 [B, H, W] and confidence float32 [B, H, W]; protocol rows 2, 3, 5, 16."""
-    rows, columns = _weights(logits, size, view_size, boxes, flip)
+    rows, columns = _weights(logits, size, view_size, boxes, flip, align_corners)
     probability = _sample(logits, rows, columns).softmax(1)
     if auxiliary is not None:
         probability = (probability + _sample(auxiliary, rows, columns).softmax(1)) / 2
@@ -48,6 +49,7 @@ def _weights(
     view_size: tuple[int, int] | None,
     boxes: Tensor | None,
     flip: Tensor | None,
+    align_corners: bool,
 ) -> tuple[Tensor, Tensor]:
     """Interpolation weights [B, H, h] and [B, W, w] of each output row and column."""
     num_images, _, low_height, low_width = logits.shape
@@ -58,18 +60,21 @@ def _weights(
         height, width = top + extent[0], left + extent[1]
     else:
         top, left, height, width = boxes.float().unbind(1)
-    y = _centres(size[0], top, height, view_size[0], low_height)
-    x = _centres(size[1], left, width, view_size[1], low_width)
+    y = _centres(size[0], top, height, view_size[0], low_height, align_corners)
+    x = _centres(size[1], left, width, view_size[1], low_width, align_corners)
     if flip is not None:
         x = torch.where(flip[:, None], x.flip(1), x)
     return _hat(y, low_height), _hat(x, low_width)
 
 
-def _centres(num: int, start: Tensor, extent: Tensor, view: int, low: int) -> Tensor:
-    """Low-resolution coordinate [B, num] of each output pixel's centre, corners aligned."""
+def _centres(num: int, start: Tensor, extent: Tensor, view: int, low: int, align_corners: bool) -> Tensor:
+    """Low-resolution coordinate [B, num] of each output pixel's centre."""
     step = torch.arange(num, device=start.device, dtype=torch.float32) + 0.5
-    in_view = start[:, None] + step * (extent / num)[:, None] - 0.5
-    return (in_view * ((low - 1) / max(view - 1, 1))).clamp(0, low - 1)
+    # From the view's edge; a pixel's centre is half a pixel behind its own edge, and so is a position's.
+    in_view = start[:, None] + step * (extent / num)[:, None]
+    if align_corners:
+        return ((in_view - 0.5) * ((low - 1) / max(view - 1, 1))).clamp(0, low - 1)
+    return (in_view * (low / view) - 0.5).clamp(0, low - 1)
 
 
 def _hat(coordinate: Tensor, low: int) -> Tensor:

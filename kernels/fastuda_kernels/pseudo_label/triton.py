@@ -18,10 +18,11 @@ _MAX_HISTOGRAM = 1024
 
 
 @triton.jit
-def _centre(pixel, num, start, extent, ratio, low):
-    """Low-resolution coordinate of an output pixel's centre; `ratio` is (low - 1) / (view - 1)."""
-    in_view = start + (pixel.to(tl.float32) + 0.5) * (extent / num) - 0.5
-    return tl.minimum(tl.maximum(in_view * ratio, 0.0), (low - 1) * 1.0)
+def _centre(pixel, num, start, extent, ratio, low, ALIGN_CORNERS: tl.constexpr):
+    """Low-resolution coordinate of an output pixel's centre; `ratio` as `_ratio` makes it."""
+    in_view = start + (pixel.to(tl.float32) + 0.5) * (extent / num)
+    coordinate = (in_view - 0.5) * ratio if ALIGN_CORNERS else in_view * ratio - 0.5
+    return tl.minimum(tl.maximum(coordinate, 0.0), (low - 1) * 1.0)
 
 
 @triton.jit
@@ -79,6 +80,7 @@ def pseudo_label_kernel(
     HAS_AUXILIARY: tl.constexpr,
     HAS_BOXES: tl.constexpr,
     HAS_FLIP: tl.constexpr,
+    ALIGN_CORNERS: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -94,8 +96,8 @@ def pseudo_label_kernel(
     source_column = column
     if HAS_FLIP:
         source_column = tl.where(tl.load(flip_ptr + image) != 0, W - 1 - column, column)
-    y = _centre(row, H, top, height, view_ratio_y, h)
-    x = _centre(source_column, W, left, width, view_ratio_x, w)
+    y = _centre(row, H, top, height, view_ratio_y, h, ALIGN_CORNERS)
+    x = _centre(source_column, W, left, width, view_ratio_x, w, ALIGN_CORNERS)
     own = logits_ptr + image * stride_image
     z = _sample(own, y, x, c, inside, h, w, stride_class, stride_y, stride_x)
     # Columns outside have no logits at all; zeros keep their softmax free of NaN.
@@ -138,13 +140,13 @@ def confusion_kernel(
     column = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     c = tl.arange(0, BLOCK_C)
     inside = (column < W)[:, None] & (c < C)[None, :]
-    x = _centre(column, W, 0.0, W * 1.0, view_ratio_x, w)
+    x = _centre(column, W, 0.0, W * 1.0, view_ratio_x, w, True)
     own = logits_ptr + image * stride_image
     if USE_HISTOGRAM:
         counts = tl.zeros((BINS,), tl.int32)
     for step in range(ROWS):
         row = tl.program_id(1) * ROWS + step
-        y = _centre(row, H, 0.0, H * 1.0, view_ratio_y, h)
+        y = _centre(row, H, 0.0, H * 1.0, view_ratio_y, h, True)
         z = _sample(own, y, x, c, inside, h, w, stride_class, stride_y, stride_x)
         real = (column < W) & (tl.zeros_like(column) + row < H)
         label = tl.load(labels_ptr + (image * H + row) * W + column, mask=real, other=0).to(tl.int32)
@@ -165,13 +167,14 @@ def _blocks(num_classes: int) -> dict[str, int]:
     return {"BLOCK_P": min(128, max(4, _ELEMENTS // block_c)), "BLOCK_C": block_c}
 
 
-def _ratio(low: int, view: int) -> float:
-    return (low - 1) / max(view - 1, 1)
+def _ratio(low: int, view: int, align_corners: bool) -> float:
+    """Low-resolution positions a pixel of the view, from corner to corner or from edge to edge."""
+    return (low - 1) / max(view - 1, 1) if align_corners else low / view
 
 
 def _label_shapes(
     logits: Tensor, height: int, width: int, auxiliary: Tensor | None,
-    view_height: int, view_width: int, boxes: Tensor | None, flip: Tensor | None,
+    view_height: int, view_width: int, boxes: Tensor | None, flip: Tensor | None, align_corners: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     size = (logits.shape[0], height, width)
     return logits.new_empty(size, dtype=torch.uint8), logits.new_empty(size, dtype=torch.float32)
@@ -180,10 +183,12 @@ def _label_shapes(
 @kernel_op("fastuda::pseudo_label", _label_shapes)
 def label_of_upsampled(
     logits: Tensor, height: int, width: int, auxiliary: Tensor | None,
-    view_height: int, view_width: int, boxes: Tensor | None, flip: Tensor | None,
+    view_height: int, view_width: int, boxes: Tensor | None, flip: Tensor | None, align_corners: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Label uint8 and confidence fp32, [B, height, width]."""
-    label, confidence = _label_shapes(logits, height, width, auxiliary, view_height, view_width, boxes, flip)
+    label, confidence = _label_shapes(
+        logits, height, width, auxiliary, view_height, view_width, boxes, flip, align_corners
+    )
     num_images, num_classes, h, w = logits.shape
     second = logits if auxiliary is None else auxiliary
     blocks = _blocks(num_classes)
@@ -191,9 +196,10 @@ def label_of_upsampled(
         wrap_triton(pseudo_label_kernel),
         (triton.cdiv(width, blocks["BLOCK_P"]), height, num_images),
         logits, second, confidence if boxes is None else boxes, label if flip is None else flip, label, confidence,
-        h, w, height, width, _ratio(h, view_height), _ratio(w, view_width), *logits.stride(), *second.stride(),
+        h, w, height, width, _ratio(h, view_height, align_corners), _ratio(w, view_width, align_corners),
+        *logits.stride(), *second.stride(),
         C=num_classes, HAS_AUXILIARY=auxiliary is not None, HAS_BOXES=boxes is not None, HAS_FLIP=flip is not None,
-        **blocks,
+        ALIGN_CORNERS=align_corners, **blocks,
     )  # fmt: skip
     return label, confidence
 
@@ -212,8 +218,8 @@ def confusion_of_upsampled(logits: Tensor, labels: Tensor, ignore_index: int) ->
     launch(
         wrap_triton(confusion_kernel),
         (triton.cdiv(width, blocks["BLOCK_P"]), triton.cdiv(height, _ROWS_A_PROGRAM), num_images),
-        logits, labels, counts, h, w, height, width, _ratio(h, height), _ratio(w, width), *logits.stride(),
-        ignore_index,
+        logits, labels, counts, h, w, height, width, _ratio(h, height, True), _ratio(w, width, True),
+        *logits.stride(), ignore_index,
         C=num_classes, BINS=bins, USE_HISTOGRAM=bins <= _MAX_HISTOGRAM, ROWS=_ROWS_A_PROGRAM,
         **blocks,
     )  # fmt: skip
@@ -227,13 +233,14 @@ def pseudo_label(
     view_size: tuple[int, int] | None,
     boxes: Tensor | None,
     flip: Tensor | None,
+    align_corners: bool,
 ) -> tuple[Tensor, Tensor]:
     """What `fastuda_kernels.pseudo_label.pseudo_label` returns, whose checks the arguments have passed."""
     view = size if boxes is None or view_size is None else view_size
     crops = None if boxes is None else boxes.float().contiguous()
     flips = None if flip is None else flip.contiguous()
     second = None if auxiliary is None else auxiliary.detach()
-    label, confidence = label_of_upsampled(logits.detach(), *size, second, *view, crops, flips)
+    label, confidence = label_of_upsampled(logits.detach(), *size, second, *view, crops, flips, align_corners)
     return label, confidence
 
 

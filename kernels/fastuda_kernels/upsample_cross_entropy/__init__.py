@@ -28,7 +28,11 @@ def upsample_cross_entropy(
         logits: float [B, C, H', W'], any memory format.
         labels: uint8 or int64 [B, H, W], train ids; `ignore_index` pixels do not count. Any other value
             from C on is a mistake: an error on the CPU, a NaN loss from the kernel, which cannot wait to raise.
-        weight: float [B, H, W], multiplies a pixel's loss; the mean still divides by the number of pixels.
+        weight: float [B, H, W], at least 0 (which is not checked: it would wait for the GPU); multiplies a pixel's
+            loss, and the mean still divides by the number of pixels that count, those of weight 0 among them. No
+            gradient reaches it, and pixels that do not count may have any weight. So does DAFormer weigh
+            pseudo-labels, but over all pixels, ignored ones too (mmseg's mean): its loss is this one times
+            the share of pixels that count.
         mask: bool [B, H, W]; pixels that are False do not count, as if ignored.
         align_corners: as in `torch.nn.functional.interpolate` (protocol row 17: True).
 

@@ -22,7 +22,8 @@ def cross_entropy_of_upsampled(
     if mask is not None:
         targets = torch.where(mask, targets, ignore_index)
     per_pixel = F.cross_entropy(full, targets, ignore_index=ignore_index, reduction="none")
+    counted = targets != ignore_index
     if weight is not None:
-        per_pixel = per_pixel * weight
-    num_valid = (targets != ignore_index).sum()
-    return per_pixel.sum() / num_valid.clamp(min=1)
+        # A weight that is no number must not show where the pixel does not count.
+        per_pixel = per_pixel * torch.where(counted, weight.detach().to(per_pixel.dtype), 0)
+    return per_pixel.sum() / counted.sum().clamp(min=1)

@@ -256,7 +256,7 @@ def upsample_cross_entropy(
 ) -> Tensor:
     """The loss of `fastuda_kernels.upsample_cross_entropy`, whose checks its arguments have passed."""
     counted = None if mask is None else mask.contiguous()
-    factor = None if weight is None else weight.contiguous()
+    factor = None if weight is None else weight.detach().contiguous()
     with_gradient = logits.requires_grad and torch.is_grad_enabled()
     loss: Tensor = cross_entropy_with_gradient(
         logits, labels.contiguous(), counted, factor, ignore_index, align_corners, with_gradient

@@ -1,0 +1,227 @@
+"""Loss terms and paste masks of a contributor's own: a file each, through training, kills, variants and studies."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from added_modules import added, documented
+from steps import AS_IT_IS, SMALL, batches, begin
+from torch import Tensor
+from whole_runs import run, saved_state
+
+import fastuda.training.iteration as iteration_module
+from fastuda.errors import UsageError
+from fastuda.method.draws import Draws
+from fastuda.method.mixing import mix_crops
+from fastuda.method.pseudo_labels import PseudoLabels
+from fastuda.method.step import adaptation_step, warmup_step
+from fastuda.method.terms import OWN, all_terms
+from fastuda.recipe import Recipe
+from fastuda.recipe.file import dump_recipe, load_recipe, recipe_of
+from fastuda.recipe.parts import SWITCHES
+from fastuda.recipe.text import explained
+from fastuda.study.plan import plan_study
+from fastuda.study.table import Row, Table
+
+ENTROPY = '''
+from fastuda.method.added_term import AddedTerm
+
+class Entropy(AddedTerm):
+    """Mean entropy on the source, and the features' size."""
+    of_warmup = None
+    on_source = True
+    reads_features = True
+    def source_value(self, outputs, labels, recipe):
+        p = outputs.logits.float().softmax(1)
+        return -(p * p.clamp(min=1e-6).log()).sum(1).mean() + outputs.features.float().square().mean()
+
+TERM = Entropy
+'''
+
+
+@pytest.fixture
+def contributed(tmp_path: Path) -> Iterator[None]:
+    with (
+        added("fastuda.method.terms", tmp_path / "terms", documented("fastuda/method/terms") | {"entropy.py": ENTROPY}),
+        added("fastuda.method.masks", tmp_path / "masks", documented("fastuda/method/masks")),
+    ):
+        yield
+
+
+def small(*settings: str) -> Recipe:
+    return load_recipe("gta2cs", [*SMALL, "method.tau=0.0", *settings])
+
+
+def losses_of(recipe: Recipe, num_iterations: int = 1, *, source_only: bool = False) -> list[dict[str, float]]:
+    state = begin(recipe)
+    source, target = batches(recipe)
+    found = []
+    for _ in range(num_iterations):
+        losses = (
+            warmup_step(state, source, recipe, AS_IT_IS)
+            if source_only
+            else adaptation_step(state, source, target, recipe, AS_IT_IS)
+        )
+        found.append({name: float(loss) for name, loss in losses.items()})
+    return found
+
+
+def test_a_term_is_one_file_and_enters_the_sum_with_its_weight(contributed: None) -> None:
+    plain = losses_of(small())[0]
+    found = losses_of(small("terms.masked.weight=0.5", "terms.masked.block=8"))[0]
+    assert set(found) - set(plain) == {"masked"}
+    assert {name: found[name] for name in plain if name != "total"} == {
+        name: plain[name] for name in plain if name != "total"
+    }
+    assert found["total"] == pytest.approx(plain["total"] + 0.5 * found["masked"], rel=1e-5)
+    assert found["masked"] > 0
+    everything = losses_of(small("terms.masked.ratio=1.0", "terms.masked.block=8"))[0]["masked"]
+    nothing = losses_of(small("terms.masked.ratio=0.0", "terms.masked.block=8"))[0]["masked"]
+    assert len({everything, nothing, found["masked"]}) == 3
+
+
+def test_a_term_draws_anew_in_every_iteration_and_for_every_seed(contributed: None) -> None:
+    still = ("train.optimizer.lr_backbone=1e-12", "train.optimizer.lr_head=1e-12")
+    one = losses_of(small("terms.masked.ratio=0.5", "terms.masked.block=8", *still), 3)
+    again = losses_of(small("terms.masked.ratio=0.5", "terms.masked.block=8", *still), 3)
+    other = losses_of(small("terms.masked.ratio=0.5", "terms.masked.block=8", "seed=1", *still), 3)
+    assert one == again
+    assert len({losses["masked"] for losses in one}) == 3
+    assert one[0]["masked"] != other[0]["masked"]
+
+
+def test_a_term_on_the_source_counts_in_both_stages(contributed: None) -> None:
+    recipe = small("terms.entropy.weight=0.25")
+    warm, adapts = losses_of(recipe, source_only=True)[0], losses_of(recipe)[0]
+    assert set(warm) == {"source", "entropy", "total"}
+    assert warm["total"] == pytest.approx(warm["source"] + 0.25 * warm["entropy"], rel=1e-6)
+    assert adapts["entropy"] == pytest.approx(warm["entropy"], rel=1e-6)
+    assert "entropy" in adapts
+
+
+@pytest.mark.parametrize("more", [(), ("runtime.grouped=true", "runtime.flat_update=true")], ids=["plain", "fast"])
+def test_a_killed_run_with_draws_of_its_own_goes_on_in_the_same_bits(
+    more: tuple[str, ...],
+    contributed: None,
+    tmp_path: Path,
+    tiny: Callable[..., Recipe],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = tiny("terms.masked.block=8", "mix.mask.kind=cutmix", *more)
+    run(recipe, tmp_path / "whole")
+    calls, trains = iter(range(100)), iteration_module.adaptation_step
+
+    def killed(*arguments: Any) -> Any:
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return trains(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(iteration_module, "adaptation_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, tmp_path / "killed")
+    run(recipe, tmp_path / "killed", resume=True)
+    expected, found = saved_state(tmp_path / "whole"), saved_state(tmp_path / "killed")
+    assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert any("masked" in json.dumps(row) for row in rows)
+
+
+def test_tables_of_terms_and_masks_are_part_of_the_recipe(contributed: None) -> None:
+    import tomllib
+
+    recipe = small("terms.masked.block=4", "mix.mask.kind=cutmix", "mix.mask.share=0.25")
+    assert recipe_of(tomllib.loads(dump_recipe(recipe)), "dumped") == recipe
+    text = explained(recipe)
+    assert "# Side of a block, pixels.\nblock = 4" in text
+    assert "# Of the crop's area.\nshare = 0.25" in text
+
+
+def test_errors_name_terms_masks_and_their_fields(contributed: None) -> None:
+    with pytest.raises(UsageError, match=r"terms\.masked\.rato: no such field; did you mean ratio\?"):
+        small("terms.masked.rato=0.5")
+    with pytest.raises(UsageError, match=r"terms\.masked\.ratio: Input should be less than or equal to 1"):
+        small("terms.masked.ratio=1.5")
+    with pytest.raises(UsageError, match=r"terms\.maskd: nothing is called 'maskd'; did you mean masked\?"):
+        small("terms.maskd.ratio=0.5")
+    with pytest.raises(UsageError, match=r"terms\.htcm: nothing is called 'htcm'; there are entropy, masked"):
+        small("terms.htcm.weight=0.5")
+    with pytest.raises(UsageError, match=r"mix\.mask: nothing is called 'cutmx'; did you mean cutmix\?"):
+        small("mix.mask.kind=cutmx")
+    with pytest.raises(UsageError, match=r'source_mix\.enabled pastes classes, and mix\.mask\.kind is "cutmix"'):
+        load_recipe("gta2cs+dsp-soft", ["mix.mask.kind=cutmix"])
+
+
+def test_a_variant_starts_from_no_parts_so_that_a_new_one_cannot_leak(contributed: None, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('base = "gta2cs"\n[terms.masked]\n')
+    assert set(load_recipe(str(tmp_path / "mine.toml")).terms) == {"masked"}
+    for variant in ("cmix", "control", "source-only", "htcm", "dsp-soft"):
+        assert load_recipe(f"{tmp_path / 'mine.toml'}+{variant}").terms == {}
+    assert set(load_recipe(f"{tmp_path / 'mine.toml'}+edge").terms) == {"masked"}
+    (tmp_path / "row.toml").write_text('base = "mine.toml"\nparts = ["mix", "masked"]\n')
+    row = load_recipe(str(tmp_path / "row.toml"))
+    assert (set(row.terms), row.mix.enabled, row.htcm.enabled, row.contrast.pixel) == ({"masked"}, True, False, False)
+
+
+def test_parts_can_be_set_and_are_checked() -> None:
+    recipe = load_recipe("gta2cs", ['parts=["htcm"]'])
+    assert (recipe.mix.enabled, recipe.htcm.enabled, recipe.contrast.pixel, recipe.contrast.prototype) == (
+        *(False, True, False, False),
+    )
+    with pytest.raises(UsageError, match=r"parts: 'cmix' is none; there are mix, source_mix, htcm, pixel"):
+        load_recipe("gta2cs", ['parts=["cmix"]'])
+    with pytest.raises(UsageError, match=r'parts: a list of names, such as \["mix", "htcm"\], not'):
+        load_recipe("gta2cs", ["parts=3"])
+
+
+def test_every_switch_turns_terms_on_and_every_term_has_one() -> None:
+    seen = set()
+    for part in SWITCHES:
+        parts = {"source_mix": ["mix", "source_mix"], "edge": ["mix", "htcm", "edge"]}.get(part, ["mix", part])
+        recipe = load_recipe("gta2cs", [f"parts={json.dumps(sorted(set(parts)))}"])
+        seen |= {term.name for term in all_terms(recipe) if term.is_on(recipe)}
+    assert seen == {term.name for term in OWN}
+    off = load_recipe("gta2cs", ["parts=[]"])
+    assert not any(term.is_on(off) for term in OWN)
+
+
+def test_rows_share_a_warm_up_unless_a_term_has_a_say_in_it(contributed: None, tmp_path: Path) -> None:
+    def warmups(*rows: Row) -> int:
+        plan = plan_study(Table(title="t", rows=rows), "gta2cs", [0], SMALL, tmp_path / "study")
+        return len({cell.folder for cell in plan.cells if cell.row == "warm-up"})
+
+    plain = Row(name="a", variant="cmix")
+    masked = Row(name="b", variant="cmix", set=("terms.masked.ratio=0.5",))
+    entropy = Row(name="c", variant="cmix", set=("terms.entropy.weight=0.5",))
+    assert warmups(plain, masked) == 1
+    assert warmups(plain, entropy) == 2
+
+
+def mixed(recipe: Recipe, number: int = 0) -> Tensor:
+    """bool [B, H, W]: where the source was pasted."""
+    source, target = batches(recipe)
+    shape = source.weak.shape[:3]
+    labels = torch.zeros(shape, dtype=torch.uint8)
+    pseudo = PseudoLabels(labels, torch.zeros(shape), labels)
+    draws = Draws(recipe.seed, torch.tensor(number))
+    return mix_crops(source, target, pseudo, recipe, AS_IT_IS, draws, "nowhere").pasted
+
+
+def test_a_mask_is_one_file_and_says_which_pixels_are_pasted(contributed: None) -> None:
+    recipe = small("mix.mask.kind=cutmix", "mix.mask.share=0.25")
+    pasted = mixed(recipe)
+    for one in pasted:
+        rows, columns = one.any(1).nonzero().flatten(), one.any(0).nonzero().flatten()
+        assert one[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()  # a rectangle
+        assert one.float().mean().item() == pytest.approx(0.25, abs=0.08)
+        assert math.prod((len(rows), len(columns))) == one.sum()
+    assert torch.equal(pasted, mixed(recipe))
+    assert not torch.equal(pasted, mixed(recipe, 1))
+    assert not mixed(small("mix.mask.kind=cutmix", 'parts=["htcm"]')).any()
+    assert not torch.equal(mixed(small()), pasted)
