@@ -136,7 +136,7 @@ def test_a_recipe_that_is_none_is_named(what: str, state: State, header: dict[st
     save_weights(path, state, header | {"recipe": text})
     said = refused(path, "the recipe in its header (metadata `recipe`) cannot be used", words, "--recipe")
     assert said.isprintable()
-    assert load(path, recipe="demo", device="cpu").model.num_classes == len(state["head.branches.0.bias"])
+    assert load(path, recipe="demo", device="cpu").network.num_classes == len(state["head.branches.0.bias"])
 
 
 def spoilt(key: str, change: Callable[[Tensor], Any]) -> Callable[[State], None]:
@@ -284,7 +284,7 @@ def test_a_flipped_bit_of_an_own_file_is_damage_and_an_older_file_is_read(
         path.write_bytes(flipped)
         refused(path, "damaged: its content is not what was written (SHA-256")
     save_file(state, path, header)
-    assert torch.equal(load(path, device="cpu").model.state_dict()[STEM], state[STEM])
+    assert torch.equal(load(path, device="cpu").network.state_dict()[STEM], state[STEM])
 
 
 COMMANDS = ("predict", "eval", "init", "weights")
