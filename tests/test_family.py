@@ -14,7 +14,7 @@ from whole_runs import run, saved_state
 
 import fastuda.training.iteration as iteration_module
 from fastuda.errors import FastudaError, UsageError
-from fastuda.evaluation.trained import load_trained
+from fastuda.evaluation.trained import load
 from fastuda.model.build import build_network
 from fastuda.model.passes import teaching
 from fastuda.recipe import Recipe
@@ -64,12 +64,12 @@ def test_it_trains_is_killed_goes_on_and_predicts(
     expected, found = saved_state(tmp_path / "whole"), saved_state(tmp_path / "killed")
     assert expected.keys() == found.keys()
 
-    trained = load_trained(tmp_path / "whole", device="cpu")
-    assert type(trained.model).__name__ == "Toy"
+    trained = load(tmp_path / "whole", device="cpu")
+    assert type(trained.network).__name__ == "Toy"
     assert trained.recipe.model.kind == "toy"
-    assert trained.model.settings == trained.recipe.model.model_copy(update={"weights": "random"})
+    assert trained.network.settings == trained.recipe.model.model_copy(update={"weights": "random"})
     average = {key.removeprefix("average."): value for key, value in expected.items() if key.startswith("average.")}
-    state = trained.model.state_dict()
+    state = trained.network.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in average.items())
 
 
@@ -129,7 +129,7 @@ def test_a_file_without_its_header_is_refused(toy: None, tmp_path: Path) -> None
     recipe = load_recipe("gta2cs", ["model.kind=toy"])
     save_file(build_network(recipe).state_dict(), tmp_path / "bare.safetensors")
     with pytest.raises(FastudaError, match="foreign network"):
-        load_trained(tmp_path / "bare.safetensors", device="cpu")
+        load(tmp_path / "bare.safetensors", device="cpu")
 
 
 def test_batch_norms_of_torchs_own_are_never_grouped(toy: None) -> None:
