@@ -39,7 +39,7 @@ gc.disable()
 warnings.simplefilter("ignore")
 from dataclasses import asdict
 from fastuda.method.step import warmup_step
-from fastuda.model import resnet
+from fastuda.model.deeplab import resnet
 from fastuda.recipe import Recipe
 from fastuda_bench import traced_step
 from fastuda_bench.ladder import RUNGS, recipe_at

@@ -127,7 +127,7 @@ def test_recipes_list_variants_and_show_a_recipe_with_one() -> None:
     assert "enabled = false" in output
     code, output = fastuda("recipes", "cmix", "--changes")
     assert code == 0
-    assert "[htcm]" in output
+    assert 'parts = ["mix"]' in output
 
 
 def test_repeats_in_a_place_that_is_no_folder_are_refused_in_one_line(

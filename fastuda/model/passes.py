@@ -62,7 +62,7 @@ class Passes:
         """The answer to normalised [B, 3, H, W]."""
         images = images.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
         with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
-            return self.optimised(_forward)(model, images, features)
+            return self.optimised(_forward_with_features if features else _forward)(model, images)
 
     def each(self, model: Segmenter, images: Sequence[Tensor], *, features: bool = False) -> list[Outputs]:
         """The answers to several normalised [B, 3, H, W], in order; in one pass if `grouped`.
@@ -78,8 +78,13 @@ class Passes:
         return [Outputs(*parts) for parts in zip(*chunks, strict=True)]
 
 
-def _forward(model: Segmenter, images: Tensor, features: bool) -> Outputs:
-    outputs: Outputs = model(images, features=True) if features else model(images)
+def _forward(model: Segmenter, images: Tensor) -> Outputs:
+    outputs: Outputs = model(images)
+    return outputs
+
+
+def _forward_with_features(model: Segmenter, images: Tensor) -> Outputs:
+    outputs: Outputs = model(images, features=True)
     return outputs
 
 
