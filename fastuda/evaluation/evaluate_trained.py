@@ -26,6 +26,7 @@ from fastuda.metrics import Scores
 from fastuda.metrics.boundary import BoundaryMeter, BoundaryScores
 from fastuda.metrics.boundary_map import boundary_band
 from fastuda.metrics.confidence import ConfidenceMeter, ConfidenceScores
+from fastuda.model.segmenter import Outputs
 from fastuda.recipe import Domain, Recipe
 from fastuda.runs.provenance import provenance
 from fastuda.runtime.device import device_name
@@ -81,12 +82,12 @@ def evaluate_trained(
     classes = recipe.classes.build()
     meters = _Meters(recipe, trained.device) if boundary else None
 
-    def look(name: str, logits: Tensor, label: Tensor) -> None:
+    def look(name: str, answer: Outputs, label: Tensor) -> None:
         if save_predictions is not None:
-            own = label_at(logits, (label.shape[0], label.shape[1]))
+            own = label_at(answer, (label.shape[0], label.shape[1]))
             write_label(save_predictions, name, own, classes, values)
         if meters is not None:
-            meters.add(logits, label)
+            meters.add(answer, label)
 
     if save_predictions is not None:
         require_free(save_predictions, packed.names, (label_ending(values),))
@@ -113,8 +114,10 @@ class _Meters:
         self._boundary = BoundaryMeter(len(self._names), device)
         self._confidence = ConfidenceMeter(len(self._names), device, (recipe.method.tau,))
 
-    def add(self, logits: Tensor, label: Tensor) -> None:
-        prediction, confidence = (one[0] for one in pseudo_label(logits, (label.shape[0], label.shape[1])))
+    def add(self, answer: Outputs, label: Tensor) -> None:
+        size = (label.shape[0], label.shape[1])
+        found = pseudo_label(answer.logits, size, align_corners=answer.align_corners)
+        prediction, confidence = (one[0] for one in found)
         self._boundary.add(prediction, label)
         band = boundary_band(label, BOUNDARY_RADIUS, len(self._names))
         self._confidence.add(prediction, confidence, label, band)

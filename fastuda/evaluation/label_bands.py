@@ -10,34 +10,36 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastuda.model.segmenter import Outputs
+
 _BUDGET = {"cpu": 16 << 20, "cuda": 64 << 20}
 """Bytes of float32 logits at full size that are there at a time, by device."""
-_VECTOR_LANES = {"AVX512": 16}
-"""Channels that torch's CPU kernel sums at once, by instruction set; 8 with the others."""
+_VECTOR_LANES = 8
+"""Channels that torch's CPU kernel sums at once; 16 with AVX512, and then what is left over in eights."""
 
 # The order in which torch's kernels sum what they weigh: two neighbours; a pixel's four (upper left, upper right, lower
 # left, lower right) in whole vectors of channels; and in the channels that are left over.
 _PAIR, _CORNERS, _CORNERS_LEFT_OVER = (1, 0), (2, 3, 1, 0), (1, 0, 2, 3)
 
 
-def label_at(logits: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
+def label_at(answer: Outputs, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Train ids uint8 [H, W] at `size` (height, width): all of `label_bands`."""
-    return np.concatenate(list(label_bands(logits, size)))
+    return np.concatenate(list(label_bands(answer, size)))
 
 
 @torch.no_grad()
-def label_bands(logits: Tensor, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
-    """Train ids uint8 [h, W], downwards, of an image of `size` (height, width) from logits [1, C, H', W'].
+def label_bands(answer: Outputs, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    """Train ids uint8 [h, W], downwards, of an image of `size` (height, width) from main-head logits [1, C, H', W'].
 
-    Interpolated as `F.interpolate` does with aligned corners, and chosen as `argmax_confusion` scores them, so that
-    files hold what was counted: to the bit on an x86 CPU, within rounding on other devices. No tensor as large as the
-    image is made.
+    Interpolated as `F.interpolate` does with corners aligned as the answer says, and chosen as `argmax_confusion`
+    scores them, so that files hold what was counted: to the bit on an x86 CPU, within rounding on other devices. No
+    tensor as large as the image is made.
     """
-    logits = logits.float()
+    logits = answer.logits.float()
     device = logits.device
     channels, height = logits.shape[1:3]
-    columns = _Columns(logits, size)
-    above, below, *weights = _neighbours(height, size[0], device)
+    columns = _Columns(logits, size, answer.align_corners)
+    above, below, *weights = _neighbours(height, size[0], answer.align_corners, device)
     starts = [0, *(torch.nonzero(above.diff()).flatten() + 1).tolist(), size[0]]
     rows_at_once = max(1, _BUDGET.get(device.type, _BUDGET["cpu"]) // (4 * channels * size[1]))
     # Written again and again: fresh memory costs more than the sums.
@@ -58,12 +60,12 @@ def label_bands(logits: Tensor, size: tuple[int, int]) -> Iterator[NDArray[np.ui
 class _Columns:
     """Interpolation along columns, in the order of sums that torch's kernel for such logits has."""
 
-    def __init__(self, logits: Tensor, size: tuple[int, int]) -> None:
+    def __init__(self, logits: Tensor, size: tuple[int, int], align_corners: bool) -> None:
         self._by_corners = _sums_corners(logits, size)
         self._logits = logits[0].contiguous()
-        self._left, self._right, *self._weights = _neighbours(logits.shape[3], size[1], logits.device)
+        self._left, self._right, *self._weights = _neighbours(logits.shape[3], size[1], align_corners, logits.device)
         channels = logits.shape[1]
-        self._whole = channels - channels % _VECTOR_LANES.get(torch.backends.cpu.get_cpu_capability(), 8)
+        self._whole = channels - channels % _VECTOR_LANES
 
     def of_rows(self, above: int, below: int) -> list[Tensor]:
         """What output rows between these two rows of logits have in common, each [C, 1, W]."""
@@ -95,10 +97,17 @@ def _weighted(
     return total
 
 
-def _neighbours(num_in: int, num_out: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _neighbours(
+    num_in: int, num_out: int, align_corners: bool, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """For each output position, the input positions before and after it, and their float32 weights; all [num_out]."""
-    step = torch.tensor(num_in - 1, dtype=torch.float32) / max(num_out - 1, 1)
-    place = torch.arange(num_out, dtype=torch.float32) * (step if num_out > 1 else 0)
+    if align_corners:
+        step = torch.tensor(num_in - 1, dtype=torch.float32) / max(num_out - 1, 1)
+        place = torch.arange(num_out, dtype=torch.float32) * (step if num_out > 1 else 0)
+    else:
+        step = torch.tensor(num_in, dtype=torch.float32) / num_out
+        centre = torch.arange(num_out, dtype=torch.float32) + 0.5
+        place = torch.full((num_out,), -0.5).addcmul_(centre, step).clamp(min=0)  # the product unrounded, as above
     before = place.floor().long().clamp(max=num_in - 1)
     after = (before + 1).clamp(max=num_in - 1)
     weight = (place - before).clamp(0, 1)

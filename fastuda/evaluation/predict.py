@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fastuda.classes import Values
 from fastuda.data.reading.faults import SampleError
@@ -32,6 +31,7 @@ from fastuda.evaluation.trained import Trained
 from fastuda.files.paths import files_below, flattened_link, is_file, is_folder
 from fastuda.memory.out_of_memory import memory_told
 from fastuda.model.inference import evaluation_logits
+from fastuda.model.segmenter import Outputs
 from fastuda.printable import on_one_line
 from fastuda.report.pictures import overlay
 
@@ -169,7 +169,7 @@ def _labels(trained: Trained, photograph: Photograph, *, tiled: bool) -> Iterato
     """Train ids uint8 [h, W], downwards, at the photograph's own size."""
     settings = trained.recipe.eval
 
-    def answer(pixels: NDArray[np.uint8]) -> Tensor:
+    def answer(pixels: NDArray[np.uint8]) -> Outputs:
         batch = torch.from_numpy(pixels.copy())[None].to(trained.device)
         return evaluation_logits(trained.model, batch, settings, trained.passes)
 

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fastuda.data.reading.photograph import Photograph
 from fastuda.evaluation.label_bands import label_at
+from fastuda.model.segmenter import Outputs
 
 _LEAST_OVERLAP = 1 / 3
 """Of a window, along each side; what lies nearer to a window's border than half of it is another window's to answer."""
@@ -41,7 +41,7 @@ def spans(length: int, window: int) -> list[Span]:
 
 
 def tiled_bands(
-    photograph: Photograph, window: tuple[int, int], answer: Callable[[NDArray[np.uint8]], Tensor]
+    photograph: Photograph, window: tuple[int, int], answer: Callable[[NDArray[np.uint8]], Outputs]
 ) -> Iterator[NDArray[np.uint8]]:
     """Train ids uint8 [h, W] of a photograph, downwards, a row of windows at a time.
 

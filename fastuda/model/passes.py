@@ -74,13 +74,12 @@ class Passes:
         together = torch.cat(list(images))
         with grouped(model, len(images)):
             outputs = self.normalised(model, together, features=features)
-        chunks = [[None] * len(images) if part is None else part.chunk(len(images)) for part in outputs]
-        return [Outputs(*parts) for parts in zip(*chunks, strict=True)]
+        return outputs.chunk(len(images))
 
 
 def _forward(model: Segmenter, images: Tensor, features: bool) -> Outputs:
     outputs: Outputs = model(images, features=True) if features else model(images)
-    return outputs
+    return outputs._replace(align_corners=model.align_corners and outputs.align_corners)
 
 
 @contextmanager
