@@ -27,6 +27,7 @@ def main() -> None:
     label, confidence = pseudo_label(logits, (53, 87), auxiliary=logits, view_size=(53, 87), boxes=boxes)
     pseudo_label(logits, (53, 87), view_size=(53, 87), boxes=boxes, align_corners=False)
     argmax_confusion(logits, label)
+    argmax_confusion(logits, label, align_corners=False)
     crops = [torch.randint(0, 256, (3, 53, 87, 3), device=device).to(torch.uint8) for _ in range(4)]
     chosen = choose_classes(labels, torch.rand(3, 19, device=device))
     masked_mix(

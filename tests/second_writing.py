@@ -162,7 +162,7 @@ class SecondWriting:
         return share * over + (1 - share) * normalised(under)
 
     def _pass(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        main, auxiliary, _ = self.student(images)
+        main, auxiliary, *_ = self.student(images)
         assert auxiliary is not None
         return main, auxiliary
 

@@ -166,7 +166,7 @@ def test_confidence_is_the_largest_probability_of_the_upsampled_answer(
     assert confidence.dtype == np.float32
     model = trained.augmented(**options)
     small = torch.from_numpy(np.asarray(image.resize((64, 32), Image.Resampling.BICUBIC)).copy())[None]
-    logits = evaluation_logits(model.network, small, model.recipe.eval, model.passes)
+    logits = evaluation_logits(model.network, small, model.recipe.eval, model.passes).logits
     found: tuple[Tensor, Tensor] = pseudo_label(logits, SIZE[::-1])
     np.testing.assert_allclose(confidence, found[1][0].numpy(), atol=2e-6)
     assert np.array_equal(labels, trained.predict(image, **options))

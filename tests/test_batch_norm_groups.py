@@ -35,7 +35,7 @@ def network() -> DeepLabV2:
 
 
 def tensors(logits: Sequence[Outputs]) -> list[Tensor]:
-    return [head for one in logits for head in one if head is not None]
+    return [head for one in logits for head in (one.logits, one.auxiliary) if head is not None]
 
 
 @pytest.mark.parametrize("num_groups", [2, 3, 4])

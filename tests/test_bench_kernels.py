@@ -22,7 +22,7 @@ from fastuda_bench.memory import peak_extra_bytes
 from fastuda_bench.timing import measure
 from fastuda_cli.main import app
 from fastuda_kernels.pixel_contrast.reference import blockwise_contrast
-from fastuda_kernels.pseudo_label import pseudo_label
+from fastuda_kernels.pseudo_label import argmax_confusion, pseudo_label
 
 CPU = torch.device("cpu")
 
@@ -84,6 +84,10 @@ def test_the_baselines_are_the_operations() -> None:
     expected = pseudo_label(logits, (6, 6), view_size=(9, 8), boxes=boxes, align_corners=False)
     assert torch.equal(ours[0], expected[0])
     torch.testing.assert_close(ours[1], expected[1])
+    whole = labels.to(torch.uint8)
+    for corners in (True, False):
+        counts = argmax_confusion(logits, whole, align_corners=corners)
+        assert torch.equal(formulas.upsampled_confusion(logits, whole, corners), counts)
 
 
 def test_the_slowest_part_of_the_work_is_the_limit() -> None:

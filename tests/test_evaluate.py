@@ -32,6 +32,8 @@ Pixels = NDArray[np.uint8]
 class Halves(nn.Module):
     """Outputs [B, 3, 2, 2]: one for the class whose colour a half of the input has, zero for the others."""
 
+    align_corners = True
+
     def __init__(self) -> None:
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
@@ -118,13 +120,13 @@ def test_rows_are_labels_and_columns_predictions(evaluated: Callable[..., dict[s
 
 
 def test_every_image_is_shown_with_its_name_logits_and_label(evaluated: Callable[..., dict[str, Scores]]) -> None:
-    seen: list[tuple[str, Tensor, Tensor]] = []
+    seen: list[tuple[str, Outputs, Tensor]] = []
     progress: list[tuple[int, int]] = []
     labels = [halves(classes) for classes in HALVES]
     evaluated(labels, on_image=lambda *args: seen.append(args), progress=lambda *args: progress.append(args))
     assert [name for name, _, _ in seen] == ["000", "001", "002"]
-    for (_, logits, label), expected, classes in zip(seen, labels, HALVES, strict=True):
-        assert logits.shape == (1, 3, 2, 2)
-        assert logits[0].argmax(0).tolist() == [list(classes)] * 2
+    for (_, answer, label), expected, classes in zip(seen, labels, HALVES, strict=True):
+        assert answer.logits.shape == (1, 3, 2, 2)
+        assert answer.logits[0].argmax(0).tolist() == [list(classes)] * 2
         assert np.array_equal(label.numpy(), expected)
     assert progress == [(2, 3), (3, 3)]

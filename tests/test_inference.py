@@ -26,7 +26,7 @@ def images() -> Tensor:
 
 def answer(images: Tensor, **settings: object) -> Tensor:
     model = begin(tiny("gta2cs")).student.eval()
-    return evaluation_logits(model, images, Evaluation.model_validate(settings), AS_IT_IS)
+    return evaluation_logits(model, images, Evaluation.model_validate(settings), AS_IT_IS).logits
 
 
 def full(logits: Tensor) -> Tensor:
@@ -52,6 +52,8 @@ def test_a_mirrored_image_gets_the_mirrored_answer(images: Tensor) -> None:
 class Seen(torch.nn.Module):
     """Notes its input, and answers with its average colour, coarsely."""
 
+    align_corners = True
+
     def __init__(self) -> None:
         super().__init__()
         self.images: list[Tensor] = []
@@ -64,7 +66,7 @@ class Seen(torch.nn.Module):
 def test_scales_average_the_answers_to_images_resized_as_pil_does(images: Tensor) -> None:
     model, scales = Seen(), (0.75, 1.0, 1.5)
     settings = Evaluation.model_validate({"scales": scales})
-    found = evaluation_logits(model, images, settings, AS_IT_IS)  # type: ignore[arg-type]
+    found = evaluation_logits(model, images, settings, AS_IT_IS).logits  # type: ignore[arg-type]
     for seen, scale in zip(model.images, scales, strict=True):
         size = (round(SIZE[1] * scale), round(SIZE[0] * scale))
         each = [Image.fromarray(one.numpy()).resize(size, Image.Resampling.BICUBIC) for one in images]

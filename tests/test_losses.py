@@ -200,7 +200,7 @@ def test_the_edge_variant_adds_its_bands_and_the_auxiliary_head_on_x_hts() -> No
         auxiliary_labels=views.st_auxiliary_label,
         mask=views.st.band_st,
     )
-    main, auxiliary = (Outputs(logits, None) for logits in views.outputs["hts"] if logits is not None)
+    main, auxiliary = views.outputs["hts"].main_head(), views.outputs["hts"].auxiliary_head()
     torch.testing.assert_close(losses["edge_mix"], on_mix)
     band = segmentation_loss(main, views.hts.label_hts, 0.1, mask=views.hts.band_hts)
     torch.testing.assert_close(losses["edge_htcm"], band)

@@ -233,7 +233,7 @@ def test_a_larger_image_is_predicted_in_windows_at_its_own_resolution(
     # The upper left window by itself: its own part is half the least overlap short of it on each inner side at most.
     window = min(size[0], 64), min(size[1], 32)
     batch = torch.from_numpy(np.asarray(image.crop((0, 0, *window))).copy())[None]
-    logits = evaluation_logits(trained.network, batch, trained.recipe.eval, trained.passes)
+    logits = evaluation_logits(trained.network, batch, trained.recipe.eval, trained.passes).logits
     expected = F.interpolate(logits, window[::-1], mode="bilinear", align_corners=True)[0].argmax(0).numpy()
     width, height = (side if side == length else side // 2 for side, length in zip(window, size, strict=True))
     assert np.array_equal(found[:height, :width], expected[:height, :width])

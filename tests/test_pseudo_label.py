@@ -149,16 +149,17 @@ def test_confusion_by_hand() -> None:
     assert argmax_confusion(logits, labels).tolist() == [[0, 0, 1], [0, 0, 1], [0, 0, 2]]
 
 
-def test_confusion_equals_counts_by_numpy() -> None:
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_confusion_equals_counts_by_numpy(align_corners: bool) -> None:
     logits = random_logits(2, 5, 4, 6)
     labels = torch.randint(0, 8, (2, 17, 23), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     labels[:, :3] = 255
     expected = np.zeros((5, 5), np.int64)
-    predicted = interpolated(logits, (17, 23)).argmax(1).numpy()
+    predicted = interpolated(logits, (17, 23), align_corners).argmax(1).numpy()
     for truth, guess in zip(labels.numpy().ravel(), predicted.ravel(), strict=True):
         if truth < 5:
             expected[truth, guess] += 1
-    confusion = argmax_confusion(logits, labels)
+    confusion = argmax_confusion(logits, labels, align_corners=align_corners)
     assert confusion.dtype == torch.int64
     assert np.array_equal(confusion.numpy(), expected)
 

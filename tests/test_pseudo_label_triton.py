@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -123,7 +124,7 @@ def test_nan_gives_no_label_beyond_the_classes(device: torch.device) -> None:
     logits = torch.full((1, 5, 2, 2), torch.nan, device=device)
     label, _ = fused.pseudo_label(logits, (3, 3), None, None, None, None, True)
     assert (label < 5).all()
-    assert fused.argmax_confusion(logits, label, 255).sum() == 9
+    assert fused.argmax_confusion(logits, label, 255, True).sum() == 9
 
 
 def test_ties_go_to_the_lowest_class(device: torch.device) -> None:
@@ -136,7 +137,8 @@ def test_ties_go_to_the_lowest_class(device: torch.device) -> None:
 def test_nothing_unwritten_is_read_and_everything_is_written(device: torch.device) -> None:
     held_to_reference(maps(2, 19, 4, 6, device=device), (17, 23))
     held_to_reference(maps(2, 19, 4, 6, device=device), (17, 23), align_corners=False)
-    test_counts_equal_the_references(19, device)
+    for align_corners in (True, False):
+        test_counts_equal_the_references(19, align_corners, device)
 
 
 @pytest.mark.usefixtures("kernels_everywhere")
@@ -152,25 +154,37 @@ def test_the_public_function_passes_everything_on(device: torch.device) -> None:
     labels = torch.zeros(3, 9, 9, dtype=torch.uint8, device=device)
     assert argmax_confusion(logits, labels, ignore_index=1).sum() == 3 * 81
     assert argmax_confusion(logits, labels, ignore_index=0).sum() == 0
+    expected = confusion_of_upsampled(logits.detach().cpu(), labels.cpu(), 255, False)
+    assert torch.equal(argmax_confusion(logits, labels, align_corners=False).cpu(), expected)
+    assert not torch.equal(argmax_confusion(logits, labels).cpu(), expected)
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("num_classes", [1, 19, 31, 32, 40])
-def test_counts_equal_the_references(num_classes: int, device: torch.device) -> None:
+def test_counts_equal_the_references(num_classes: int, align_corners: bool, device: torch.device) -> None:
     # 31 classes still fit the histogram of a program, 32 do not.
     logits = maps(2, num_classes, 4, 6, device=device)
     generator = torch.Generator().manual_seed(1)
     labels = torch.randint(0, num_classes + 2, (2, 17, 23), generator=generator)
     labels[labels == num_classes] = 255
     labels = labels.to(torch.uint8).to(device)
-    counts = fused.argmax_confusion(logits, labels, 255)
+    counts = fused.argmax_confusion(logits, labels, 255, align_corners)
     assert counts.dtype == torch.int64
-    assert torch.equal(counts.cpu(), confusion_of_upsampled(logits.cpu().double(), labels.cpu(), 255))
+    assert torch.equal(counts.cpu(), confusion_of_upsampled(logits.cpu().double(), labels.cpu(), 255, align_corners))
     assert counts.sum() == ((labels != 255) & (labels < num_classes)).sum()
+
+
+def test_counts_of_a_single_position_and_of_labels_smaller_than_the_logits(device: torch.device) -> None:
+    labels = torch.randint(0, 5, (2, 3, 4), generator=torch.Generator().manual_seed(1)).to(torch.uint8).to(device)
+    for low, align_corners in itertools.product(((1, 1), (1, 6), (7, 9)), (True, False)):
+        logits = maps(2, 5, *low, device=device)
+        expected = confusion_of_upsampled(logits.cpu().double(), labels.cpu(), 255, align_corners)
+        assert torch.equal(fused.argmax_confusion(logits, labels, 255, align_corners).cpu(), expected)
 
 
 def test_an_ignored_class_is_not_counted(device: torch.device) -> None:
     labels = torch.tensor([[[0, 1, 2, 1]]], dtype=torch.uint8, device=device)
-    counts = fused.argmax_confusion(maps(1, 3, 2, 2, device=device), labels, 1)
+    counts = fused.argmax_confusion(maps(1, 3, 2, 2, device=device), labels, 1, True)
     assert counts.sum(1).tolist() == [1, 0, 1]
 
 
@@ -180,7 +194,8 @@ def test_the_operators_are_sound(device: torch.device) -> None:
     torch.library.opcheck(fused.label_of_upsampled, (logits, 4, 5, None, 4, 5, None, None, True))
     torch.library.opcheck(fused.label_of_upsampled, (logits, 4, 5, logits, 7, 9, boxes, flip, False))
     labels = torch.zeros(1, 4, 5, dtype=torch.uint8, device=device)
-    torch.library.opcheck(fused.confusion_of_upsampled, (logits, labels, 255))
+    for align_corners in (True, False):
+        torch.library.opcheck(fused.confusion_of_upsampled, (logits, labels, 255, align_corners))
 
 
 def test_compiles_without_a_graph_break(device: torch.device) -> None:
@@ -189,7 +204,8 @@ def test_compiles_without_a_graph_break(device: torch.device) -> None:
     def both(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         label, confidence = fused.pseudo_label(z, (5, 6), None, None, None, None, True)
         _, other_confidence = fused.pseudo_label(z, (5, 6), None, None, None, None, False)
-        return label, confidence + other_confidence, fused.argmax_confusion(z, label, 255)
+        counts = fused.argmax_confusion(z, label, 255, True) + fused.argmax_confusion(z, label, 255, False)
+        return label, confidence + other_confidence, counts
 
     compiled = torch.compile(both, fullgraph=True, backend="aot_eager")
     assert all(torch.equal(a, b) for a, b in zip(compiled(logits), both(logits), strict=True))
@@ -206,12 +222,13 @@ class TestGpu:
         held_to_reference(logits, (512, 512), None, (640, 1280), boxes)
         held_to_reference(logits, (512, 512), None, (640, 1280), boxes, align_corners=False)
 
-    def test_counts_of_full_size_labels(self) -> None:
+    @pytest.mark.parametrize("align_corners", [True, False])
+    def test_counts_of_full_size_labels(self, align_corners: bool) -> None:
         logits = maps(2, 19, 81, 161, device=self.device)
         generator = torch.Generator().manual_seed(0)
         labels = torch.randint(0, 19, (2, 1024, 2048), generator=generator).to(torch.uint8).to(self.device)
-        counts = fused.argmax_confusion(logits, labels, 255)
-        reference = confusion_of_upsampled(logits.double(), labels, 255)
+        counts = fused.argmax_confusion(logits, labels, 255, align_corners)
+        reference = confusion_of_upsampled(logits.double(), labels, 255, align_corners)
         assert counts.sum() == labels.numel()
         assert (counts - reference).abs().sum() <= 1e-4 * labels.numel()  # ties within rounding
 

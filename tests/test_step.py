@@ -316,6 +316,7 @@ def test_input_conventions_by_hand() -> None:
         return Outputs(images, None)
 
     network: Any = note
+    network.align_corners = True
     Passes.of(tiny("gta2cs"), cpu).raw(network, pixel)
     Passes.of(tiny("gta2cs", 'model.input="bgr-caffe"'), cpu).raw(network, pixel)
     rgb = [(10 / 255 - 0.485) / 0.229, (20 / 255 - 0.456) / 0.224, (40 / 255 - 0.406) / 0.225]

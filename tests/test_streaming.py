@@ -31,6 +31,8 @@ NUM_IMAGES = 36
 class Mean(nn.Module):
     """Three classes from an image's colours, coarsely."""
 
+    align_corners = True
+
     def __init__(self) -> None:
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
@@ -60,8 +62,8 @@ def test_three_times_the_images_need_no_more_memory(
     boundary, confidence = BoundaryMeter(3, CPU), ConfidenceMeter(3, CPU)
     held: list[int] = []
 
-    def look(_: str, logits: Tensor, label: Tensor) -> None:
-        prediction, certainty = (one[0] for one in pseudo_label(logits, (HEIGHT, WIDTH)))
+    def look(_: str, answer: Outputs, label: Tensor) -> None:
+        prediction, certainty = (one[0] for one in pseudo_label(answer.logits, (HEIGHT, WIDTH)))
         boundary.add(prediction, label)
         confidence.add(prediction, certainty, label, boundary_band(label, 5, 3))
         held.append(resident_bytes())

@@ -9,11 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from fastuda.data.reading.photograph import Photograph
 from fastuda.evaluation.label_bands import joined
 from fastuda.evaluation.tiles import spans, tiled_bands
+from fastuda.model.segmenter import Outputs
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 7, 64, 640])
@@ -51,10 +51,10 @@ def coloured(width: int, height: int) -> Photograph:
     return Photograph(Image.fromarray(pixels))
 
 
-def reads_red(pixels: NDArray[np.uint8]) -> Tensor:
+def reads_red(pixels: NDArray[np.uint8]) -> Outputs:
     """Outputs at the window's own size whose arg-max is red modulo 19."""
     red = torch.from_numpy(pixels[..., 0].copy()).long() % 19
-    return torch.nn.functional.one_hot(red, 19).permute(2, 0, 1)[None].float()
+    return Outputs(torch.nn.functional.one_hot(red, 19).permute(2, 0, 1)[None].float())
 
 
 @pytest.mark.parametrize("size", [(48, 32), (49, 32), (500, 33), (31, 200), (200, 31), (1, 100), (300, 1), (111, 97)])
@@ -62,7 +62,7 @@ def test_every_pixel_gets_its_own_answer_at_its_own_place(size: tuple[int, int])
     photograph = coloured(*size)
     seen: list[tuple[int, ...]] = []
 
-    def answer(pixels: NDArray[np.uint8]) -> Tensor:
+    def answer(pixels: NDArray[np.uint8]) -> Outputs:
         seen.append(pixels.shape)
         return reads_red(pixels)
 

@@ -60,10 +60,10 @@ def cropped_pseudo_label(
     return label.to(torch.uint8), confidence
 
 
-def upsampled_confusion(logits: Tensor, labels: Tensor) -> Tensor:
+def upsampled_confusion(logits: Tensor, labels: Tensor, align_corners: bool = True) -> Tensor:
     """Full-size logits, arg-max, `bincount`; labels uint8 [B, H, W]; the result is int64 [C, C]."""
     num_classes = logits.shape[1]
-    full = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=True)
+    full = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=align_corners)
     truth, prediction = labels.long().flatten(), full.argmax(1).flatten()
     counted = truth < num_classes
     cells = truth[counted] * num_classes + prediction[counted]

@@ -99,7 +99,8 @@ def _label(logits: Tensor, labels: Tensor) -> None:
     pseudo_label.label_of_upsampled._init_fn(logits, *size, None, *size, None, None, True)
     pseudo_label.label_of_upsampled._init_fn(logits, *size, logits, 640, 1280, boxes, flip, True)
     pseudo_label.label_of_upsampled._init_fn(logits, *size, logits, 640, 1280, boxes, flip, False)
-    pseudo_label.confusion_of_upsampled._init_fn(logits, labels, 255)
+    pseudo_label.confusion_of_upsampled._init_fn(logits, labels, 255, True)
+    pseudo_label.confusion_of_upsampled._init_fn(logits, labels, 255, False)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> None:

@@ -39,8 +39,9 @@ def comparison_grid(
     for _, file in models:
         model, _ = read_model(file, device)
         for row, batch in zip(rows, batches, strict=True):
-            logits = evaluation_logits(model, batch.images.to(device), recipe.eval, passes)
-            predicted, _ = pseudo_label(logits, (evaluation.size[1], evaluation.size[0]))
+            outputs = evaluation_logits(model, batch.images.to(device), recipe.eval, passes)
+            size = (evaluation.size[1], evaluation.size[0])
+            predicted, _ = pseudo_label(outputs.logits, size, align_corners=outputs.align_corners)
             row.append(overlay(row[0], predicted[0].cpu().numpy(), classes, 1.0))
     columns = ["image", "label", *(title.replace("_", " ") for title, _ in models)]
     save_picture(path, grid(columns, rows, classes))

@@ -14,7 +14,7 @@ from fastuda.memory.out_of_memory import memory_told
 from fastuda.metrics import Scores
 from fastuda.model.inference import evaluation_logits
 from fastuda.model.passes import Passes
-from fastuda.model.segmenter import Segmenter
+from fastuda.model.segmenter import Outputs, Segmenter
 from fastuda.recipe import Recipe
 from fastuda_kernels.pseudo_label import argmax_confusion
 
@@ -31,12 +31,13 @@ def evaluate(
     passes: Passes,
     *,
     progress: Progress | None = None,
-    on_image: Callable[[str, Tensor, Tensor], None] | None = None,
+    on_image: Callable[[str, Outputs, Tensor], None] | None = None,
 ) -> dict[str, Scores]:
     """Scores by protocol, from one pass over the split.
 
     `full`: logits upsampled to each label's own size. `released`: the label resized (nearest) to the
-    network's input size. `on_image(name, logits [1, C, H', W'], label [H, W])` sees every image.
+    network's input size. `on_image(name, answer, label [H, W])` sees every image,
+    the answer as `evaluation_logits` gives it, of one image.
     The model must be in eval mode; it is left as it is. Raises FastudaError when no pixel counts and
     when memory runs out.
     """
@@ -49,15 +50,15 @@ def evaluate(
     done = 0
     with memory_told("evaluation", recipe, device, loader.batch_size):
         for batch in loader:
-            logits = evaluation_logits(model, batch.images.to(device), recipe.eval, passes)
+            outputs = evaluation_logits(model, batch.images.to(device), recipe.eval, passes)
             input_size = batch.images.shape[1:3]
             for i, (name, label) in enumerate(zip(batch.names, batch.labels, strict=True)):
-                own = logits[i : i + 1]
-                confusion["full"] += argmax_confusion(own, label[None])
+                own = outputs.main_head(slice(i, i + 1))
+                confusion["full"] += argmax_confusion(own.logits, label[None], align_corners=own.align_corners)
                 resized = F.interpolate(label[None, None].float(), size=input_size, mode="nearest-exact")[0].to(
                     torch.uint8
                 )
-                confusion["released"] += argmax_confusion(own, resized)
+                confusion["released"] += argmax_confusion(own.logits, resized, align_corners=own.align_corners)
                 if on_image is not None:
                     on_image(name, own, label)
             done += len(batch.names)

@@ -29,6 +29,7 @@ from fastuda.metrics import Scores
 from fastuda.metrics.boundary import BoundaryMeter, BoundaryScores
 from fastuda.metrics.boundary_map import boundary_band
 from fastuda.metrics.confidence import ConfidenceMeter, ConfidenceScores
+from fastuda.model.segmenter import Outputs
 from fastuda.recipe import Domain, Recipe
 from fastuda.report.display import Display, display_of
 from fastuda.runs.provenance import provenance
@@ -113,12 +114,12 @@ def evaluate(
     out = None if save_predictions is None else user_path(save_predictions)
     meters = _Meters(recipe, model.device) if boundary else None
 
-    def look(name: str, logits: Tensor, label: Tensor) -> None:
+    def look(name: str, outputs: Outputs, label: Tensor) -> None:
         if out is not None:
-            own = label_at(logits, (label.shape[0], label.shape[1]))
+            own = label_at(outputs, (label.shape[0], label.shape[1]))
             write_label(out, name, own, model.classes, values)
         if meters is not None:
-            meters.add(logits, label)
+            meters.add(outputs, label)
 
     if out is not None:
         require_free(out, packed.names, (label_ending(values),))
@@ -144,8 +145,10 @@ class _Meters:
         self._boundary = BoundaryMeter(len(self._names), device)
         self._confidence = ConfidenceMeter(len(self._names), device, (recipe.method.tau,))
 
-    def add(self, logits: Tensor, label: Tensor) -> None:
-        prediction, confidence = (one[0] for one in pseudo_label(logits, (label.shape[0], label.shape[1])))
+    def add(self, answer: Outputs, label: Tensor) -> None:
+        size = (label.shape[0], label.shape[1])
+        found = pseudo_label(answer.logits, size, align_corners=answer.align_corners)
+        prediction, confidence = (one[0] for one in found)
         self._boundary.add(prediction, label)
         band = boundary_band(label, BOUNDARY_RADIUS, len(self._names))
         self._confidence.add(prediction, confidence, label, band)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastuda.model.segmenter import Outputs
+
 _BUDGET = {"cpu": 16 << 20, "cuda": 64 << 20}
 """Bytes of float32 logits at full size that are there at a time, by device."""
-_VECTOR_LANES = {"AVX512": 16}
-"""Channels that torch's CPU kernel sums at once, by instruction set; 8 with the others."""
+_VECTOR_LANES = (8, 16)
+"""Channels that torch's CPU kernel may sum at once, the usual number first: builds and processors differ."""
 
 # The order in which torch's kernels sum what they weigh: two neighbours; a pixel's four (upper left, upper right, lower
 # left, lower right) in whole vectors of channels; and in the channels that are left over.
@@ -30,14 +34,14 @@ class Answer(NamedTuple):
     """The largest probability of each pixel [h, W]; None unless asked for."""
 
 
-def label_at(logits: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
+def label_at(outputs: Outputs, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Train ids uint8 [H, W] at `size` (height, width): all of `label_bands`."""
-    return np.concatenate(list(label_bands(logits, size)))
+    return np.concatenate(list(label_bands(outputs, size)))
 
 
-def answer_at(logits: Tensor, size: tuple[int, int], *, confidence: bool = False) -> Answer:
+def answer_at(outputs: Outputs, size: tuple[int, int], *, confidence: bool = False) -> Answer:
     """The answer [H, W] at `size` (height, width): all of `answer_bands`."""
-    return joined(answer_bands(logits, size, confidence=confidence))
+    return joined(answer_bands(outputs, size, confidence=confidence))
 
 
 def joined(bands: Iterable[Answer]) -> Answer:
@@ -46,24 +50,24 @@ def joined(bands: Iterable[Answer]) -> Answer:
     return Answer(np.concatenate(labels), None if confidences[0] is None else np.concatenate(confidences))
 
 
-def label_bands(logits: Tensor, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+def label_bands(outputs: Outputs, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
     """Train ids uint8 [h, W] of `answer_bands`."""
-    return (band.label for band in answer_bands(logits, size))
+    return (band.label for band in answer_bands(outputs, size))
 
 
 @torch.no_grad()
-def answer_bands(logits: Tensor, size: tuple[int, int], *, confidence: bool = False) -> Iterator[Answer]:
-    """Answers [h, W], downwards, for an image of `size` (height, width) from logits [1, C, H', W'].
+def answer_bands(outputs: Outputs, size: tuple[int, int], *, confidence: bool = False) -> Iterator[Answer]:
+    """Answers [h, W], downwards, for an image of `size` (height, width) from main-head logits [1, C, H', W'].
 
-    Interpolated as `F.interpolate` does with aligned corners, and chosen as `argmax_confusion` scores them, so that
-    files hold what was counted: to the bit on an x86 CPU, within rounding on other devices. No tensor as large as the
-    image is made.
+    Interpolated as `F.interpolate` does with corners aligned as the outputs say, and chosen as `argmax_confusion`
+    scores them, so that files hold what was counted: to the bit on an x86 CPU, within rounding on other devices. No
+    tensor as large as the image is made.
     """
-    logits = logits.float()
+    logits = outputs.logits.float()
     device = logits.device
     channels, height = logits.shape[1:3]
-    columns = _Columns(logits, size)
-    above, below, *weights = _neighbours(height, size[0], device)
+    columns = _Columns(logits, size, outputs.align_corners, _vector_lanes())
+    above, below, *weights = _neighbours(height, size[0], outputs.align_corners, device)
     starts = [0, *(torch.nonzero(above.diff()).flatten() + 1).tolist(), size[0]]
     rows_at_once = max(1, _BUDGET.get(device.type, _BUDGET["cpu"]) // (4 * channels * size[1]))
     # Written again and again: fresh memory costs more than the sums.
@@ -85,12 +89,12 @@ def answer_bands(logits: Tensor, size: tuple[int, int], *, confidence: bool = Fa
 class _Columns:
     """Interpolation along columns, in the order of sums that torch's kernel for such logits has."""
 
-    def __init__(self, logits: Tensor, size: tuple[int, int]) -> None:
+    def __init__(self, logits: Tensor, size: tuple[int, int], align_corners: bool, lanes: int) -> None:
         self._by_corners = _sums_corners(logits, size)
         self._logits = logits[0].contiguous()
-        self._left, self._right, *self._weights = _neighbours(logits.shape[3], size[1], logits.device)
+        self._left, self._right, *self._weights = _neighbours(logits.shape[3], size[1], align_corners, logits.device)
         channels = logits.shape[1]
-        self._whole = channels - channels % _VECTOR_LANES.get(torch.backends.cpu.get_cpu_capability(), 8)
+        self._whole = channels - channels % lanes
 
     def of_rows(self, above: int, below: int) -> list[Tensor]:
         """What output rows between these two rows of logits have in common, each [C, 1, W]."""
@@ -112,6 +116,25 @@ class _Columns:
         _weighted([corner[rest] for corner in common], products, _CORNERS_LEFT_OVER, out[rest])
 
 
+@cache
+def _vector_lanes() -> int:
+    """Channels that torch's kernel sums at once on this machine, by the bits that it gives."""
+    size = (30, 40)
+    logits = torch.randn(1, 15, 9, 7, generator=torch.Generator().manual_seed(0))
+    logits = logits.contiguous(memory_format=torch.channels_last)
+    expected = F.interpolate(logits, size=size, mode="bilinear", align_corners=True)[0]
+    above, below, *weights = _neighbours(logits.shape[2], size[0], True, logits.device)
+    found = torch.empty_like(expected)
+    for lanes in _VECTOR_LANES:
+        columns = _Columns(logits, size, True, lanes)
+        for row in range(size[0]):
+            pair = columns.of_rows(int(above[row]), int(below[row]))
+            columns.between(pair, [weight[row : row + 1, None] for weight in weights], found[:, row : row + 1])
+        if torch.equal(found, expected):
+            return lanes
+    return _VECTOR_LANES[0]
+
+
 def _weighted(
     values: Sequence[Tensor], weights: Sequence[Tensor], order: Sequence[int], out: Tensor | None = None
 ) -> Tensor:
@@ -122,10 +145,17 @@ def _weighted(
     return total
 
 
-def _neighbours(num_in: int, num_out: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _neighbours(
+    num_in: int, num_out: int, align_corners: bool, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """For each output position, the input positions before and after it, and their float32 weights; all [num_out]."""
-    step = torch.tensor(num_in - 1, dtype=torch.float32) / max(num_out - 1, 1)
-    place = torch.arange(num_out, dtype=torch.float32) * (step if num_out > 1 else 0)
+    if align_corners:
+        step = torch.tensor(num_in - 1, dtype=torch.float32) / max(num_out - 1, 1)
+        place = torch.arange(num_out, dtype=torch.float32) * (step if num_out > 1 else 0)
+    else:
+        step = torch.tensor(num_in, dtype=torch.float32) / num_out
+        centre = torch.arange(num_out, dtype=torch.float32) + 0.5
+        place = torch.full((num_out,), -0.5).addcmul_(centre, step).clamp(min=0)  # the product unrounded, as above
     before = place.floor().long().clamp(max=num_in - 1)
     after = (before + 1).clamp(max=num_in - 1)
     weight = (place - before).clamp(0, 1)

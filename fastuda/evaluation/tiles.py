@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fastuda.data.reading.photograph import Photograph
 from fastuda.evaluation.label_bands import Answer, answer_at
+from fastuda.model.segmenter import Outputs
 
 _LEAST_OVERLAP = 1 / 3
 """Of a window, along each side; what lies nearer to a window's border than half of it is another window's to answer."""
@@ -43,13 +43,13 @@ def spans(length: int, window: int) -> list[Span]:
 def tiled_bands(
     photograph: Photograph,
     window: tuple[int, int],
-    logits_of: Callable[[NDArray[np.uint8]], Tensor],
+    outputs_of: Callable[[NDArray[np.uint8]], Outputs],
     *,
     confidence: bool = False,
 ) -> Iterator[Answer]:
     """Answers [h, W] for a photograph, downwards, a row of windows at a time.
 
-    `logits_of` gives [1, C, H', W'] of a window's pixels, uint8 [H, W, 3]; `window` is width and height.
+    `outputs_of` gives logits [1, C, H', W'] of a window's pixels, uint8 [H, W, 3]; `window` is width and height.
     """
     width, height = photograph.size
     for down in spans(height, window[1]):
@@ -57,7 +57,7 @@ def tiled_bands(
         band = Answer(np.empty(shape, np.uint8), np.empty(shape, np.float32) if confidence else None)
         for across in spans(width, window[0]):
             pixels = np.asarray(photograph.piece((across.start, down.start, across.stop, down.stop)))
-            found = answer_at(logits_of(pixels), pixels.shape[:2], confidence=confidence)
+            found = answer_at(outputs_of(pixels), pixels.shape[:2], confidence=confidence)
             own = (
                 slice(down.own_start - down.start, down.own_stop - down.start),
                 slice(across.own_start - across.start, across.own_stop - across.start),

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
-from torch import Tensor
 
 from fastuda.classes import ClassSet
 from fastuda.data.reading.photograph import Photograph
@@ -28,7 +27,7 @@ from fastuda.memory.out_of_memory import memory_told
 from fastuda.model.build import read_model
 from fastuda.model.inference import evaluation_logits
 from fastuda.model.passes import Passes
-from fastuda.model.segmenter import Segmenter
+from fastuda.model.segmenter import Outputs, Segmenter
 from fastuda.printable import on_one_line
 from fastuda.recipe import Evaluation, Recipe
 from fastuda.recipe.file import load_recipe, recipe_of
@@ -191,15 +190,15 @@ class Model:
         """
         size = self.recipe.eval.size
 
-        def logits_of(pixels: NDArray[np.uint8]) -> Tensor:
+        def outputs_of(pixels: NDArray[np.uint8]) -> Outputs:
             batch = torch.from_numpy(pixels.copy())[None].to(self.device)
             return evaluation_logits(self.network, batch, self.recipe.eval, self.passes)
 
         width, height = photograph.size
         if tiled and (width > size[0] or height > size[1]):
-            return tiled_bands(photograph, size, logits_of, confidence=confidence)
-        logits = logits_of(np.asarray(photograph.resized(size)))
-        return answer_bands(logits, (height, width), confidence=confidence)
+            return tiled_bands(photograph, size, outputs_of, confidence=confidence)
+        outputs = outputs_of(np.asarray(photograph.resized(size)))
+        return answer_bands(outputs, (height, width), confidence=confidence)
 
     def _answer(self, image: GivenImage, *, tiled: bool, confidence: bool) -> Answer:
         photograph = photograph_of(image)

@@ -32,10 +32,13 @@ def label_crops(
 
     `view_size` (height, width) and `boxes` [B, 4] place the crops; None when the logits are the crops' own.
     """
-    label, confidence = pseudo_label(logits.logits, crop_size, view_size=view_size, boxes=boxes)
+    main, corners = logits.logits, logits.align_corners
+    label, confidence = pseudo_label(main, crop_size, view_size=view_size, boxes=boxes, align_corners=corners)
     if logits.auxiliary is None:
         return PseudoLabels(label, confidence, label)
-    both, _ = pseudo_label(logits.logits, crop_size, auxiliary=logits.auxiliary, view_size=view_size, boxes=boxes)
+    both, _ = pseudo_label(
+        main, crop_size, auxiliary=logits.auxiliary, view_size=view_size, boxes=boxes, align_corners=corners
+    )
     return PseudoLabels(label, confidence, both)
 
 

@@ -29,8 +29,11 @@ def segmentation_loss(
     Returns:
         Scalar, the mean over pixels.
     """
-    loss = upsample_cross_entropy(logits.logits, labels, mask=mask, weight=weight)
+    corners = logits.align_corners
+    loss = upsample_cross_entropy(logits.logits, labels, mask=mask, weight=weight, align_corners=corners)
     if logits.auxiliary is not None and auxiliary_weight > 0:
         own_labels = labels if auxiliary_labels is None else auxiliary_labels
-        loss = loss + auxiliary_weight * upsample_cross_entropy(logits.auxiliary, own_labels, mask=mask, weight=weight)
+        loss = loss + auxiliary_weight * upsample_cross_entropy(
+            logits.auxiliary, own_labels, mask=mask, weight=weight, align_corners=corners
+        )
     return loss

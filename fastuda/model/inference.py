@@ -7,31 +7,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastuda.model.passes import Passes
-from fastuda.model.segmenter import Segmenter
+from fastuda.model.segmenter import Outputs, Segmenter
 from fastuda.recipe import Evaluation
 
 
 @torch.no_grad()
-def evaluation_logits(model: Segmenter, images: Tensor, settings: Evaluation, passes: Passes) -> Tensor:
-    """Outputs of uint8 RGB [B, H, W, 3], whose softmax is the model's answer (protocol row 23).
+def evaluation_logits(model: Segmenter, images: Tensor, settings: Evaluation, passes: Passes) -> Outputs:
+    """Main-head logits of uint8 RGB [B, H, W, 3], whose softmax is the model's answer (protocol row 23).
 
     Without `eval.flip` and with the one scale 1 these are the network's own, [B, C, H', W']. Otherwise the
     softmax of every mirrored and rescaled pass is brought to H×W and averaged; its logarithm comes back,
-    float32 [B, C, H, W].
+    float32 [B, C, H, W]. Either way `align_corners` of what comes back is how to bring it to a label's size.
     """
     if settings.scales == (1.0,) and not settings.flip:
-        return passes.raw(model, images).logits
+        return passes.raw(model, images).main_head()
     total: Tensor | None = None
     for scale in settings.scales:
         scaled = _rescaled(images, scale)
         for mirrored in (False, True) if settings.flip else (False,):
-            logits = passes.raw(model, scaled.flip(2) if mirrored else scaled).logits.float()
-            full = F.interpolate(logits, size=images.shape[1:3], mode="bilinear", align_corners=True)
+            outputs = passes.raw(model, scaled.flip(2) if mirrored else scaled).main_head()
+            logits, size, corners = outputs.logits.float(), images.shape[1:3], outputs.align_corners
+            full = F.interpolate(logits, size=size, mode="bilinear", align_corners=corners)
             answer = (full.flip(3) if mirrored else full).softmax(1)
             total = answer if total is None else total + answer
     assert total is not None
     passes_made = len(settings.scales) * (2 if settings.flip else 1)
-    return (total / passes_made).clamp(min=torch.finfo(torch.float32).tiny).log()
+    average = (total / passes_made).clamp(min=torch.finfo(torch.float32).tiny)
+    return Outputs(average.log(), align_corners=corners)
 
 
 def _rescaled(images: Tensor, scale: float) -> Tensor:

@@ -74,18 +74,20 @@ class Passes:
         together = torch.cat(list(images))
         with grouped(model, len(images)):
             outputs = self.normalised(model, together, features=features)
-        chunks = [[None] * len(images) if part is None else part.chunk(len(images)) for part in outputs]
-        return [Outputs(*parts) for parts in zip(*chunks, strict=True)]
+        return outputs.chunk(len(images))
 
 
 def _forward(model: Segmenter, images: Tensor) -> Outputs:
-    outputs: Outputs = model(images)
-    return outputs
+    return _stamped(model, model(images))
 
 
 def _forward_with_features(model: Segmenter, images: Tensor) -> Outputs:
-    outputs: Outputs = model(images, features=True)
-    return outputs
+    return _stamped(model, model(images, features=True))
+
+
+def _stamped(model: Segmenter, outputs: Outputs) -> Outputs:
+    """With how the network's logits lie over the image, whether its forward pass says so or not."""
+    return outputs._replace(align_corners=model.align_corners and outputs.align_corners)
 
 
 @contextmanager

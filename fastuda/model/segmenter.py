@@ -30,6 +30,25 @@ class Outputs(NamedTuple):
     """float [B, C, H', W'], of a second classifier on earlier features; None without one."""
     features: Tensor | None = None
     """float [B, D, H', W']: what the classifier reads; None unless asked for."""
+    align_corners: bool = True
+    """How the logits lie over the image, see `Segmenter.align_corners`; `Passes` sets what the network says there."""
+
+    def main_head(self, samples: slice = slice(None)) -> Outputs:
+        """The main head of these samples, and nothing else."""
+        return Outputs(self.logits[samples], align_corners=self.align_corners)
+
+    def auxiliary_head(self, samples: slice = slice(None)) -> Outputs:
+        """The auxiliary head of these samples as if it were the main one; there must be one."""
+        assert self.auxiliary is not None
+        return Outputs(self.auxiliary[samples], align_corners=self.align_corners)
+
+    def chunk(self, number: int) -> list[Outputs]:
+        """Those of `number` equal batches that shared a pass, in order."""
+        auxiliary, features = (
+            [None] * number if part is None else part.chunk(number) for part in (self.auxiliary, self.features)
+        )
+        parts = zip(self.logits.chunk(number), auxiliary, features, strict=True)
+        return [Outputs(*each, align_corners=self.align_corners) for each in parts]
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,10 @@ class Segmenter(nn.Module, ABC):
 
     output_stride: ClassVar[int]
     """Pixels from one position of the output to the next."""
+    align_corners: ClassVar[bool] = True
+    """How its logits lie over the image, as `torch.nn.functional.interpolate` has it: their corners at the image's
+    (protocol row 17), or each over the middle of its share of the pixels. Losses, pseudo-labels and evaluation follow.
+    """
 
     def __init__(self, num_classes: int, settings: Model | None = None) -> None:
         super().__init__()
@@ -63,7 +86,7 @@ class Segmenter(nn.Module, ABC):
     def forward(self, images: Tensor, *, features: bool = False) -> Outputs:
         """The answer to float [B, 3, H, W] normalised images, with the classifier's `features` if asked for.
 
-        Outputs lie over the image with its corners at theirs (`align_corners`).
+        How it lies over the image the class says (`align_corners`); `Outputs` need not repeat it.
         """
 
     @abstractmethod

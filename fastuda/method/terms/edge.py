@@ -8,7 +8,6 @@ from fastuda.method.samples import counted
 from fastuda.method.segmentation import segmentation_loss
 from fastuda.method.term import Term
 from fastuda.method.views import MixedViews
-from fastuda.model.segmenter import Outputs
 from fastuda.recipe import Edge, Recipe
 
 
@@ -56,7 +55,7 @@ class EdgeHtcm(Term):
     def value(self, views: MixedViews, recipe: Recipe) -> Tensor:
         band, those = views.hts.band_hts, counted(recipe.edge.samples)
         assert band is not None
-        main = Outputs(views.outputs["hts"].logits[those])
+        main = views.outputs["hts"].main_head(those)
         loss = segmentation_loss(main, views.hts.label_hts[those], 0, mask=band[those])
         return _if_all_have(band, loss, recipe.edge)
 
@@ -76,9 +75,8 @@ class EdgeHtcmAuxiliary(Term):
         return ("hts",)
 
     def value(self, views: MixedViews, recipe: Recipe) -> Tensor:
-        auxiliary, those = views.outputs["hts"].auxiliary, counted(recipe.edge.samples)
-        assert auxiliary is not None
-        return segmentation_loss(Outputs(auxiliary[those]), views.hts_auxiliary_label[those], 0)
+        those = counted(recipe.edge.samples)
+        return segmentation_loss(views.outputs["hts"].auxiliary_head(those), views.hts_auxiliary_label[those], 0)
 
 
 def _if_all_have(band: Tensor, loss: Tensor, settings: Edge) -> Tensor:

@@ -8,7 +8,6 @@ from fastuda.method.samples import counted
 from fastuda.method.segmentation import segmentation_loss
 from fastuda.method.term import Term
 from fastuda.method.views import MixedViews
-from fastuda.model.segmenter import Outputs
 from fastuda.recipe import Recipe
 
 
@@ -28,4 +27,4 @@ class Htcm(Term):
 
     def value(self, views: MixedViews, recipe: Recipe) -> Tensor:
         those = counted(recipe.htcm.samples)
-        return segmentation_loss(Outputs(views.outputs["hts"].logits[those]), views.hts.label_hts[those], 0)
+        return segmentation_loss(views.outputs["hts"].main_head(those), views.hts.label_hts[those], 0)

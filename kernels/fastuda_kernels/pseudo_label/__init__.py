@@ -58,12 +58,13 @@ def pseudo_label(
     return label_of_upsampled(logits, size, auxiliary, view_size, boxes, flip, align_corners)
 
 
-def argmax_confusion(logits: Tensor, labels: Tensor, *, ignore_index: int = 255) -> Tensor:
+def argmax_confusion(logits: Tensor, labels: Tensor, *, ignore_index: int = 255, align_corners: bool = True) -> Tensor:
     """Confusion matrix of upsampled, arg-maxed logits against full-size labels (protocol row 23).
 
     Args:
         logits: float [B, C, H', W'].
         labels: uint8 [B, H, W]; `ignore_index` and values from C on do not count.
+        align_corners: as in `torch.nn.functional.interpolate` (protocol row 17: True).
 
     Returns:
         int64 [C, C]; entry (i, j) counts pixels of class i predicted as j.
@@ -75,5 +76,5 @@ def argmax_confusion(logits: Tensor, labels: Tensor, *, ignore_index: int = 255)
     pixels = (logits.shape[0], None, None)
     check_tensor("labels", labels, shape=pixels, dtypes=(torch.uint8,), device=logits.device)
     if runs_triton(logits):
-        return fused.argmax_confusion(logits, labels, ignore_index)
-    return confusion_of_upsampled(logits, labels, ignore_index)
+        return fused.argmax_confusion(logits, labels, ignore_index, align_corners)
+    return confusion_of_upsampled(logits, labels, ignore_index, align_corners)

@@ -28,11 +28,11 @@ def label_of_upsampled(
     return label.to(torch.uint8), confidence.float()
 
 
-def confusion_of_upsampled(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+def confusion_of_upsampled(logits: Tensor, labels: Tensor, ignore_index: int, align_corners: bool) -> Tensor:
     """int64 [C, C] of class by prediction; protocol row 23."""
     num_classes = logits.shape[1]
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    full = F.interpolate(wide, size=labels.shape[-2:], mode="bilinear", align_corners=True)
+    full = F.interpolate(wide, size=labels.shape[-2:], mode="bilinear", align_corners=align_corners)
     prediction = full.argmax(1)
     truth = labels.long()
     counted = (truth != ignore_index) & (truth < num_classes)

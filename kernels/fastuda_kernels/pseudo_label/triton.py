@@ -129,6 +129,7 @@ def confusion_kernel(
     stride_x,
     ignore_index,
     C: tl.constexpr,
+    ALIGN_CORNERS: tl.constexpr,
     BINS: tl.constexpr,
     USE_HISTOGRAM: tl.constexpr,
     ROWS: tl.constexpr,
@@ -140,13 +141,13 @@ def confusion_kernel(
     column = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     c = tl.arange(0, BLOCK_C)
     inside = (column < W)[:, None] & (c < C)[None, :]
-    x = _centre(column, W, 0.0, W * 1.0, view_ratio_x, w, True)
+    x = _centre(column, W, 0.0, W * 1.0, view_ratio_x, w, ALIGN_CORNERS)
     own = logits_ptr + image * stride_image
     if USE_HISTOGRAM:
         counts = tl.zeros((BINS,), tl.int32)
     for step in range(ROWS):
         row = tl.program_id(1) * ROWS + step
-        y = _centre(row, H, 0.0, H * 1.0, view_ratio_y, h, True)
+        y = _centre(row, H, 0.0, H * 1.0, view_ratio_y, h, ALIGN_CORNERS)
         z = _sample(own, y, x, c, inside, h, w, stride_class, stride_y, stride_x)
         real = (column < W) & (tl.zeros_like(column) + row < H)
         label = tl.load(labels_ptr + (image * H + row) * W + column, mask=real, other=0).to(tl.int32)
@@ -204,12 +205,12 @@ def label_of_upsampled(
     return label, confidence
 
 
-def _confusion_shapes(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+def _confusion_shapes(logits: Tensor, labels: Tensor, ignore_index: int, align_corners: bool) -> Tensor:
     return logits.new_empty((logits.shape[1], logits.shape[1]), dtype=torch.int64)
 
 
 @kernel_op("fastuda::argmax_confusion", _confusion_shapes)
-def confusion_of_upsampled(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+def confusion_of_upsampled(logits: Tensor, labels: Tensor, ignore_index: int, align_corners: bool) -> Tensor:
     """int64 [C, C] of class by prediction."""
     num_images, num_classes, h, w = logits.shape
     height, width = labels.shape[-2:]
@@ -218,10 +219,10 @@ def confusion_of_upsampled(logits: Tensor, labels: Tensor, ignore_index: int) ->
     launch(
         wrap_triton(confusion_kernel),
         (triton.cdiv(width, blocks["BLOCK_P"]), triton.cdiv(height, _ROWS_A_PROGRAM), num_images),
-        logits, labels, counts, h, w, height, width, _ratio(h, height, True), _ratio(w, width, True),
-        *logits.stride(), ignore_index,
-        C=num_classes, BINS=bins, USE_HISTOGRAM=bins <= _MAX_HISTOGRAM, ROWS=_ROWS_A_PROGRAM,
-        **blocks,
+        logits, labels, counts, h, w, height, width,
+        _ratio(h, height, align_corners), _ratio(w, width, align_corners), *logits.stride(), ignore_index,
+        C=num_classes, ALIGN_CORNERS=align_corners, BINS=bins, USE_HISTOGRAM=bins <= _MAX_HISTOGRAM,
+        ROWS=_ROWS_A_PROGRAM, **blocks,
     )  # fmt: skip
     return counts
 
@@ -244,7 +245,7 @@ def pseudo_label(
     return label, confidence
 
 
-def argmax_confusion(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+def argmax_confusion(logits: Tensor, labels: Tensor, ignore_index: int, align_corners: bool) -> Tensor:
     """What `fastuda_kernels.pseudo_label.argmax_confusion` returns, whose checks the arguments have passed."""
-    counts: Tensor = confusion_of_upsampled(logits.detach(), labels.contiguous(), ignore_index)
+    counts: Tensor = confusion_of_upsampled(logits.detach(), labels.contiguous(), ignore_index, align_corners)
     return counts
