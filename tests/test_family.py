@@ -18,8 +18,9 @@ from fastuda.evaluation.trained import load
 from fastuda.model.build import build_network
 from fastuda.model.passes import teaching
 from fastuda.recipe import Recipe
-from fastuda.recipe.file import dump_recipe, load_recipe, recipe_of
+from fastuda.recipe.file import dump_recipe, load_recipe
 from fastuda.recipe.text import explained
+from fastuda.recipe.validation import recipe_of
 
 
 @pytest.fixture

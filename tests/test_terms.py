@@ -23,9 +23,10 @@ from fastuda.method.pseudo_labels import PseudoLabels
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.method.terms import OWN, all_terms
 from fastuda.recipe import Recipe
-from fastuda.recipe.file import dump_recipe, load_recipe, recipe_of
+from fastuda.recipe.file import dump_recipe, load_recipe
 from fastuda.recipe.parts import SWITCHES
 from fastuda.recipe.text import explained
+from fastuda.recipe.validation import recipe_of
 from fastuda.study.plan import plan_study
 from fastuda.study.table import Row, Table
 

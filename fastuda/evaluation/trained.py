@@ -30,7 +30,8 @@ from fastuda.model.passes import Passes
 from fastuda.model.segmenter import Outputs, Segmenter
 from fastuda.printable import on_one_line
 from fastuda.recipe import Evaluation, Recipe
-from fastuda.recipe.file import load_recipe, recipe_of
+from fastuda.recipe.file import load_recipe
+from fastuda.recipe.validation import recipe_of
 from fastuda.report.pictures import overlay
 from fastuda.runs.folder import RunFolder
 from fastuda.runtime.device import choose_device

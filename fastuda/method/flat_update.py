@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from itertools import groupby
 from typing import NamedTuple
 
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 
 from fastuda.method.optimizer import state_of
 from fastuda.model.segmenter import Segmenter
-from fastuda.recipe import AdamW, Optimizer, Sgd
 
 _ALIGNMENT = 64
 """Elements to whose multiples each tensor's part is padded: weights that begin at odd places make convolutions slow."""
@@ -152,7 +150,7 @@ class FlatUpdate:
             segment.clear()
 
     def parts(self) -> list[Part]:
-        """What the collected gradients move: an argument of `move`."""
+        """What the collected gradients move: an argument of `update_rules.move`."""
         return [part for segment in self.segments for part in segment.parts()]
 
     @torch.no_grad()
@@ -165,62 +163,6 @@ class FlatUpdate:
     def tensors(self) -> list[Tensor]:
         """What an update changes beyond the models' and the optimiser's own tensors: the low-precision copies."""
         return [segment.copies for segment in self.segments if segment.copies is not None]
-
-
-def move(parts: Sequence[Part], settings: Optimizer, ema_decay: float, iteration: Tensor) -> None:
-    """The optimiser's update (protocol row 21), the average after it (row 4), the copies; in place.
-
-    `iteration`, int64 scalar, counts finished ones.
-    """
-    gradients = [_summed(part) for part in parts]
-    if settings.clip_norm is not None:
-        factor = _shortening(gradients, settings.clip_norm)
-        gradients = [gradient * factor for gradient in gradients]
-    for part, gradient in zip(parts, gradients, strict=True):
-        if isinstance(settings, AdamW):
-            _adamw(part, gradient, settings, iteration)
-        else:
-            assert isinstance(settings, Sgd)
-            _sgd(part, gradient, settings, iteration)
-        part.average.lerp_(part.weight, 1 - ema_decay)
-        if part.copies is not None:
-            part.copies.copy_(part.weight)
-
-
-def _sgd(part: Part, gradient: Tensor, settings: Sgd, iteration: Tensor) -> None:
-    """SGD with momentum and decay, repeated as the list says; the first iteration has no momentum (`RepeatedSGD`)."""
-    velocity = part.memory["momentum_buffer"]
-    for update in range(part.updates):
-        kept = settings.momentum if update == 0 else settings.momentum * (iteration > 0).to(part.weight.dtype)
-        decayed = gradient + settings.weight_decay * part.weight if part.decays else gradient
-        velocity.mul_(kept).add_(decayed)
-        part.weight.sub_(part.rate * velocity)
-
-
-def _adamw(part: Part, gradient: Tensor, settings: AdamW, iteration: Tensor) -> None:
-    """AdamW (Loshchilov and Hutter, 2019) as torch computes it; a parameter's updates are the stage's iterations."""
-    assert part.step is not None
-    step = (iteration + 1).double()  # 1 − 0.999 has few digits left in float32
-    part.step.copy_(step)
-    first, second = settings.betas
-    mean, square = part.memory["exp_avg"], part.memory["exp_avg_sq"]
-    if part.decays:
-        part.weight.mul_(1 - part.rate * settings.weight_decay)
-    mean.lerp_(gradient, 1 - first)
-    square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-    spread = square.sqrt() / (1 - torch.pow(second, step)).sqrt() + settings.eps
-    part.weight.sub_(part.rate / (1 - torch.pow(first, step)) * (mean / spread))
-
-
-def _summed(part: Part) -> Tensor:
-    first, *others = (gradient.to(part.weight.dtype) for gradient in part.gradients)
-    return reduce(torch.add, others, first)
-
-
-def _shortening(gradients: Sequence[Tensor], most: float) -> Tensor:
-    """The factor that `torch.nn.utils.clip_grad_norm_` has for gradients whose norm together may be `most`."""
-    norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
-    return (most / (norm + 1e-6)).clamp(max=1)
 
 
 def _memory(

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fastuda.method.flat_update import FlatUpdate, Part, move
+from fastuda.method.flat_update import FlatUpdate, Part
 from fastuda.method.optimizer import made_optimizer, parameters_of, state_of
 from fastuda.method.repeated_sgd import RepeatedSGD
 from fastuda.method.schedule import Schedule
+from fastuda.method.update_rules import move
 from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Optimizer, Sgd
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import ModelWrapValidatorHandler, model_validator
 
+from fastuda.errors import nearest
 from fastuda.printable import brief
 from fastuda.recipe.section import Section
 
@@ -30,9 +30,8 @@ class Choice(Section):
         kind = table.get("kind", cls.usual)
         kinds = cls.kinds()
         if not isinstance(kind, str) or kind not in kinds:
-            near = difflib.get_close_matches(kind, kinds, n=1) if isinstance(kind, str) and len(kind) < 100 else []
-            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(kinds)}"
-            raise ValueError(f"no such kind: {brief(kind)}{hint}")
+            near = nearest(kind, list(kinds)) if isinstance(kind, str) else ""
+            raise ValueError(f"no such kind: {brief(kind)}{near or '; there are ' + ', '.join(kinds)}")
         return kinds[kind]
 
     @model_validator(mode="wrap")

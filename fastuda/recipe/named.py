@@ -6,10 +6,11 @@ known.
 
 from __future__ import annotations
 
-import difflib
 import pkgutil
 from importlib import import_module
 from typing import Any
+
+from fastuda.errors import nearest
 
 
 def names_in(package: str) -> list[str]:
@@ -26,6 +27,5 @@ def named(package: str, name: object, attribute: str) -> Any:
             return found
     shown = repr(name) if len(repr(name)) < 80 else "so long a name"
     own = [one for one in known if hasattr(import_module(f"{package}.{one}"), attribute)]
-    near = difflib.get_close_matches(name, own, n=1) if isinstance(name, str) and len(name) < 80 else []
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(own) or 'none'}"
-    raise ValueError(f"nothing is called {shown}; {hint}")
+    near = nearest(name, own) if isinstance(name, str) else ""
+    raise ValueError(f"nothing is called {shown}{near or '; there are ' + (', '.join(own) or 'none')}")

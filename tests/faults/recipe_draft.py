@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from fastuda.errors import FastudaError
 from fastuda.recipe import Recipe
-from fastuda.recipe.file import load_recipe, section_type
+from fastuda.recipe.file import load_recipe
+from fastuda.recipe.validation import section_type
 
 _TINY = {
     "demo.num_source": "6", "demo.num_source_val": "1", "demo.num_target": "5", "demo.num_val": "3",
