@@ -1,3 +1,45 @@
-"""Unsupervised domain adaptation for semantic segmentation: the EHTDI method, made fast."""
+"""Unsupervised domain adaptation for semantic segmentation: the EHTDI method, made fast.
+
+    import fastuda
+
+    results = fastuda.train("gta2cs", "runs/mine", source="/data/gta5", target="/data/cityscapes")
+    model = fastuda.load("runs/mine")
+    labels = model.predict("photo.jpg")
+    scores = fastuda.evaluate(model)
+
+What the user can mend is raised as `fastuda.errors.FastudaError`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__all__ = ["Model", "Recipe", "__version__", "evaluate", "load", "train"]
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fastuda.evaluation.evaluate_trained import evaluate
+    from fastuda.evaluation.trained import Model, load
+    from fastuda.recipe import Recipe
+    from fastuda.training.start import train
+else:
+    # A name's module, and torch with it, is imported when the name is first asked for.
+    _PLACES = {
+        "Model": "fastuda.evaluation.trained",
+        "Recipe": "fastuda.recipe",
+        "evaluate": "fastuda.evaluation.evaluate_trained",
+        "load": "fastuda.evaluation.trained",
+        "train": "fastuda.training.start",
+    }
+
+    def __getattr__(name: str) -> object:
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        globals()[name] = found = getattr(import_module(_PLACES[name]), name)
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

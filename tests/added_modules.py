@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,16 @@ from pathlib import Path
 
 from fastuda.model.family import family_of
 from fastuda.recipe.model import _tables
+
+CONTRIBUTING = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
+
+
+def documented(folder: str) -> dict[str, str]:
+    """The files below `folder` that CONTRIBUTING.md shows, word for word, by their path below it."""
+    blocks = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", CONTRIBUTING.read_text(), re.S)
+    found = {path.removeprefix(f"{folder}/"): text for path, text in blocks if path.startswith(f"{folder}/")}
+    assert found, f"CONTRIBUTING.md shows no file of {folder}"
+    return found
 
 
 @contextmanager

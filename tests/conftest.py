@@ -27,7 +27,7 @@ from steps import small_network
 
 from fastuda.data.packing.pack import Packed
 from fastuda.data.packing.prepare import prepare
-from fastuda.evaluation.trained import Trained, load_trained
+from fastuda.evaluation.trained import Model, load
 from fastuda.recipe import Data, Domain, Recipe
 from fastuda.recipe.file import load_recipe
 from fastuda.runs.checkpoint import save_model
@@ -154,9 +154,9 @@ def weights(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> Path:
 
 
 @pytest.fixture
-def trained(weights: Path) -> Trained:
+def trained(weights: Path) -> Model:
     """That model, loaded."""
-    return load_trained(weights, device="cpu")
+    return load(weights, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,8 @@ def begin(recipe: Recipe, kind: type[DeepLabV2] = DeepLabV2) -> TrainingState:
 def small_network(recipe: Recipe, **changes: Any) -> DeepLabV2:
     """A network of the recipe's, of depth 18 unless changed, whose classifiers do not answer alike everywhere."""
     torch.manual_seed(1)
-    settings: dict[str, Any] = {"depth": 18, "width": recipe.model.width, "aspp": recipe.model.aspp}
+    told = {name: getattr(recipe.model, name) for name in ("width", "aspp", "input")}
+    settings: dict[str, Any] = {"depth": 18, **told}
     model = DeepLabV2(len(recipe.classes.build()), **settings | changes)
     for branch in model.head.branches:
         torch.nn.init.normal_(branch.weight)  # type: ignore[arg-type]

@@ -220,7 +220,7 @@ def test_eval_prints_both_protocols_and_equals_the_run(trained: Path, tmp_path: 
 def test_eval_refuses_what_it_would_ignore(trained: Path, drawn: Path) -> None:
     code, output = fastuda("eval", trained, "--stage", "adopted")
     assert code == 2
-    assert "--stage adopted: adapted or source_only" in output
+    assert "stage adopted: adapted or source_only" in output
     source_val = ["--target", drawn / "source_val", "--layout", "gta5", "--device", "cpu"]
     code, output = fastuda("eval", trained, *source_val, "--split", "train")
     assert code == 2

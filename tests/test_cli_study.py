@@ -111,7 +111,7 @@ def test_repeat_runs_seeds_and_refuses_a_folder_in_use(tmp_path: Path) -> None:
     assert content["data"]["evaluation"] == json.loads((run / "results.json").read_text())["data"]["evaluation"]
     for picture in ("confidence.png", "reliability.png"):
         assert (run / "evaluation" / picture).stat().st_size > 10_000
-    for wrong, part in (("0", "--scales: "), ("1;2", "--scales 1;2: numbers separated by commas")):
+    for wrong, part in (("0", "scales: "), ("1;2", "--scales 1;2: numbers separated by commas")):
         code, output = fastuda("eval", run, "--device", "cpu", "--scales", wrong)
         assert code == 2
         assert part in output

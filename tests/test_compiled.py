@@ -91,7 +91,7 @@ def test_both_steps_compile_without_a_break_and_only_once(
     student.set_fused_batch_norm(everything)
     student.set_gemm_aspp(everything)
     decay = recipe.method.ema_decay
-    state = TrainingState.begin(student, recipe.train.optimizer, plain.num_iterations, decay, flat=everything)
+    state = TrainingState.begin(student, recipe.train.optimizer, plain.schedule.num_iterations, decay, flat=everything)
     source, target = batches(recipe)
     for one, passes in ((state, COMPILED), (plain, AS_IT_IS)):
         warmup_step(one, source, recipe, passes)

@@ -8,66 +8,23 @@ from typing import Any
 
 import pytest
 import torch
-from added_modules import added
+from added_modules import added, documented
 from torch import nn
 from whole_runs import run, saved_state
 
 import fastuda.training.iteration as iteration_module
 from fastuda.errors import FastudaError, UsageError
-from fastuda.evaluation.trained import load_trained
+from fastuda.evaluation.trained import load
 from fastuda.model.build import build_network
 from fastuda.model.passes import teaching
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import dump_recipe, load_recipe, recipe_of
 from fastuda.recipe.text import explained
 
-FILES = {
-    "toy/__init__.py": '"""A toy."""\n',
-    "toy/table.py": '''
-from typing import Literal
-from fastuda.recipe.model import Model
-
-class Table(Model):
-    """A patch embedding and a classifier."""
-    kind: Literal["toy"] = "toy"
-    channels: int = 8
-    """Of its features."""
-    def positions(self, size):
-        return (size[0] // 4) * (size[1] // 4)
-''',
-    "toy/family.py": """
-from torch import nn
-from fastuda.model.family import Family
-from fastuda.model.segmenter import Outputs, ParameterGroup, Segmenter
-from fastuda.model.toy.table import Table
-
-class Toy(Segmenter):
-    output_stride = 4
-    def __init__(self, settings, num_classes):
-        super().__init__(num_classes, settings)
-        width = settings.channels
-        self.backbone = nn.Sequential(nn.Conv2d(3, width, 4, 4), nn.BatchNorm2d(width), nn.ReLU())
-        self.drop, self.head = nn.Dropout2d(0.5), nn.Conv2d(width, num_classes, 1)
-    def forward(self, images, *, features=False):
-        x = self.backbone(images)
-        return Outputs(self.head(self.drop(x)), None, x if features else None)
-    def parameter_groups(self):
-        backbone, head = [*self.backbone.parameters()], [*self.head.parameters()]
-        return [ParameterGroup("backbone", backbone), ParameterGroup("head", head, depth=1)]
-
-class ToyFamily(Family[Table]):
-    table = Table
-    def build(self, settings, num_classes):
-        return Toy(settings, num_classes)
-
-FAMILY = ToyFamily()
-""",
-}
-
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Iterator[None]:
-    with added("fastuda.model", tmp_path / "contributed", FILES):
+    with added("fastuda.model", tmp_path / "contributed", documented("fastuda/model")):
         yield
 
 
@@ -107,12 +64,12 @@ def test_it_trains_is_killed_goes_on_and_predicts(
     expected, found = saved_state(tmp_path / "whole"), saved_state(tmp_path / "killed")
     assert expected.keys() == found.keys()
 
-    trained = load_trained(tmp_path / "whole", device="cpu")
-    assert type(trained.model).__name__ == "Toy"
+    trained = load(tmp_path / "whole", device="cpu")
+    assert type(trained.network).__name__ == "Toy"
     assert trained.recipe.model.kind == "toy"
-    assert trained.model.settings == trained.recipe.model.model_copy(update={"weights": "random"})
+    assert trained.network.settings == trained.recipe.model.model_copy(update={"weights": "random"})
     average = {key.removeprefix("average."): value for key, value in expected.items() if key.startswith("average.")}
-    state = trained.model.state_dict()
+    state = trained.network.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in average.items())
 
 
@@ -172,7 +129,7 @@ def test_a_file_without_its_header_is_refused(toy: None, tmp_path: Path) -> None
     recipe = load_recipe("gta2cs", ["model.kind=toy"])
     save_file(build_network(recipe).state_dict(), tmp_path / "bare.safetensors")
     with pytest.raises(FastudaError, match="foreign network"):
-        load_trained(tmp_path / "bare.safetensors", device="cpu")
+        load(tmp_path / "bare.safetensors", device="cpu")
 
 
 def test_batch_norms_of_torchs_own_are_never_grouped(toy: None) -> None:

@@ -20,8 +20,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from fastuda.classes import CITYSCAPES_16, CITYSCAPES_19, CITYSCAPES_IDS
-from fastuda.evaluation.evaluate_trained import evaluate_trained
-from fastuda.evaluation.trained import load_trained
+from fastuda.evaluation.evaluate_trained import evaluate
+from fastuda.evaluation.trained import load
 from fastuda.metrics import Scores
 from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.recipe import Recipe
@@ -106,7 +106,7 @@ def scored(
             save(np.where(right, answer, blobs(rng, ids)), root / f"gtFine/val/{name}_gtFine_labelIds.png")
         to = ["--save-predictions", predictions, "--json", tmp_path / "scores.json"]
         fastuda("eval", weights, "--target", root, "--device", "cpu", *to)
-        exact = evaluate_trained(load_trained(weights, device="cpu"), lambda _: lambda *_: None, root=root)
+        exact = evaluate(load(weights, device="cpu"), root, display=False)
         rounded = json.loads((tmp_path / "scores.json").read_text())
         return Scored(root, predictions, exact.by_protocol["full"], rounded["full"]["iou"])
 

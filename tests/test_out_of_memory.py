@@ -20,7 +20,6 @@ from steps import AS_IT_IS, PLAIN, batches, begin, tiny
 
 import fastuda.data.packing.prepare as prepare_module
 import fastuda.evaluation.evaluate as evaluate_module
-import fastuda.evaluation.predict as predict_module
 import fastuda.evaluation.target_statistics as batch_norm_module
 import fastuda.evaluation.trained as trained_module
 import fastuda.memory.out_of_memory as out_of_memory_module
@@ -36,7 +35,7 @@ from fastuda.errors import FastudaError
 from fastuda.evaluation.evaluate import evaluate
 from fastuda.evaluation.predict import Input, predict
 from fastuda.evaluation.target_statistics import gather_statistics
-from fastuda.evaluation.trained import Trained
+from fastuda.evaluation.trained import Model
 from fastuda.memory.estimate import TrainingWork
 from fastuda.memory.out_of_memory import is_out_of_memory, memory_told
 from fastuda.memory.savings import Saving
@@ -192,7 +191,7 @@ def test_a_model_that_does_not_fit_at_all(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(trained_module, "choose_device", lambda _: GPU)
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(FastudaError) as caught:
-        trained_module.load_trained(tmp_path / "model.safetensors", device="cuda")
+        trained_module.load(tmp_path / "model.safetensors", device="cuda")
     lines = str(caught.value).splitlines()
     assert "needed: not estimated" in lines[1]
     assert "--recipe FILE" in lines[-1]
@@ -282,8 +281,8 @@ def test_a_prediction_tells(
 ) -> None:
     recipe = tiny_recipe("eval.size=[32, 16]")
     Image.new("RGB", (32, 16)).save(tmp_path / "a.png")
-    trained = Trained(build_network(recipe).eval(), recipe, Passes.of(recipe, CPU), CPU, tmp_path / "none")
-    monkeypatch.setattr(predict_module, "evaluation_logits", raising(error))
+    trained = Model(build_network(recipe).eval(), recipe, Passes.of(recipe, CPU), CPU, tmp_path / "none")
+    monkeypatch.setattr(trained_module, "evaluation_logits", raising(error))
     with pytest.raises(FastudaError, match="a prediction of batch 1 asked for"):
         predict(trained, [Input(tmp_path / "a.png", "a")], tmp_path / "out", lambda *_: None)
 

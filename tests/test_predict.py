@@ -23,7 +23,7 @@ from fastuda.classes import ClassSet, Values
 from fastuda.errors import FastudaError
 from fastuda.evaluation.label_files import write_class_values, write_label
 from fastuda.evaluation.predict import Input, find_images, predict
-from fastuda.evaluation.trained import Trained
+from fastuda.evaluation.trained import Model
 from fastuda.model.inference import evaluation_logits
 from fastuda.recipe.file import load_recipe
 from fastuda.runs.checkpoint import save_model
@@ -78,14 +78,14 @@ def test_images_that_would_overwrite_each_others_predictions_are_refused(
         find_images(paths)
 
 
-def test_predictions_are_the_models_at_each_images_own_size(trained: Trained, tmp_path: Path) -> None:
+def test_predictions_are_the_models_at_each_images_own_size(trained: Model, tmp_path: Path) -> None:
     path = picture(tmp_path / "in/street.png")
     predict(trained, find_images([path]), tmp_path / "out", lambda *_: None)
 
     small = np.asarray(Image.open(path).resize((64, 32), Image.Resampling.BICUBIC))
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
-        logits = trained.model(((torch.from_numpy(small.copy()) / 255 - mean) / std).permute(2, 0, 1)[None]).logits
+        logits = trained.network(((torch.from_numpy(small.copy()) / 255 - mean) / std).permute(2, 0, 1)[None]).logits
     expected = F.interpolate(logits, SIZE[::-1], mode="bilinear", align_corners=True)[0].argmax(0).numpy()
     assert len(np.unique(expected)) >= 3
 
@@ -99,7 +99,7 @@ def test_predictions_are_the_models_at_each_images_own_size(trained: Trained, tm
         assert (np.abs(np.asarray(file) - blend).max(-1) <= 1).mean() > 0.999
 
 
-def test_predictions_lie_as_the_images_do_and_progress_is_told(trained: Trained, tmp_path: Path) -> None:
+def test_predictions_lie_as_the_images_do_and_progress_is_told(trained: Model, tmp_path: Path) -> None:
     for name in ("a/1.png", "b/1.png"):
         picture(tmp_path / "in" / name)
     seen: list[tuple[int, int]] = []
@@ -132,7 +132,7 @@ def empty(path: Path) -> Path:
 
 @pytest.mark.parametrize("tiled", [False, True])
 def test_images_that_cannot_be_read_are_named_and_the_others_predicted(
-    trained: Trained, tmp_path: Path, tiled: bool
+    trained: Model, tmp_path: Path, tiled: bool
 ) -> None:
     faulty = [
         make(tmp_path / f"{i}.png") for i, make in zip((0, 2, 3, 5), (broken, deep_grey, no_image, empty), strict=True)
@@ -177,7 +177,7 @@ def pixels_of(path: Path) -> Any:
 @pytest.mark.parametrize("tag", range(2, 9))
 @pytest.mark.parametrize("tiled", [False, True])
 def test_a_turned_photograph_gets_the_prediction_of_the_same_one_stored_upright(
-    trained: Trained, tmp_path: Path, tag: int, tiled: bool
+    trained: Model, tmp_path: Path, tag: int, tiled: bool
 ) -> None:
     stored = Image.open(picture(tmp_path / "stored.png"))
     exif = Image.Exif()
@@ -194,7 +194,7 @@ def test_a_turned_photograph_gets_the_prediction_of_the_same_one_stored_upright(
         assert np.array_equal(found, expected)
 
 
-def with_settings(trained: Trained, **changes: Any) -> Trained:
+def with_settings(trained: Model, **changes: Any) -> Model:
     return replace(
         trained, recipe=trained.recipe.model_copy(update={"eval": trained.recipe.eval.model_copy(update=changes)})
     )
@@ -206,7 +206,7 @@ AUGMENTED = {"flip": True, "scales": (0.5, 1.0)}
 @pytest.mark.parametrize("size", [(64, 32), (40, 32), (64, 7), (3, 2)])
 @pytest.mark.parametrize("changes", [{}, AUGMENTED])
 def test_an_image_no_larger_than_a_window_is_predicted_as_ever(
-    trained: Trained, tmp_path: Path, size: tuple[int, int], changes: dict[str, Any]
+    trained: Model, tmp_path: Path, size: tuple[int, int], changes: dict[str, Any]
 ) -> None:
     Image.open(picture(tmp_path / "a.png")).resize(size).save(tmp_path / "a.png")
     trained = with_settings(trained, **changes)
@@ -219,7 +219,7 @@ def test_an_image_no_larger_than_a_window_is_predicted_as_ever(
 @pytest.mark.parametrize("size", [(200, 32), (200, 20), (30, 100), (150, 77), (65, 1)])
 @pytest.mark.parametrize("changes", [{}, AUGMENTED])
 def test_a_larger_image_is_predicted_in_windows_at_its_own_resolution(
-    trained: Trained, tmp_path: Path, size: tuple[int, int], changes: dict[str, Any]
+    trained: Model, tmp_path: Path, size: tuple[int, int], changes: dict[str, Any]
 ) -> None:
     coarse = np.random.default_rng(3).integers(0, 256, (9, 20, 3), np.uint8)
     image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
@@ -233,13 +233,13 @@ def test_a_larger_image_is_predicted_in_windows_at_its_own_resolution(
     # The upper left window by itself: its own part is half the least overlap short of it on each inner side at most.
     window = min(size[0], 64), min(size[1], 32)
     batch = torch.from_numpy(np.asarray(image.crop((0, 0, *window))).copy())[None]
-    logits = evaluation_logits(trained.model, batch, trained.recipe.eval, trained.passes).logits
+    logits = evaluation_logits(trained.network, batch, trained.recipe.eval, trained.passes).logits
     expected = F.interpolate(logits, window[::-1], mode="bilinear", align_corners=True)[0].argmax(0).numpy()
     width, height = (side if side == length else side // 2 for side, length in zip(window, size, strict=True))
     assert np.array_equal(found[:height, :width], expected[:height, :width])
 
 
-def test_a_disk_that_refuses_the_overlay_leaves_neither_file(trained: Trained, tmp_path: Path) -> None:
+def test_a_disk_that_refuses_the_overlay_leaves_neither_file(trained: Model, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -256,13 +256,13 @@ _MEASURED = """
 import sys
 from pathlib import Path
 from fastuda.evaluation.predict import Input, predict
-from fastuda.evaluation.trained import load_trained
+from fastuda.evaluation.trained import load
 
 def peak():
     return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 
 weights, out, tiled, *photos = sys.argv[1:]
-trained, peaks = load_trained(Path(weights), device="cpu"), []
+trained, peaks = load(Path(weights), device="cpu"), []
 for photo in photos:
     assert predict(trained, [Input(Path(photo), Path(photo).stem)], Path(out), print, tiled=tiled == "tiled") == []
     peaks.append(peak())
@@ -332,7 +332,7 @@ def test_pictures_below_linked_folders_are_found_and_a_link_back_up_ends(tmp_pat
     assert "up/photos/b" not in {item.name for item in find_images([photos])}
 
 
-def test_predicting_again_into_the_images_folder_leaves_its_own_files_alone(trained: Trained, tmp_path: Path) -> None:
+def test_predicting_again_into_the_images_folder_leaves_its_own_files_alone(trained: Model, tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     picture(tmp_path / "b.png").rename(tmp_path / "b_overlay.png")  # a photograph of that name
     for _ in range(2):
@@ -341,7 +341,7 @@ def test_predicting_again_into_the_images_folder_leaves_its_own_files_alone(trai
         predict(trained, inputs, tmp_path, lambda *_: None)
 
 
-def test_predictions_below_the_images_are_no_images(trained: Trained, tmp_path: Path) -> None:
+def test_predictions_below_the_images_are_no_images(trained: Model, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     (photos / "day").mkdir(parents=True)
     picture(photos / "a.png")
@@ -353,7 +353,7 @@ def test_predictions_below_the_images_are_no_images(trained: Trained, tmp_path: 
 
 
 @pytest.mark.parametrize("file", ["a_labelIds.png", "a_overlay.png", "classes.json"])
-def test_a_users_own_files_are_never_written_over(trained: Trained, tmp_path: Path, file: str) -> None:
+def test_a_users_own_files_are_never_written_over(trained: Model, tmp_path: Path, file: str) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     picture(photos / "a.png")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from added_modules import added
+from added_modules import added, documented
 from steps import AS_IT_IS, SMALL, batches, begin
 from torch import Tensor
 from whole_runs import run, saved_state
@@ -29,34 +29,6 @@ from fastuda.recipe.text import explained
 from fastuda.study.plan import plan_study
 from fastuda.study.table import Row, Table
 
-# Masked image consistency: blocks of the strong target crop are blanked, and the student has to say all the same what
-# the teacher says of it.
-MASKED = '''
-from typing import Annotated
-from pydantic import Field
-from fastuda.method.added_term import AddedTerm
-from fastuda.method.segmentation import segmentation_loss
-from fastuda_kernels.masked_mix import normalise
-
-class Masked(AddedTerm):
-    """Consistency under blanked blocks."""
-    ratio: Annotated[float, Field(ge=0, le=1)] = 0.7
-    """Share of blocks that are blanked."""
-    block: int = 8
-    """Side of a block, pixels."""
-    def needs(self, recipe):
-        return ("masked",)
-    def images(self, source, target, pseudo, passes, draws):
-        batch, height, width = target.strong.shape[:3]
-        kept = draws.uniform("masked", (batch, -(-height // self.block), -(-width // self.block))) >= self.ratio
-        kept = kept.repeat_interleave(self.block, 1).repeat_interleave(self.block, 2)[:, None, :height, :width]
-        return {"masked": normalise(target.strong, passes.normalisation) * kept}
-    def value(self, views, recipe):
-        weight = (views.pseudo.confidence > recipe.method.tau).float()
-        return segmentation_loss(views.outputs["masked"], views.pseudo.label, 0, weight=weight)
-
-TERM = Masked
-'''
 ENTROPY = '''
 from fastuda.method.added_term import AddedTerm
 
@@ -71,36 +43,13 @@ class Entropy(AddedTerm):
 
 TERM = Entropy
 '''
-CUTMIX = '''
-from typing import Literal
-import torch
-from fastuda.method.paste_mask import PasteMask
-
-class CutMix(PasteMask):
-    """A rectangle (Yun et al., ICCV '19)."""
-    kind: Literal["cutmix"] = "cutmix"
-    """Which mask: `cutmix`, a rectangle."""
-    share: float = 0.5
-    """Of the crop's area."""
-    def paste(self, source, target, draws):
-        batch, height, width = source.weak.shape[:3]
-        place = draws.uniform("cutmix", (batch, 2))
-        side = self.share ** 0.5
-        def inside(length, start):
-            at = torch.arange(length, device=start.device) / length
-            low = (start * (1 - side))[:, None]
-            return (at >= low) & (at < low + side)
-        return inside(height, place[:, 0])[:, :, None] & inside(width, place[:, 1])[:, None, :]
-
-MASK = CutMix
-'''
 
 
 @pytest.fixture
 def contributed(tmp_path: Path) -> Iterator[None]:
     with (
-        added("fastuda.method.terms", tmp_path / "terms", {"masked.py": MASKED, "entropy.py": ENTROPY}),
-        added("fastuda.method.masks", tmp_path / "masks", {"cutmix.py": CUTMIX}),
+        added("fastuda.method.terms", tmp_path / "terms", documented("fastuda/method/terms") | {"entropy.py": ENTROPY}),
+        added("fastuda.method.masks", tmp_path / "masks", documented("fastuda/method/masks")),
     ):
         yield
 
@@ -125,23 +74,23 @@ def losses_of(recipe: Recipe, num_iterations: int = 1, *, source_only: bool = Fa
 
 def test_a_term_is_one_file_and_enters_the_sum_with_its_weight(contributed: None) -> None:
     plain = losses_of(small())[0]
-    found = losses_of(small("terms.masked.weight=0.5"))[0]
+    found = losses_of(small("terms.masked.weight=0.5", "terms.masked.block=8"))[0]
     assert set(found) - set(plain) == {"masked"}
     assert {name: found[name] for name in plain if name != "total"} == {
         name: plain[name] for name in plain if name != "total"
     }
     assert found["total"] == pytest.approx(plain["total"] + 0.5 * found["masked"], rel=1e-5)
     assert found["masked"] > 0
-    everything = losses_of(small("terms.masked.ratio=1.0"))[0]["masked"]
-    nothing = losses_of(small("terms.masked.ratio=0.0"))[0]["masked"]
+    everything = losses_of(small("terms.masked.ratio=1.0", "terms.masked.block=8"))[0]["masked"]
+    nothing = losses_of(small("terms.masked.ratio=0.0", "terms.masked.block=8"))[0]["masked"]
     assert len({everything, nothing, found["masked"]}) == 3
 
 
 def test_a_term_draws_anew_in_every_iteration_and_for_every_seed(contributed: None) -> None:
     still = ("train.optimizer.lr_backbone=1e-12", "train.optimizer.lr_head=1e-12")
-    one = losses_of(small("terms.masked.ratio=0.5", *still), 3)
-    again = losses_of(small("terms.masked.ratio=0.5", *still), 3)
-    other = losses_of(small("terms.masked.ratio=0.5", "seed=1", *still), 3)
+    one = losses_of(small("terms.masked.ratio=0.5", "terms.masked.block=8", *still), 3)
+    again = losses_of(small("terms.masked.ratio=0.5", "terms.masked.block=8", *still), 3)
+    other = losses_of(small("terms.masked.ratio=0.5", "terms.masked.block=8", "seed=1", *still), 3)
     assert one == again
     assert len({losses["masked"] for losses in one}) == 3
     assert one[0]["masked"] != other[0]["masked"]
@@ -164,7 +113,7 @@ def test_a_killed_run_with_draws_of_its_own_goes_on_in_the_same_bits(
     tiny: Callable[..., Recipe],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = tiny("terms.masked.weight=1.0", "mix.mask.kind=cutmix", *more)
+    recipe = tiny("terms.masked.block=8", "mix.mask.kind=cutmix", *more)
     run(recipe, tmp_path / "whole")
     calls, trains = iter(range(100)), iteration_module.adaptation_step
 

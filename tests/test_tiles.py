@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fastuda.data.reading.photograph import Photograph
+from fastuda.evaluation.label_bands import joined
 from fastuda.evaluation.tiles import spans, tiled_bands
 from fastuda.model.segmenter import Outputs
 
@@ -65,7 +66,7 @@ def test_every_pixel_gets_its_own_answer_at_its_own_place(size: tuple[int, int])
         seen.append(pixels.shape)
         return reads_red(pixels)
 
-    label = np.concatenate(list(tiled_bands(photograph, (48, 32), answer)))
+    label = joined(tiled_bands(photograph, (48, 32), answer)).label
     whole = np.asarray(photograph.piece((0, 0, *size)))
     assert np.array_equal(label, whole[..., 0] % 19)
     assert set(seen) == {(min(32, size[1]), min(48, size[0]), 3)}
@@ -73,4 +74,4 @@ def test_every_pixel_gets_its_own_answer_at_its_own_place(size: tuple[int, int])
 
 
 def test_a_band_is_no_higher_than_a_window() -> None:
-    assert max(len(band) for band in tiled_bands(coloured(100, 1000), (48, 32), reads_red)) <= 32
+    assert max(len(band.label) for band in tiled_bands(coloured(100, 1000), (48, 32), reads_red)) <= 32

@@ -17,7 +17,7 @@ from steps import small_network
 from fastuda.data.reading.listing import LeftOut
 from fastuda.errors import FastudaError
 from fastuda.evaluation.evaluate_trained import EvaluationResult, write_result
-from fastuda.evaluation.trained import Trained, load_trained
+from fastuda.evaluation.trained import Model, load
 from fastuda.model.digest import sealed
 from fastuda.recipe import Recipe
 from fastuda.runs.checkpoint import save_model
@@ -25,14 +25,14 @@ from fastuda.runs.folder import RunFolder
 
 
 def test_a_saved_model_comes_back_with_its_weights_and_recipe(
-    weights: Path, trained: Trained, tiny_recipe: Callable[..., Recipe]
+    weights: Path, trained: Model, tiny_recipe: Callable[..., Recipe]
 ) -> None:
     recipe = tiny_recipe()
     assert trained.recipe == recipe
     assert trained.file == weights
-    assert not trained.model.training
+    assert not trained.network.training
     expected = small_network(recipe).state_dict()
-    assert all(torch.equal(value, expected[key]) for key, value in trained.model.state_dict().items())
+    assert all(torch.equal(value, expected[key]) for key, value in trained.network.state_dict().items())
 
 
 @pytest.fixture
@@ -54,14 +54,14 @@ def run_folder(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> Path:
 def test_a_runs_folder_stands_for_the_stage_and_checkpoint_asked_for(
     choice: dict[str, str], number: int, run_folder: Path
 ) -> None:
-    found = load_trained(run_folder, device="cpu", **choice)
+    found = load(run_folder, device="cpu", **choice)
     assert found.recipe.seed == 5
-    assert (found.model.head.branches[0].bias == number).all()
+    assert (found.network.head.branches[0].bias == number).all()
 
 
 def test_a_model_that_the_run_lacks_is_named_with_those_it_has(run_folder: Path) -> None:
     with pytest.raises(FastudaError) as caught:
-        load_trained(run_folder, stage="source_only", which="best", device="cpu")
+        load(run_folder, stage="source_only", which="best", device="cpu")
     assert "run: no source_only-best.safetensors in this run" in str(caught.value)
     assert "there are adapted-best.safetensors, adapted-last.safetensors, source_only-last" in str(caught.value)
 
@@ -69,10 +69,10 @@ def test_a_model_that_the_run_lacks_is_named_with_those_it_has(run_folder: Path)
 def test_a_run_without_any_model_says_so(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
     RunFolder(tmp_path / "run").begin(tiny_recipe(), "demo")
     with pytest.raises(FastudaError, match="it holds no evaluated model yet"):
-        load_trained(tmp_path / "run", device="cpu")
+        load(tmp_path / "run", device="cpu")
 
 
-def test_scores_of_a_model_whose_path_is_no_utf_8_are_written(trained: Trained, tmp_path: Path) -> None:
+def test_scores_of_a_model_whose_path_is_no_utf_8_are_written(trained: Model, tmp_path: Path) -> None:
     result = EvaluationResult({}, "ab", LeftOut())
     write_result(tmp_path / "scores.json", result, replace(trained, file=Path("runs/\udcfc/net.safetensors")))
     assert json.loads((tmp_path / "scores.json").read_text("utf-8"))["model"] == "runs/\udcfc/net.safetensors"
@@ -86,21 +86,21 @@ def test_a_locked_folder_of_models_is_named_and_not_taken_for_an_empty_one(
 
     monkeypatch.setattr(Path, "exists", refused)
     with pytest.raises(FastudaError, match=r"run/checkpoints: cannot be looked into \(Permission denied\)$"):
-        load_trained(run_folder, device="cpu")
+        load(run_folder, device="cpu")
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FastudaError, match="none: no such run folder or weights file"):
-        load_trained(tmp_path / "none", device="cpu")
+        load(tmp_path / "none", device="cpu")
 
 
 def test_a_recipe_of_another_class_count_is_refused_with_both_counts(weights: Path) -> None:
-    with pytest.raises(FastudaError, match=r"the model has 19 classes, the recipe 16; choose another --recipe"):
-        load_trained(weights, recipe="syn2cs", device="cpu")
+    with pytest.raises(FastudaError, match=r"the model has 19 classes, the recipe 16; choose another recipe"):
+        load(weights, recipe="syn2cs", device="cpu")
 
 
 def test_a_recipe_named_by_hand_takes_the_place_of_the_files_own(weights: Path) -> None:
-    found = load_trained(weights, recipe="gta2cs-edge", device="cpu")
+    found = load(weights, recipe="gta2cs-edge", device="cpu")
     assert found.recipe.edge.enabled
 
 
@@ -120,7 +120,7 @@ def strangers_weights(path: Path, num_classes: int, tiny_recipe: Callable[..., R
 def test_weights_without_a_recipe_get_the_preset_of_their_class_count(
     num_classes: int, layout: str, tmp_path: Path, tiny_recipe: Callable[..., Recipe]
 ) -> None:
-    found = load_trained(strangers_weights(tmp_path / "w.safetensors", num_classes, tiny_recipe), device="cpu")
+    found = load(strangers_weights(tmp_path / "w.safetensors", num_classes, tiny_recipe), device="cpu")
     assert found.recipe.source.layout == layout
     # Input convention is the file's, whatever the preset says.
     assert found.recipe.model.input == "bgr-caffe"
@@ -130,4 +130,4 @@ def test_weights_without_a_recipe_get_the_preset_of_their_class_count(
 def test_weights_of_an_unknown_class_count_ask_for_a_recipe(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
     path = strangers_weights(tmp_path / "w.safetensors", 7, tiny_recipe)
     with pytest.raises(FastudaError, match=r"these weights know 7 classes and do not say which.*--recipe"):
-        load_trained(path, device="cpu")
+        load(path, device="cpu")

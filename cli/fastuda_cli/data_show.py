@@ -26,7 +26,7 @@ def show(
     """A contact sheet: weak, strong, class-mixed and HTCM-mixed crops, labels laid over."""
     with reported():
         from fastuda.data.datasets import prepare_all, with_demo_data
-        from fastuda.evaluation.trained import load_trained
+        from fastuda.evaluation.trained import load
         from fastuda.recipe.file import load_recipe
         from fastuda.report.display import Display
         from fastuda.report.pictures import save_picture
@@ -34,7 +34,7 @@ def show(
 
         display = Display(console)
         resolved = with_demo_data(load_recipe(recipe, options.settings(set_, source, target)), display.task)
-        trained = load_trained(model, stage="source_only", device=device) if model else None
+        trained = load(model, stage="source_only", device=device) if model else None
         save_picture(out, contact_sheet(resolved, prepare_all(resolved, display.task), trained, iteration))
         if trained is None:
             say("no --model: pseudo-labels are unknown, and HTCM pastes nothing")

@@ -39,10 +39,8 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder of --boundary's pictures; default RUN/evaluation.", parser=options.path),
     ] = None,
-    flip: Annotated[bool | None, typer.Option(help="Average with the mirrored image's answer.")] = None,
-    scales: Annotated[
-        str | None, typer.Option(help="Average the answers at these multiples of the size, such as 0.75,1,1.25.")
-    ] = None,
+    flip: options.Flip = None,
+    scales: options.Scales = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the scores to this file.", parser=options.path)
     ] = None,
@@ -50,31 +48,31 @@ def evaluate(
 ) -> None:
     """Score a model: per-class IoU, mIoU, accuracies; at full label size and the way the authors did it."""
     with reported():
-        from fastuda.evaluation.evaluate_trained import BOUNDARY_RADIUS, evaluate_trained, write_result
-        from fastuda.evaluation.trained import load_trained
+        import fastuda
+        from fastuda.evaluation.evaluate_trained import BOUNDARY_RADIUS, write_result
         from fastuda.files.disk import make_folder
         from fastuda.metrics.confidence_chart import reliability_chart, threshold_chart
         from fastuda.report.display import Display
         from fastuda.report.tables import boundary_table, confidence_table, protocol_table
 
         kind = options.values(values)
-        trained = load_trained(run_or_weights, stage=stage, which=which, recipe=recipe, device=device)
-        trained = trained.augmented(flip=flip, scales=options.scales(scales))
-        result = evaluate_trained(
-            trained,
-            Display(console).task,
-            root=target,
+        model = fastuda.load(run_or_weights, stage=stage, which=which, recipe=recipe, device=device)
+        model = model.augmented(flip=flip, scales=options.scales(scales))
+        result = fastuda.evaluate(
+            model,
+            target,
             split=split,
             layout=layout,
-            save_predictions=save_predictions,
             boundary=boundary,
+            save_predictions=save_predictions,
             values=kind,
+            display=Display(console),
         )
         console.print(protocol_table(result.by_protocol))
         if save_predictions is not None:
-            say_values(trained.recipe.classes.build(), kind, save_predictions)
+            say_values(model.classes, kind, save_predictions)
         if result.boundary is not None and result.confidence is not None:
-            tau = trained.recipe.method.tau
+            tau = model.recipe.method.tau
             folder = charts or (run_or_weights if run_or_weights.is_dir() else Path(".")) / "evaluation"
             console.print(boundary_table(result.boundary))
             console.print(confidence_table(result.confidence, tau, BOUNDARY_RADIUS))
@@ -82,4 +80,4 @@ def evaluate(
             reliability_chart(folder / "reliability.png", result.confidence)
             say(f"pictures: {folder / 'confidence.png'}, {folder / 'reliability.png'}")
         if json_file is not None:
-            write_result(json_file, result, trained)
+            write_result(json_file, result, model)

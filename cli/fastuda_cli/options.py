@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,20 +44,19 @@ Values = Annotated[
         metavar="label-ids|train-ids",
     ),
 ]
+Flip = Annotated[bool | None, typer.Option(help="Average with the mirrored image's answer.")]
+Scales = Annotated[
+    str | None, typer.Option(help="Average the answers at these multiples of the size, such as 0.75,1,1.25.")
+]
 Which = Annotated[str, typer.Option(help="last or best (chosen on the evaluation set).", metavar="last|best")]
 Stage = Annotated[str, typer.Option(help="adapted or source_only.", metavar="adapted|source_only")]
 
 
 def settings(set_: list[str] | None, source: Path | None, target: Path | None) -> list[str]:
     """`--set` values with `--source` and `--target` as the settings that they stand for; those win."""
-    roots = {"source": source, "target": target}
-    extra = [f"{domain}.root={_quoted(str(path.absolute()))}" for domain, path in roots.items() if path is not None]
-    return [*(set_ or []), *extra]
+    from fastuda.recipe.file import with_folders
 
-
-def _quoted(text: str) -> str:
-    """Text as TOML quotes it: as JSON does, but for DEL, and without an escape for half a character."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return with_folders(set_ or [], source, target)
 
 
 def deadline(max_time: str | None) -> float | None:

@@ -27,6 +27,8 @@ def predict(
             help="Read images larger than the network's input at their own resolution, in overlapping windows.",
         ),
     ] = False,
+    flip: options.Flip = None,
+    scales: options.Scales = None,
     device: options.Device = None,
 ) -> None:
     """Write a colour overlay and a label PNG for each image, and which value is which class to classes.json.
@@ -34,19 +36,20 @@ def predict(
     An image that cannot be read is named, and the others are predicted; the exit code is then 1.
     """
     with reported():
+        import fastuda
         from fastuda.errors import FastudaError
         from fastuda.evaluation.predict import find_images
         from fastuda.evaluation.predict import predict as run_prediction
-        from fastuda.evaluation.trained import load_trained
         from fastuda.report.display import Display
 
         kind = options.values(values)
         inputs = find_images(images)
-        trained = load_trained(run_or_weights, stage=stage, which=which, recipe=recipe, device=device)
-        faults = run_prediction(trained, inputs, out, Display(console).task("Predicting"), kind, tiled=tiled)
+        model = fastuda.load(run_or_weights, stage=stage, which=which, recipe=recipe, device=device)
+        model = model.augmented(flip=flip, scales=options.scales(scales))
+        faults = run_prediction(model, inputs, out, Display(console).task("Predicting"), kind, tiled=tiled)
         for fault in faults:
             complain(str(fault))
         say(f"{len(inputs) - len(faults)} images: {out}")
-        say_values(trained.recipe.classes.build(), kind, out)
+        say_values(model.classes, kind, out)
         if faults:
             raise FastudaError(f"{len(faults)} of {len(inputs)} images could not be read and were left out")

@@ -42,16 +42,13 @@ def train(
     `fastuda train demo` needs no data: it draws two small domains and adapts one to the other.
     """
     with reported():
-        from fastuda.errors import UsageError
-        from fastuda.recipe.file import load_recipe, recipe_name
+        import fastuda
+        from fastuda.recipe.file import recipe_name
         from fastuda.report.display import Display
         from fastuda.report.tables import score_table
-        from fastuda.runs.folder import RunFolder, latest_run
-        from fastuda.training.run import train as run_training
+        from fastuda.runs.folder import latest_run
+        from fastuda.training.start import asked_recipe
 
-        deadline = options.deadline(max_time)
-        if force and not resume:
-            raise UsageError("--force goes on with a run although it is another one: give it with --resume")
         chosen = options.settings(set_, source, target)
         if iterations is not None:
             chosen.append(f"train.iterations={iterations}")
@@ -59,16 +56,15 @@ def train(
         if run is None:
             started = datetime.now().strftime("%Y%m%d-%H%M%S")
             run = latest_run(Path("runs"), name) if resume else Path("runs") / f"{name}-{started}"
-        # A run goes on by its own recipe, so that nothing has to be said twice.
-        goes_on = resume and RunFolder(run).goes_on()
-        resolved = load_recipe(str(RunFolder(run).recipe) if goes_on else recipe, chosen)
         if repeat is not None:
+            deadline = options.deadline(max_time)
+            resolved = asked_recipe(recipe, run, chosen, resume=resume, force=force)
             _repeat(resolved, run, name, repeat, device, init, resume, force, deadline)
             return
         display = Display(console).unfailing()
-        results = run_training(
-            resolved, run, name=name, named=load_recipe(recipe), device=device, init=init, resume=resume, force=force,
-            deadline=deadline, display=display,
+        results = fastuda.train(
+            recipe, run, settings=chosen, init=init, resume=resume, force=force, max_time=max_time, device=device,
+            display=display,
         )  # fmt: skip
         display.console.print(score_table(results))
         picture = run / "pictures" / "comparison.png"

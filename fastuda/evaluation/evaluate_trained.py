@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,15 @@ from torch import Tensor
 
 from fastuda.classes import Values
 from fastuda.data.checking.audit import domain_of
-from fastuda.data.datasets import Progress, prepare_evaluation, with_demo_data
+from fastuda.data.datasets import prepare_evaluation, with_demo_data
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.reading.listing import LeftOut
 from fastuda.errors import UsageError
-from fastuda.evaluation.evaluate import EVALUATION_BATCH, evaluate
+from fastuda.evaluation.evaluate import EVALUATION_BATCH
+from fastuda.evaluation.evaluate import evaluate as scores_by_protocol
 from fastuda.evaluation.label_bands import label_at
 from fastuda.evaluation.label_files import label_ending, require_free, write_class_values, write_label
-from fastuda.evaluation.trained import Trained
+from fastuda.evaluation.trained import Model, load
 from fastuda.files.disk import write_json
 from fastuda.files.paths import user_path
 from fastuda.layouts import LAYOUTS, one_of
@@ -28,6 +31,7 @@ from fastuda.metrics.boundary_map import boundary_band
 from fastuda.metrics.confidence import ConfidenceMeter, ConfidenceScores
 from fastuda.model.segmenter import Outputs
 from fastuda.recipe import Domain, Recipe
+from fastuda.report.display import Display, display_of
 from fastuda.runs.provenance import provenance
 from fastuda.runtime.device import device_name
 from fastuda_kernels.pseudo_label import pseudo_label
@@ -41,6 +45,8 @@ class EvaluationResult:
     """All that an evaluation of a trained model found."""
 
     by_protocol: dict[str, Scores]
+    """`full`: at each label's own size; `released`: labels resized to the network's input, as the authors' code does
+    (protocol row 23)."""
     data: str
     """Fingerprint of the evaluation split."""
     left_out: LeftOut
@@ -48,6 +54,16 @@ class EvaluationResult:
     boundary: BoundaryScores | None = None
     """At the labels' own size (`full` protocol); None unless asked for, as `confidence`."""
     confidence: ConfidenceScores | None = None
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU over the classes that occur, percent, at the labels' own size."""
+        return self.by_protocol["full"].miou
+
+    @property
+    def iou(self) -> dict[str, float]:
+        """IoU by class name, percent, at the labels' own size; NaN for a class that neither label nor answer has."""
+        return self.by_protocol["full"].iou
 
     def to_json(self) -> dict[str, Any]:
         """Scores by protocol, and `boundary` and `confidence` where there are such."""
@@ -58,48 +74,63 @@ class EvaluationResult:
         return content
 
 
-def evaluate_trained(
-    trained: Trained,
-    progress: Progress,
+def evaluate(
+    model: Model | str | os.PathLike[str],
+    target: str | os.PathLike[str] | None = None,
     *,
-    root: Path | None = None,
     split: str | None = None,
     layout: str | None = None,
-    save_predictions: Path | None = None,
+    flip: bool | None = None,
+    scales: Sequence[float] | None = None,
     boundary: bool = False,
+    save_predictions: str | os.PathLike[str] | None = None,
     values: Values = "label-ids",
+    display: Display | bool = True,
 ) -> EvaluationResult:
-    """Scores on the recipe's target or, by `root`, `split` and `layout`, on another data set.
+    """Scores of a trained model on a labelled split: the recipe's target or another data set.
 
-    `save_predictions` receives a label PNG (as `predict` writes, by `values`) for every image, at its label's own size,
-    and classes.json. `boundary` adds
-    boundary scores, calibration and figure 2's curve. Memory does not grow with the number of images. Raises
-    FastudaError for a data set that is not there or not labelled.
+    Memory does not grow with the number of images.
+
+    Args:
+        model: what `load` gives, or a path for it: `evaluate("runs/demo")` scores the run's last adapted model.
+        target: the data set's folder; None: the recipe's target.
+        split: which of its splits, where its layout has such; None: `val`.
+        layout: the folder's layout; None: that of the recipe's target.
+        flip, scales: test-time augmentation; None: as `recipe.eval` says.
+        boundary: also score boundaries and calibration, and follow figure 2's curve.
+        save_predictions: a folder for a label PNG an image, at its label's size, and for classes.json.
+        values: what the label PNGs hold, `label-ids` (Cityscapes', with free ones for own classes) or `train-ids`.
+        display: True: progress on the standard output; False: none; or where to show it.
+
+    Raises:
+        FastudaError: a model or data set that is not there, one that is not labelled, memory that ran out.
     """
-    recipe = with_demo_data(trained.recipe, progress)
-    packed = prepare_evaluation(recipe, _domain(recipe, root, split, layout), progress)
-    loader = EvaluationLoader(packed, EVALUATION_BATCH, recipe.runtime.loader_threads, trained.device)
-    classes = recipe.classes.build()
-    meters = _Meters(recipe, trained.device) if boundary else None
+    display = display_of(display)
+    model = model if isinstance(model, Model) else load(model)
+    model = model.augmented(flip=flip, scales=scales)
+    recipe = with_demo_data(model.recipe, display.task)
+    packed = prepare_evaluation(recipe, _domain(recipe, target, split, layout), display.task)
+    loader = EvaluationLoader(packed, EVALUATION_BATCH, recipe.runtime.loader_threads, model.device)
+    out = None if save_predictions is None else user_path(save_predictions)
+    meters = _Meters(recipe, model.device) if boundary else None
 
-    def look(name: str, answer: Outputs, label: Tensor) -> None:
-        if save_predictions is not None:
-            own = label_at(answer, (label.shape[0], label.shape[1]))
-            write_label(save_predictions, name, own, classes, values)
+    def look(name: str, outputs: Outputs, label: Tensor) -> None:
+        if out is not None:
+            own = label_at(outputs, (label.shape[0], label.shape[1]))
+            write_label(out, name, own, model.classes, values)
         if meters is not None:
-            meters.add(answer, label)
+            meters.add(outputs, label)
 
-    if save_predictions is not None:
-        require_free(save_predictions, packed.names, (label_ending(values),))
-        write_class_values(save_predictions, classes, values)
-    watched = save_predictions is not None or boundary
-    by_protocol = evaluate(
-        trained.model,
+    if out is not None:
+        require_free(out, packed.names, (label_ending(values),))
+        write_class_values(out, model.classes, values)
+    by_protocol = scores_by_protocol(
+        model.network,
         loader,
         recipe,
-        trained.passes,
-        progress=progress("Evaluating"),
-        on_image=look if watched else None,
+        model.passes,
+        progress=display.task("Evaluating"),
+        on_image=look if out is not None or boundary else None,
     )
     found = meters.result() if meters is not None else (None, None)
     return EvaluationResult(by_protocol, packed.fingerprint, packed.left_out, *found)
@@ -114,10 +145,9 @@ class _Meters:
         self._boundary = BoundaryMeter(len(self._names), device)
         self._confidence = ConfidenceMeter(len(self._names), device, (recipe.method.tau,))
 
-    def add(self, answer: Outputs, label: Tensor) -> None:
-        size = (label.shape[0], label.shape[1])
-        found = pseudo_label(answer.logits, size, align_corners=answer.align_corners)
-        prediction, confidence = (one[0] for one in found)
+    def add(self, outputs: Outputs, label: Tensor) -> None:
+        size, corners = (label.shape[0], label.shape[1]), outputs.align_corners
+        prediction, confidence = (one[0] for one in pseudo_label(outputs.logits, size, align_corners=corners))
         self._boundary.add(prediction, label)
         band = boundary_band(label, BOUNDARY_RADIUS, len(self._names))
         self._confidence.add(prediction, confidence, label, band)
@@ -127,32 +157,32 @@ class _Meters:
         return self._boundary.result(self._names, "full", subsets), self._confidence.result()
 
 
-def write_result(path: Path, found: EvaluationResult, trained: Trained) -> None:
+def write_result(path: Path, found: EvaluationResult, model: Model) -> None:
     """Scores as JSON with model, recipe, seed, data, device, versions and command; written whole or not at all."""
     content = {
         **found.to_json(),
-        "model": str(trained.file),
-        "description": trained.recipe.description,
-        "seed": trained.recipe.seed,
-        "flip": trained.recipe.eval.flip,
-        "scales": list(trained.recipe.eval.scales),
+        "model": str(model.file),
+        "description": model.recipe.description,
+        "seed": model.recipe.seed,
+        "flip": model.recipe.eval.flip,
+        "scales": list(model.recipe.eval.scales),
         "data": {"evaluation": found.data},
         "left_out": {"evaluation": found.left_out.to_json()},
-        "device": device_name(trained.device),
+        "device": device_name(model.device),
         **provenance(),
     }
     write_json(path, content, indent=2)
 
 
-def _domain(recipe: Recipe, root: Path | None, split: str | None, layout: str | None) -> Domain:
-    domain = recipe.target
+def _domain(recipe: Recipe, root: str | os.PathLike[str] | None, split: str | None, layout: str | None) -> Domain:
+    domain, folder = recipe.target, None if root is None else user_path(root).absolute()
     if layout is not None and layout != domain.layout:
-        if root is None:
+        if folder is None:
             raise UsageError(f"--layout {layout}: say where that data set lies with --target DIR")
-        domain = domain_of(recipe, layout, root)
+        domain = domain_of(recipe, layout, folder)
     changes: dict[str, object] = {}
-    if root is not None:
-        changes["root"] = user_path(root).absolute()
+    if folder is not None:
+        changes["root"] = folder
     if split is not None and not LAYOUTS[domain.layout].splits:
         having = one_of([name for name, known in LAYOUTS.items() if known.splits])
         raise UsageError(f"--split {split}: only {having} has splits by name, and this data set is {domain.layout}")

@@ -1,9 +1,10 @@
-"""Labels at an image's own size from low-resolution logits, a band of rows at a time."""
+"""Labels and confidence at an image's own size from low-resolution logits, a band of rows at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,24 +23,49 @@ _VECTOR_LANES = 8
 _PAIR, _CORNERS, _CORNERS_LEFT_OVER = (1, 0), (2, 3, 1, 0), (1, 0, 2, 3)
 
 
-def label_at(answer: Outputs, size: tuple[int, int]) -> NDArray[np.uint8]:
+class Answer(NamedTuple):
+    """What a model says of rows of an image."""
+
+    label: NDArray[np.uint8]
+    """Train ids [h, W]."""
+    confidence: NDArray[np.float32] | None
+    """The largest probability of each pixel [h, W]; None unless asked for."""
+
+
+def label_at(outputs: Outputs, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Train ids uint8 [H, W] at `size` (height, width): all of `label_bands`."""
-    return np.concatenate(list(label_bands(answer, size)))
+    return np.concatenate(list(label_bands(outputs, size)))
+
+
+def answer_at(outputs: Outputs, size: tuple[int, int], *, confidence: bool = False) -> Answer:
+    """The answer [H, W] at `size` (height, width): all of `answer_bands`."""
+    return joined(answer_bands(outputs, size, confidence=confidence))
+
+
+def joined(bands: Iterable[Answer]) -> Answer:
+    """Bands of an image, downwards, as one."""
+    labels, confidences = zip(*bands, strict=True)
+    return Answer(np.concatenate(labels), None if confidences[0] is None else np.concatenate(confidences))
+
+
+def label_bands(outputs: Outputs, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    """Train ids uint8 [h, W] of `answer_bands`."""
+    return (band.label for band in answer_bands(outputs, size))
 
 
 @torch.no_grad()
-def label_bands(answer: Outputs, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
-    """Train ids uint8 [h, W], downwards, of an image of `size` (height, width) from main-head logits [1, C, H', W'].
+def answer_bands(outputs: Outputs, size: tuple[int, int], *, confidence: bool = False) -> Iterator[Answer]:
+    """Answers [h, W], downwards, for an image of `size` (height, width) from main-head logits [1, C, H', W'].
 
-    Interpolated as `F.interpolate` does with corners aligned as the answer says, and chosen as `argmax_confusion`
+    Interpolated as `F.interpolate` does with corners aligned as the outputs say, and chosen as `argmax_confusion`
     scores them, so that files hold what was counted: to the bit on an x86 CPU, within rounding on other devices. No
     tensor as large as the image is made.
     """
-    logits = answer.logits.float()
+    logits, align_corners = outputs.logits.float(), outputs.align_corners
     device = logits.device
     channels, height = logits.shape[1:3]
-    columns = _Columns(logits, size, answer.align_corners)
-    above, below, *weights = _neighbours(height, size[0], answer.align_corners, device)
+    columns = _Columns(logits, size, align_corners)
+    above, below, *weights = _neighbours(height, size[0], align_corners, device)
     starts = [0, *(torch.nonzero(above.diff()).flatten() + 1).tolist(), size[0]]
     rows_at_once = max(1, _BUDGET.get(device.type, _BUDGET["cpu"]) // (4 * channels * size[1]))
     # Written again and again: fresh memory costs more than the sums.
@@ -54,7 +80,8 @@ def label_bands(answer: Outputs, size: tuple[int, int]) -> Iterator[NDArray[np.u
             columns.between(pair, [weight[top:end, None] for weight in weights], full)
             # With the channels side by side arg-max is several times faster on a CPU.
             beside.copy_(full.permute(1, 2, 0))
-            yield beside.argmax(2).to(torch.uint8).cpu().numpy()
+            label = beside.argmax(2).to(torch.uint8).cpu().numpy()
+            yield Answer(label, beside.softmax(2).amax(2).cpu().numpy() if confidence else None)
 
 
 class _Columns:

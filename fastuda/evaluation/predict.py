@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fastuda.classes import Values
 from fastuda.data.reading.faults import SampleError
 from fastuda.data.reading.globs import PICTURE_SUFFIXES
-from fastuda.data.reading.photograph import Photograph, bands, read_photograph
+from fastuda.data.reading.photograph import bands, read_photograph
 from fastuda.errors import FastudaError
-from fastuda.evaluation.label_bands import label_bands
 from fastuda.evaluation.label_files import (
     TABLE,
     is_own_table,
@@ -26,12 +24,9 @@ from fastuda.evaluation.label_files import (
     require_free,
     write_class_values,
 )
-from fastuda.evaluation.tiles import tiled_bands
-from fastuda.evaluation.trained import Trained
+from fastuda.evaluation.trained import Model
 from fastuda.files.paths import files_below, flattened_link, is_file, is_folder
 from fastuda.memory.out_of_memory import memory_told
-from fastuda.model.inference import evaluation_logits
-from fastuda.model.segmenter import Outputs
 from fastuda.printable import on_one_line
 from fastuda.report.pictures import overlay
 
@@ -107,7 +102,7 @@ def _without_predictions(folder: Path, paths: list[Path]) -> list[Path]:
 
 @torch.no_grad()
 def predict(
-    trained: Trained,
+    model: Model,
     inputs: Sequence[Input],
     out: Path,
     progress: Callable[[int, int], None],
@@ -118,20 +113,19 @@ def predict(
     """Write NAME_overlay.png (colours over the image) and the label PNG for each image, at its own size.
 
     The label is NAME_labelIds.png, or with `values` "train-ids" NAME_labelTrainIds.png; classes.json says which value
-    is which class. Images are resized bicubic to `eval.size` for the network, as in evaluation (protocol row 23); when
-    `tiled`, larger ones are read at their own resolution, in overlapping windows of that size. Beyond the network's
-    memory an image takes what its decoder makes of it, 4 bytes a pixel, and little that grows with its size.
+    is which class. The labels are those of `Model.predict`, as is `tiled`. Beyond the network's memory an image takes
+    what its decoder makes of it, 4 bytes a pixel, and little that grows with its size.
 
     Returns a fault for each image that cannot be read; the others are predicted. Raises FastudaError naming a file
     that cannot be written, or when memory runs out.
     """
     require_free(out, [item.name for item in inputs], (_OVERLAY, label_ending(values)))
-    write_class_values(out, trained.recipe.classes.build(), values)
+    write_class_values(out, model.classes, values)
     faults = []
     for done, item in enumerate(inputs, start=1):
         try:
-            with memory_told("prediction", trained.recipe, trained.device):
-                _predict_one(trained, item, out, values, tiled=tiled)
+            with memory_told("prediction", model.recipe, model.device):
+                _predict_one(model, item, out, values, tiled=tiled)
         except SampleError as error:
             # A new one: the old one's frames hold the image.
             faults.append(SampleError(error.kind, error.path, error.detail))
@@ -139,16 +133,16 @@ def predict(
     return faults
 
 
-def _predict_one(trained: Trained, item: Input, out: Path, values: Values, *, tiled: bool) -> None:
+def _predict_one(model: Model, item: Input, out: Path, values: Values, *, tiled: bool) -> None:
     photograph = read_photograph(item.path)
     _require_short_name(item, (_OVERLAY, label_ending(values)))
-    classes = trained.recipe.classes.build()
+    classes = model.classes
     width, top = photograph.size[0], 0
     with (
         label_rows(out, item.name, photograph.size, classes, values) as write_label,
         png_rows(out / f"{item.name}{_OVERLAY}", photograph.size, colour=True) as write_overlay,
     ):
-        for label in _labels(trained, photograph, tiled=tiled):
+        for label, _ in model.answers(photograph, tiled=tiled):
             write_label(label)
             for start, stop in bands(len(label), width):
                 pixels = np.asarray(photograph.piece((0, top + start, width, top + stop)))
@@ -163,17 +157,3 @@ def _require_short_name(item: Input, endings: Sequence[str]) -> None:
         raise SampleError(
             "name", item.path, f"its name is {over} bytes too long for NAME{endings[0]} and NAME{endings[1]}; rename it"
         )
-
-
-def _labels(trained: Trained, photograph: Photograph, *, tiled: bool) -> Iterator[NDArray[np.uint8]]:
-    """Train ids uint8 [h, W], downwards, at the photograph's own size."""
-    settings = trained.recipe.eval
-
-    def answer(pixels: NDArray[np.uint8]) -> Outputs:
-        batch = torch.from_numpy(pixels.copy())[None].to(trained.device)
-        return evaluation_logits(trained.model, batch, settings, trained.passes)
-
-    width, height = photograph.size
-    if tiled and (width > settings.size[0] or height > settings.size[1]):
-        return tiled_bands(photograph, settings.size, answer)
-    return label_bands(answer(np.asarray(photograph.resized(settings.size))), (height, width))

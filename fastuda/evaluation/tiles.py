@@ -1,4 +1,4 @@
-"""Labels of a photograph at its own resolution, from overlapping windows over it."""
+"""A model's answer for a photograph at its own resolution, from overlapping windows over it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastuda.data.reading.photograph import Photograph
-from fastuda.evaluation.label_bands import label_at
+from fastuda.evaluation.label_bands import Answer, answer_at
 from fastuda.model.segmenter import Outputs
 
 _LEAST_OVERLAP = 1 / 3
@@ -41,20 +41,28 @@ def spans(length: int, window: int) -> list[Span]:
 
 
 def tiled_bands(
-    photograph: Photograph, window: tuple[int, int], answer: Callable[[NDArray[np.uint8]], Outputs]
-) -> Iterator[NDArray[np.uint8]]:
-    """Train ids uint8 [h, W] of a photograph, downwards, a row of windows at a time.
+    photograph: Photograph,
+    window: tuple[int, int],
+    logits_of: Callable[[NDArray[np.uint8]], Outputs],
+    *,
+    confidence: bool = False,
+) -> Iterator[Answer]:
+    """Answers [h, W] for a photograph, downwards, a row of windows at a time.
 
-    `answer` gives logits [1, C, H', W'] of a window's pixels, uint8 [H, W, 3]; `window` is width and height.
+    `logits_of` gives those [1, C, H', W'] of a window's pixels, uint8 [H, W, 3]; `window` is width and height.
     """
     width, height = photograph.size
     for down in spans(height, window[1]):
-        band = np.empty((down.own_stop - down.own_start, width), np.uint8)
+        shape = down.own_stop - down.own_start, width
+        band = Answer(np.empty(shape, np.uint8), np.empty(shape, np.float32) if confidence else None)
         for across in spans(width, window[0]):
             pixels = np.asarray(photograph.piece((across.start, down.start, across.stop, down.stop)))
-            label = label_at(answer(pixels), pixels.shape[:2])
-            band[:, across.own_start : across.own_stop] = label[
-                down.own_start - down.start : down.own_stop - down.start,
-                across.own_start - across.start : across.own_stop - across.start,
-            ]
+            found = answer_at(logits_of(pixels), pixels.shape[:2], confidence=confidence)
+            own = (
+                slice(down.own_start - down.start, down.own_stop - down.start),
+                slice(across.own_start - across.start, across.own_stop - across.start),
+            )
+            for whole, part in zip(band, found, strict=True):
+                if whole is not None and part is not None:
+                    whole[:, across.own_start : across.own_stop] = part[own]
         yield band

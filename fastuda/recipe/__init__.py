@@ -6,6 +6,8 @@ to the rows of the table in `method/PROTOCOL.md`.
 
 from __future__ import annotations
 
+import os
+
 from pydantic import Field, SerializeAsAny, model_validator
 
 from fastuda.recipe.data import Classes, Data, Demo, Domain, Jitter, Views
@@ -25,7 +27,10 @@ __all__ = [
 
 
 class Recipe(Section):
-    """One run, whole."""
+    """One run, whole: a table of fields, each of its type and in its range, none of which changes once it is made.
+
+    `Recipe.load` makes one; `fastuda recipes NAME` shows every field and what it means.
+    """
 
     description: str = ""
     """One line: what this recipe is."""
@@ -71,6 +76,24 @@ class Recipe(Section):
     """How models are scored."""
     runtime: Runtime = Runtime()
     """Device-side switches."""
+
+    @classmethod
+    def load(
+        cls,
+        recipe: str | os.PathLike[str] | Recipe,
+        *settings: str,
+        source: str | os.PathLike[str] | None = None,
+        target: str | os.PathLike[str] | None = None,
+    ) -> Recipe:
+        """A recipe with some of its fields set: `Recipe.load("gta2cs+cmix", "method.tau=0.9", source="/data/gta5")`.
+
+        `recipe` is a preset's name or the path of a TOML file, with or without `+variant`s, or another Recipe; each
+        setting is what `--set` takes, and `source` and `target` are the data sets' folders. Raises UsageError that
+        names the field, and the nearest known field or name.
+        """
+        from fastuda.recipe.file import load_recipe, with_folders  # which knows this class
+
+        return load_recipe(recipe, with_folders(settings, source, target))
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

@@ -7,6 +7,7 @@ is a few lines over any recipe: `gta2cs+cmix` is `gta2cs` with those of `cmix`.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -40,9 +41,18 @@ def variant_names() -> list[str]:
     return _toml_names(_VARIANTS)
 
 
-def recipe_name(name_or_path: str) -> str:
-    """What a recipe is called in results and folders: `gta2cs`, `mine` for `some/mine.toml`, `mine+cmix`."""
-    stem, variants = _split(name_or_path)
+AnyRecipe = str | os.PathLike[str] | Recipe
+"""A preset's name, a TOML file's path, either with `+variant`s; or the recipe itself."""
+
+
+def recipe_name(recipe: AnyRecipe) -> str:
+    """What a recipe is called in results and folders: `gta2cs`, `mine` for `some/mine.toml`, `mine+cmix`.
+
+    A Recipe has no name, and is called `own`.
+    """
+    if isinstance(recipe, Recipe):
+        return "own"
+    stem, variants = _split(os.fspath(recipe))
     return "+".join((Path(stem).name.removesuffix(".toml"), *variants))
 
 
@@ -50,24 +60,38 @@ Layer = tuple[Sequence[str], Sequence[str]]
 """Variants, and settings over those."""
 
 
-def load_recipe(name_or_path: str, settings: Sequence[str] = (), *, layers: Sequence[Layer] = ()) -> Recipe:
+def load_recipe(recipe: AnyRecipe, settings: Sequence[str] = (), *, layers: Sequence[Layer] = ()) -> Recipe:
     """Read a preset by name or a TOML file by path, add `+variant`s, apply `a.b=value` settings, validate.
 
-    `layers` are laid over the settings, one after another: what a row of a table changes wins over what is set
-    for all rows. Raises UsageError that names the file, the field, and the nearest known field or name.
+    A Recipe is taken as if it were read. `layers` are laid over the settings, one after another: what a row of a table
+    changes wins over what is set for all rows. Raises UsageError that names the file, the field, and the nearest known
+    field or name.
     """
-    table = _read_table(name_or_path, ())
+    if isinstance(recipe, Recipe):
+        origin, table = recipe_name(recipe), _dumped(recipe)
+    else:
+        origin = os.fspath(recipe)
+        table = _read_table(origin, ())
     for variants, changes in (((), settings), *layers):
         for name in variants:
             table = _varied(table, name)
         for change in sorted(changes, key=_names_no_kind):
             _apply(table, change)
-    return recipe_of(table, name_or_path)
+    return recipe_of(table, origin)
+
+
+def with_folders(
+    settings: Sequence[str], source: str | os.PathLike[str] | None, target: str | os.PathLike[str] | None
+) -> list[str]:
+    """Settings, and the data sets' folders as the settings that they stand for; those win."""
+    roots = {"source": source, "target": target}
+    paths = {name: user_path(root).absolute() for name, root in roots.items() if root is not None}
+    return [*settings, *(f"{name}.root={_quoted(str(path))}" for name, path in paths.items())]
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as TOML; `load_recipe` of it gives the same recipe."""
-    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True, by_alias=True))
+    return tomli_w.dumps(_dumped(recipe))
 
 
 def require_text(recipe: Recipe) -> None:
@@ -97,6 +121,15 @@ def variant_text(name: str) -> str:
         near = nearest(name, variant_names())
         raise UsageError(f"no variant is called {brief(name, 300)}{near}; there are {', '.join(variant_names())}")
     return (_VARIANTS / f"{name}.toml").read_text("utf-8")
+
+
+def _dumped(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", exclude_none=True, by_alias=True)
+
+
+def _quoted(text: str) -> str:
+    """Text as TOML quotes it: as JSON does, but for DEL, and without an escape for half a character."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:

@@ -63,6 +63,13 @@ class Display:
         self.console.print(f"{title} {iteration}: [bold]mIoU {scores.miou:.2f}[/bold] ({scores.protocol} protocol)")
 
 
+def display_of(display: Display | bool) -> Display:
+    """A display on the standard output for True, one that shows nothing for False; any other is itself."""
+    if isinstance(display, Display):
+        return display
+    return Display(Console() if display else Console(quiet=True, force_terminal=False))
+
+
 class _UnfailingDisplay(Display):
     def __init__(self, console: Console) -> None:
         mine = copy.copy(console)  # whoever else writes to the console is told of failures

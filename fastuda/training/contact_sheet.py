@@ -13,7 +13,7 @@ from fastuda.data.datasets import Datasets
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.errors import UsageError
-from fastuda.evaluation.trained import Trained
+from fastuda.evaluation.trained import Model
 from fastuda.method.draws import Draws
 from fastuda.method.mixing import mix_crops, mixed_views
 from fastuda.method.pseudo_labels import PseudoLabels, label_target
@@ -23,7 +23,7 @@ from fastuda.report.pictures import grid, overlay
 from fastuda_kernels.masked_mix import Normalisation
 
 
-def contact_sheet(recipe: Recipe, data: Datasets, trained: Trained | None, iteration: int = 0) -> Image.Image:
+def contact_sheet(recipe: Recipe, data: Datasets, trained: Model | None, iteration: int = 0) -> Image.Image:
     """The batch of one iteration: weak, strong, class-mixed weak and strong, HTCM; each beside its label.
 
     Pseudo-labels come from `trained`, with batch statistics as in training; without a model they are
@@ -39,12 +39,12 @@ def contact_sheet(recipe: Recipe, data: Datasets, trained: Trained | None, itera
     if trained is None:
         pseudo = _unknown(target)
         st = hts = mix_crops(source, target, pseudo, recipe, passes, draws, "nowhere")
-    elif trained.model.num_classes != len(classes):
-        raise UsageError(f"{trained.file}: knows {trained.model.num_classes} classes, the recipe {len(classes)}")
+    elif trained.network.num_classes != len(classes):
+        raise UsageError(f"{trained.file}: knows {trained.network.num_classes} classes, the recipe {len(classes)}")
     else:
         with torch.no_grad():
-            pseudo = label_target(trained.model.train(), target, passes)
-            views = mixed_views(trained.model, source, target, pseudo, recipe, passes, draws)
+            pseudo = label_target(trained.network.train(), target, passes)
+            views = mixed_views(trained.network, source, target, pseudo, recipe, passes, draws)
         st, hts = views.st, views.hts
 
     columns = ["source weak", "label", "source strong", "target weak", "pseudo-label above τ", "target strong"]

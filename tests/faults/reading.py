@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor
 
 from fastuda.errors import FastudaError
-from fastuda.evaluation.trained import load_trained
+from fastuda.evaluation.trained import load
 
 TINY = ["model.depth=18", "model.width=0.015625", "model.aspp=[6,12]", "model.input='bgr-caffe'"]
 State = dict[str, Tensor]
@@ -31,7 +31,7 @@ def released(state: State) -> State:
 def refused(path: Path, *words: str) -> str:
     """The message, of one line that names the file and the words."""
     with pytest.raises(FastudaError) as caught:
-        load_trained(path, device="cpu", recipe=None)
+        load(path, device="cpu", recipe=None)
     said = str(caught.value)
     assert str(path) in said
     assert "\n" not in said

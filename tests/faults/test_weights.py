@@ -21,7 +21,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from fastuda.errors import FastudaError
-from fastuda.evaluation.trained import load_trained
+from fastuda.evaluation.trained import load
 from fastuda.model.build import build_model
 from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.model.deeplab.resnet import Depth
@@ -48,7 +48,7 @@ def test_a_mutated_file_is_refused_on_one_line_or_read_as_it_was(
     path = tmp_path / f"w{'.safetensors' if seed % 2 else '.pth'}"
     kind = mutated(seed, base, path).partition(":")[0]
     try:
-        found = load_trained(path, recipe=None if kind == "recipe" else "demo", device="cpu")
+        found = load(path, recipe=None if kind == "recipe" else "demo", device="cpu")
     except FastudaError as error:
         said = str(error)
     else:
@@ -56,7 +56,7 @@ def test_a_mutated_file_is_refused_on_one_line_or_read_as_it_was(
         wanted, tolerance = read_weights(base).state, 0.01 if kind == "other floats" else 0
         # A legacy file of torch.save has no checksum: a flipped bit of a value is a value.
         if kind != "torch bits":
-            for key, value in found.model.state_dict().items():
+            for key, value in found.network.state_dict().items():
                 torch.testing.assert_close(value, wanted[key], rtol=tolerance, atol=tolerance)
     assert kind in READABLE if not said else kind not in ("sound", "other floats")
     assert not said or str(path) in said
@@ -136,7 +136,7 @@ def test_a_recipe_that_is_none_is_named(what: str, state: State, header: dict[st
     save_weights(path, state, header | {"recipe": text})
     said = refused(path, "the recipe in its header (metadata `recipe`) cannot be used", words, "--recipe")
     assert said.isprintable()
-    assert load_trained(path, recipe="demo", device="cpu").model.num_classes == len(state["head.branches.0.bias"])
+    assert load(path, recipe="demo", device="cpu").network.num_classes == len(state["head.branches.0.bias"])
 
 
 def spoilt(key: str, change: Callable[[Tensor], Any]) -> Callable[[State], None]:
@@ -284,7 +284,7 @@ def test_a_flipped_bit_of_an_own_file_is_damage_and_an_older_file_is_read(
         path.write_bytes(flipped)
         refused(path, "damaged: its content is not what was written (SHA-256")
     save_file(state, path, header)
-    assert torch.equal(load_trained(path, device="cpu").model.state_dict()[STEM], state[STEM])
+    assert torch.equal(load(path, device="cpu").network.state_dict()[STEM], state[STEM])
 
 
 COMMANDS = ("predict", "eval", "init", "weights")

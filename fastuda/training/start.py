@@ -1,0 +1,83 @@
+"""A run as it is asked for: a recipe by name, by file or itself, settings, folders, a time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastuda.errors import UsageError
+from fastuda.files.paths import user_path
+from fastuda.recipe import Recipe
+from fastuda.recipe.file import AnyRecipe, load_recipe, recipe_name, with_folders
+from fastuda.report.display import Display, display_of
+from fastuda.runs.folder import RunFolder
+from fastuda.runtime.stop import duration
+from fastuda.training.run import Results
+from fastuda.training.run import train as run_training
+
+
+def train(
+    recipe: AnyRecipe,
+    run: str | os.PathLike[str],
+    *,
+    source: str | os.PathLike[str] | None = None,
+    target: str | os.PathLike[str] | None = None,
+    settings: str | Sequence[str] = (),
+    init: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    force: bool = False,
+    max_time: str | None = None,
+    device: str | None = None,
+    display: Display | bool = True,
+) -> Results:
+    """Train on the source, adapt to the target, score on the target; `load(run)` is then the trained model.
+
+    Args:
+        recipe: a name (`gta2cs`, `gta2cs+cmix`), a TOML file's path, or a Recipe.
+        run: the run's folder, which holds its checkpoints, logs, pictures and results.json.
+        source: the source data set's folder, if the recipe does not say it.
+        target: the target data set's.
+        settings: recipe fields as `--set` takes them: `["method.tau=0.9", "train.iterations=1000"]`.
+        init: a trained network to adapt, which takes the place of the warm-up.
+        resume: go on with the run in that folder, by its own recipe and `settings`; from its beginning if need be.
+        force: with `resume`, go on although recipe, data, code or libraries are others; the results say so.
+        max_time: stop after this time, all saved: `8h`, `90m`, `08:00:00`.
+        device: `cuda` or `cpu`; None: a GPU if there is one.
+        display: True: progress on the standard output; False: none; or where to show it.
+
+    Returns:
+        What is in the run's results.json: of each stage (`source_only`, `adapted`) `miou` and `iou` by class name, in
+        percent, after the last iteration; those also at `last` and `best`; seed, versions, data, seconds.
+
+    Raises:
+        FastudaError: what the user can mend; HeldError when another process works in the folder, StoppedError when a
+            signal (Ctrl-C, too) or `max_time` ended the run, everything saved.
+    """
+    deadline = None if max_time is None else time.monotonic() + duration(max_time)
+    path = user_path(run)
+    chosen = with_folders([settings] if isinstance(settings, str) else settings, source, target)
+    return run_training(
+        asked_recipe(recipe, path, chosen, resume=resume, force=force),
+        path,
+        name=recipe_name(recipe),
+        named=load_recipe(recipe),
+        device=device,
+        init=None if init is None else user_path(init),
+        resume=resume,
+        force=force,
+        deadline=deadline,
+        display=display_of(display),
+    )
+
+
+def asked_recipe(recipe: AnyRecipe, run: Path, settings: Sequence[str], *, resume: bool, force: bool) -> Recipe:
+    """The recipe with its settings; with `resume` that of the run in the folder, so that nothing is said twice.
+
+    Raises UsageError for a recipe or setting that is none, and for `force` without `resume`.
+    """
+    if force and not resume:
+        raise UsageError("--force goes on with a run although it is another one: give it with --resume")
+    folder = RunFolder(run)
+    return load_recipe(folder.recipe if resume and folder.goes_on() else recipe, settings)
