@@ -125,8 +125,8 @@ def test_every_image_is_shown_with_its_name_logits_and_label(evaluated: Callable
     labels = [halves(classes) for classes in HALVES]
     evaluated(labels, on_image=lambda *args: seen.append(args), progress=lambda *args: progress.append(args))
     assert [name for name, _, _ in seen] == ["000", "001", "002"]
-    for (_, answer, label), expected, classes in zip(seen, labels, HALVES, strict=True):
-        assert answer.logits.shape == (1, 3, 2, 2)
-        assert answer.logits[0].argmax(0).tolist() == [list(classes)] * 2
+    for (_, outputs, label), expected, classes in zip(seen, labels, HALVES, strict=True):
+        assert outputs.logits.shape == (1, 3, 2, 2)
+        assert outputs.logits[0].argmax(0).tolist() == [list(classes)] * 2
         assert np.array_equal(label.numpy(), expected)
     assert progress == [(2, 3), (3, 3)]

@@ -62,8 +62,8 @@ def test_three_times_the_images_need_no_more_memory(
     boundary, confidence = BoundaryMeter(3, CPU), ConfidenceMeter(3, CPU)
     held: list[int] = []
 
-    def look(_: str, answer: Outputs, label: Tensor) -> None:
-        prediction, certainty = (one[0] for one in pseudo_label(answer.logits, (HEIGHT, WIDTH)))
+    def look(_: str, outputs: Outputs, label: Tensor) -> None:
+        prediction, certainty = (one[0] for one in pseudo_label(outputs.logits, (HEIGHT, WIDTH)))
         boundary.add(prediction, label)
         confidence.add(prediction, certainty, label, boundary_band(label, 5, 3))
         held.append(resident_bytes())

@@ -36,8 +36,8 @@ def evaluate(
     """Scores by protocol, from one pass over the split.
 
     `full`: logits upsampled to each label's own size. `released`: the label resized (nearest) to the
-    network's input size. `on_image(name, answer, label [H, W])` sees every image,
-    the answer as `evaluation_logits` gives it, of one image.
+    network's input size. `on_image(name, outputs, label [H, W])` sees every image,
+    the outputs as `evaluation_logits` gives it, of one image.
     The model must be in eval mode; it is left as it is. Raises FastudaError when no pixel counts and
     when memory runs out.
     """

@@ -145,10 +145,9 @@ class _Meters:
         self._boundary = BoundaryMeter(len(self._names), device)
         self._confidence = ConfidenceMeter(len(self._names), device, (recipe.method.tau,))
 
-    def add(self, answer: Outputs, label: Tensor) -> None:
-        size = (label.shape[0], label.shape[1])
-        found = pseudo_label(answer.logits, size, align_corners=answer.align_corners)
-        prediction, confidence = (one[0] for one in found)
+    def add(self, outputs: Outputs, label: Tensor) -> None:
+        size, corners = (label.shape[0], label.shape[1]), outputs.align_corners
+        prediction, confidence = (one[0] for one in pseudo_label(outputs.logits, size, align_corners=corners))
         self._boundary.add(prediction, label)
         band = boundary_band(label, BOUNDARY_RADIUS, len(self._names))
         self._confidence.add(prediction, confidence, label, band)
