@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__all__ = ["Model", "Recipe", "__version__", "evaluate", "load", "train"]
+from fastuda.version import __version__
 
-__version__ = "0.1.0"
+__all__ = ["Model", "Recipe", "__version__", "evaluate", "load", "train"]
 
 if TYPE_CHECKING:
     from fastuda.evaluation.evaluate_trained import evaluate

@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-import fastuda
 from fastuda.data.datasets import Datasets
 from fastuda.data.packing.pack import Packed
 from fastuda.recipe import Recipe
 from fastuda.runtime.device import versions
+from fastuda.version import __version__
 
 _FREE = {
     "description",
@@ -180,7 +180,7 @@ def code_version() -> str:
         for name, file in sorted(_sources(resources.files(package), package)):
             digest.update(name.encode())
             digest.update(file.read_bytes())
-    return f"{fastuda.__version__} ({digest.hexdigest()[:12]})"
+    return f"{__version__} ({digest.hexdigest()[:12]})"
 
 
 def _sources(folder: Traversable, prefix: str) -> list[tuple[str, Traversable]]:

@@ -8,9 +8,9 @@ from importlib import metadata
 
 import torch
 
-import fastuda
 from fastuda.errors import FastudaError, UsageError
 from fastuda.recipe import Runtime
+from fastuda.version import __version__
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -45,7 +45,7 @@ def configure(settings: Runtime, device: torch.device) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on, by name."""
-    found = {"fastuda": fastuda.__version__, "python": platform.python_version(), "torch": torch.__version__}
+    found = {"fastuda": __version__, "python": platform.python_version(), "torch": torch.__version__}
     for package in ("triton", "nvidia-dali-cuda130", "numpy", "pillow"):
         try:
             found[package] = metadata.version(package)
