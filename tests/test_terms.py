@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from whole_runs import run, saved_state
 import fastuda.training.iteration as iteration_module
 from fastuda.errors import UsageError
 from fastuda.method.draws import Draws
-from fastuda.method.mixing import mix_crops
-from fastuda.method.pseudo_labels import PseudoLabels
+from fastuda.method.losses import mixed_losses
+from fastuda.method.mixing import mix_crops, mixed_views
+from fastuda.method.pseudo_labels import PseudoLabels, label_target
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.method.terms import OWN, all_terms
 from fastuda.recipe import Recipe
@@ -85,6 +87,22 @@ def test_a_term_is_one_file_and_enters_the_sum_with_its_weight(contributed: None
     everything = losses_of(small("terms.masked.ratio=1.0", "terms.masked.block=8"))[0]["masked"]
     nothing = losses_of(small("terms.masked.ratio=0.0", "terms.masked.block=8"))[0]["masked"]
     assert len({everything, nothing, found["masked"]}) == 3
+
+
+def test_a_term_is_compiled_with_the_others_without_a_break(contributed: None) -> None:
+    recipe = small("terms.masked.block=8", "mix.mask.kind=cutmix")
+    state, draws = begin(recipe), Draws(0, torch.tensor(3))
+    source, target = batches(recipe)
+    pseudo = label_target(state.student, target, AS_IT_IS)
+    views = mixed_views(state.student, source, target, pseudo, recipe, AS_IT_IS, draws)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the compiler does inside torch, as where iterations are compiled
+        compiled = torch.compile(mixed_losses, fullgraph=True, backend="aot_eager")(views, recipe)
+    expected = mixed_losses(views, recipe)
+    assert list(compiled) == list(expected)
+    assert "masked" in expected
+    for name, loss in expected.items():
+        torch.testing.assert_close(compiled[name], loss)
 
 
 def test_a_term_draws_anew_in_every_iteration_and_for_every_seed(contributed: None) -> None:
