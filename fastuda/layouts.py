@@ -276,5 +276,16 @@ DARK_ZURICH = Layout(
 FOLDER = Layout("folder", "a folder of your own", "the files of the recipe's globs", None)
 
 LAYOUTS: dict[str, Layout] = {
-    layout.name: layout for layout in (GTA5, SYNTHIA, CITYSCAPES, ACDC, BDD100K, MAPILLARY, IDD, DARK_ZURICH, FOLDER)
+    layout.name: layout
+    for layout in (
+        GTA5,
+        SYNTHIA,
+        CITYSCAPES,
+        ACDC,
+        BDD100K,
+        MAPILLARY,
+        IDD,
+        DARK_ZURICH,
+        FOLDER,
+    )
 }
