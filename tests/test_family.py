@@ -63,7 +63,8 @@ def test_it_trains_is_killed_goes_on_and_predicts(
             run(recipe, tmp_path / "killed")
     run(recipe, tmp_path / "killed", resume=True)
     expected, found = saved_state(tmp_path / "whole"), saved_state(tmp_path / "killed")
-    assert expected.keys() == found.keys()
+    # Dropout too draws by the iteration's number.
+    assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
 
     trained = load(tmp_path / "whole", device="cpu")
     assert type(trained.network).__name__ == "Toy"

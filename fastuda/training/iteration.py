@@ -8,9 +8,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
+import torch
+
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.memory.estimate import TrainingWork
 from fastuda.memory.out_of_memory import is_out_of_memory, memory_told
+from fastuda.method.draws import seed_of
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.method.term import Losses
@@ -48,6 +51,8 @@ class Iteration:
         self._fast = fast
         self._graph: CapturedIteration | None = None
         self._prepared = False
+        self._network_draws = bool(state.student.stochastic_modules())
+        self._number = 0
 
     @property
     def way(self) -> Way:
@@ -64,13 +69,26 @@ class Iteration:
         with memory_told(self._work, self._recipe, self._state.iteration.device):
             if not self._prepared:
                 self._prepare(batches)
-            return self._step(*batches) if self._graph is None else self._replay(self._graph, batches)
+                self._number = int(self._state.iteration)
+            self._seed_network()
+            losses = self._step(*batches) if self._graph is None else self._replay(self._graph, batches)
+            self._number += 1
+            return losses
+
+    def _seed_network(self) -> None:
+        """Have dropout draw by the iteration's number, so that a run that goes on draws as one that never stopped.
+
+        A graph reads the generator's seed at each replay.
+        """
+        if self._network_draws:
+            torch.manual_seed(seed_of(self._recipe.seed, self._work, self._number))
 
     def _replay(self, graph: CapturedIteration, batches: tuple[DomainBatch, ...]) -> Losses:
         try:
             return graph(*batches)
         except CaptureError as error:
             self._do_without_graph(error)
+            self._seed_network()
             return self._step(*batches)
 
     def _do_without_graph(self, error: CaptureError) -> None:
