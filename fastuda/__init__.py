@@ -19,17 +19,18 @@ from fastuda.version import __version__
 __all__ = ["Model", "Recipe", "__version__", "evaluate", "load", "train"]
 
 if TYPE_CHECKING:
-    from fastuda.evaluation.evaluate_trained import evaluate
-    from fastuda.evaluation.trained import Model, load
+    from fastuda.evaluation.evaluate import evaluate
+    from fastuda.evaluation.load import load
+    from fastuda.evaluation.model import Model
     from fastuda.recipe import Recipe
     from fastuda.training.start import train
 else:
     # A name's module, and torch with it, is imported when the name is first asked for.
     _PLACES = {
-        "Model": "fastuda.evaluation.trained",
+        "Model": "fastuda.evaluation.model",
         "Recipe": "fastuda.recipe",
-        "evaluate": "fastuda.evaluation.evaluate_trained",
-        "load": "fastuda.evaluation.trained",
+        "evaluate": "fastuda.evaluation.evaluate",
+        "load": "fastuda.evaluation.load",
         "train": "fastuda.training.start",
     }
 

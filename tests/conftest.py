@@ -27,7 +27,8 @@ from steps import small_network
 
 from fastuda.data.packing.pack import Packed
 from fastuda.data.packing.prepare import prepare
-from fastuda.evaluation.trained import Model, load
+from fastuda.evaluation.load import load
+from fastuda.evaluation.model import Model
 from fastuda.recipe import Data, Domain, Recipe
 from fastuda.recipe.file import load_recipe
 from fastuda.runs.checkpoint import save_model

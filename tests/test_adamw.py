@@ -11,9 +11,8 @@ import pytest
 import torch
 from steps import begin
 from torch import Tensor
-from whole_runs import run, saved_state
+from whole_runs import run, run_killed, saved_state
 
-import fastuda.training.iteration as iteration_module
 from fastuda.errors import FastudaError, UsageError
 from fastuda.method.optimizer import parameters_of, state_of
 from fastuda.method.state import TrainingState
@@ -167,19 +166,7 @@ def test_a_killed_run_with_adamw_goes_on_in_the_same_bits(
     stages = [f"{stage}.optimizer.kind=adamw" for stage in ("warmup", "train")]
     recipe = tiny(*stages, "train.optimizer.clip_norm=1.0", "train.optimizer.schedule=cosine", *more)
     run(recipe, tmp_path / "whole")
-    calls = iter(range(100))
-    trains = iteration_module.adaptation_step
-
-    def killed(*arguments: Any) -> Any:
-        if next(calls) == 4:  # past the checkpoint of iteration 3
-            raise KeyboardInterrupt
-        return trains(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(iteration_module, "adaptation_step", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run(recipe, tmp_path / "killed")
-    run(recipe, tmp_path / "killed", resume=True)
+    run_killed(recipe, tmp_path / "killed", monkeypatch)
     expected, found = saved_state(tmp_path / "whole"), saved_state(tmp_path / "killed")
     assert expected.keys() == found.keys()
     assert [key for key in expected if not torch.equal(expected[key], found[key])] == []

@@ -27,10 +27,10 @@ import fastuda.method.segmentation as segmentation_module
 import fastuda.runtime.compiled as compiled_module
 from fastuda.classes import CITYSCAPES_IDS
 from fastuda.data.packing.pack import Packed
-from fastuda.evaluation.evaluate_trained import BOUNDARY_RADIUS, evaluate
+from fastuda.evaluation.evaluate import BOUNDARY_RADIUS, evaluate
+from fastuda.evaluation.model import Model
 from fastuda.evaluation.predict import Input, predict
 from fastuda.evaluation.tiles import spans
-from fastuda.evaluation.trained import Model
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.method.term import Losses

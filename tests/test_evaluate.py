@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.packing.pack import Packed
-from fastuda.evaluation.evaluate import evaluate
+from fastuda.evaluation.scoring import evaluate
 from fastuda.metrics import Scores
 from fastuda.model.passes import Passes
 from fastuda.model.segmenter import Outputs

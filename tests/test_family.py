@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from added_modules import added, documented
 from torch import nn
-from whole_runs import run, saved_state
+from whole_runs import run, run_killed, saved_state
 
-import fastuda.training.iteration as iteration_module
 from fastuda.errors import FastudaError, UsageError
-from fastuda.evaluation.trained import load
+from fastuda.evaluation.load import load
 from fastuda.model.build import build_network
 from fastuda.model.passes import teaching
 from fastuda.recipe import Recipe
@@ -50,18 +48,7 @@ def test_it_trains_is_killed_goes_on_and_predicts(
     recipe = toy_recipe(*more)
     results, _ = run(recipe, tmp_path / "whole")
     assert 0 <= results["adapted"]["miou"] <= 1
-    calls, trains = iter(range(100)), iteration_module.adaptation_step
-
-    def killed(*arguments: Any) -> Any:
-        if next(calls) == 4:
-            raise KeyboardInterrupt
-        return trains(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(iteration_module, "adaptation_step", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run(recipe, tmp_path / "killed")
-    run(recipe, tmp_path / "killed", resume=True)
+    run_killed(recipe, tmp_path / "killed", monkeypatch)
     expected, found = saved_state(tmp_path / "whole"), saved_state(tmp_path / "killed")
     # Dropout too draws by the iteration's number.
     assert [key for key in expected if not torch.equal(expected[key], found[key])] == []

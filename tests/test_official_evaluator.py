@@ -20,8 +20,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from fastuda.classes import CITYSCAPES_16, CITYSCAPES_19, CITYSCAPES_IDS
-from fastuda.evaluation.evaluate_trained import evaluate
-from fastuda.evaluation.trained import load
+from fastuda.evaluation.evaluate import evaluate
+from fastuda.evaluation.load import load
 from fastuda.metrics import Scores
 from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.recipe import Recipe

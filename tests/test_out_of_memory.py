@@ -19,9 +19,9 @@ from rich.console import Console
 from steps import AS_IT_IS, PLAIN, batches, begin, tiny
 
 import fastuda.data.packing.prepare as prepare_module
-import fastuda.evaluation.evaluate as evaluate_module
+import fastuda.evaluation.load as load_module
+import fastuda.evaluation.scoring as scoring_module
 import fastuda.evaluation.target_statistics as batch_norm_module
-import fastuda.evaluation.trained as trained_module
 import fastuda.memory.out_of_memory as out_of_memory_module
 import fastuda.model.weights as weights_module
 import fastuda.runs.checkpoint.writer as writer_module
@@ -32,10 +32,10 @@ import fastuda.training.run as train_module
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.packing.pack import Packed
 from fastuda.errors import FastudaError
-from fastuda.evaluation.evaluate import evaluate
+from fastuda.evaluation.model import Model
 from fastuda.evaluation.predict import Input, predict
+from fastuda.evaluation.scoring import evaluate
 from fastuda.evaluation.target_statistics import gather_statistics
-from fastuda.evaluation.trained import Model
 from fastuda.memory.estimate import TrainingWork
 from fastuda.memory.out_of_memory import is_out_of_memory, memory_told
 from fastuda.memory.savings import Saving
@@ -187,11 +187,11 @@ def test_no_room_for_an_estimate_costs_the_estimate_alone(
 
 @pytest.mark.usefixtures("quick", "gpu")
 def test_a_model_that_does_not_fit_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(trained_module, "read_model", raising(FULL_GPU[0]))
-    monkeypatch.setattr(trained_module, "choose_device", lambda _: GPU)
+    monkeypatch.setattr(load_module, "read_model", raising(FULL_GPU[0]))
+    monkeypatch.setattr(load_module, "choose_device", lambda _: GPU)
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(FastudaError) as caught:
-        trained_module.load(tmp_path / "model.safetensors", device="cuda")
+        load_module.load(tmp_path / "model.safetensors", device="cuda")
     lines = str(caught.value).splitlines()
     assert "needed: not estimated" in lines[1]
     assert "--recipe FILE" in lines[-1]
@@ -262,7 +262,7 @@ def packed(pack: Callable[..., Packed], tiny_recipe: Callable[..., Recipe]) -> t
 @pytest.mark.parametrize("error", [FULL_GPU[0], FULL_GPU[1], FULL_HOST[0]], ids=named)
 def test_an_evaluation_tells(error: Exception, packed: tuple[Packed, Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
     split, recipe = packed
-    monkeypatch.setattr(evaluate_module, "evaluation_logits", raising(error))
+    monkeypatch.setattr(scoring_module, "evaluation_logits", raising(error))
     with pytest.raises(FastudaError, match="an evaluation of batch 3 asked for") as caught:
         evaluate(build_network(recipe).eval(), EvaluationLoader(split, 3, 1, CPU), recipe, AS_IT_IS)
     lines = str(caught.value).splitlines()
@@ -282,7 +282,7 @@ def test_a_prediction_tells(
     recipe = tiny_recipe("eval.size=[32, 16]")
     Image.new("RGB", (32, 16)).save(tmp_path / "a.png")
     trained = Model(build_network(recipe).eval(), recipe, Passes.of(recipe, CPU), CPU, tmp_path / "none")
-    monkeypatch.setattr(trained_module, "evaluation_logits", raising(error))
+    monkeypatch.setattr(load_module, "evaluation_logits", raising(error))
     with pytest.raises(FastudaError, match="a prediction of batch 1 asked for"):
         predict(trained, [Input(tmp_path / "a.png", "a")], tmp_path / "out", lambda *_: None)
 

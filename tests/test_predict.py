@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 from fastuda.classes import ClassSet, Values
 from fastuda.errors import FastudaError
 from fastuda.evaluation.label_files import write_class_values, write_label
+from fastuda.evaluation.model import Model
 from fastuda.evaluation.predict import Input, find_images, predict
-from fastuda.evaluation.trained import Model
 from fastuda.model.inference import evaluation_logits
 from fastuda.recipe.file import load_recipe
 from fastuda.runs.checkpoint import save_model
@@ -256,7 +256,7 @@ _MEASURED = """
 import sys
 from pathlib import Path
 from fastuda.evaluation.predict import Input, predict
-from fastuda.evaluation.trained import load
+from fastuda.evaluation.load import load
 
 def peak():
     return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.packing.pack import Packed
-from fastuda.evaluation.evaluate import evaluate
+from fastuda.evaluation.scoring import evaluate
 from fastuda.metrics.boundary import BoundaryMeter
 from fastuda.metrics.boundary_map import boundary_band
 from fastuda.metrics.confidence import ConfidenceMeter

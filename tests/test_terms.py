@@ -7,16 +7,14 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from added_modules import added, documented
 from steps import AS_IT_IS, SMALL, batches, begin
 from torch import Tensor
-from whole_runs import run, saved_state
+from whole_runs import run, run_killed, saved_state
 
-import fastuda.training.iteration as iteration_module
 from fastuda.errors import UsageError
 from fastuda.method.draws import Draws
 from fastuda.method.losses import mixed_losses
@@ -33,12 +31,10 @@ from fastuda.study.plan import plan_study
 from fastuda.study.table import Row, Table
 
 ENTROPY = '''
-from fastuda.method.added_term import AddedTerm
+from fastuda.method.added_term import AddedSourceTerm
 
-class Entropy(AddedTerm):
+class Entropy(AddedSourceTerm):
     """Mean entropy on the source, and the features' size."""
-    of_warmup = None
-    on_source = True
     reads_features = True
     def source_value(self, outputs, labels, recipe):
         p = outputs.logits.float().softmax(1)
@@ -134,18 +130,7 @@ def test_a_killed_run_with_draws_of_its_own_goes_on_in_the_same_bits(
 ) -> None:
     recipe = tiny("terms.masked.block=8", "mix.mask.kind=cutmix", *more)
     run(recipe, tmp_path / "whole")
-    calls, trains = iter(range(100)), iteration_module.adaptation_step
-
-    def killed(*arguments: Any) -> Any:
-        if next(calls) == 4:
-            raise KeyboardInterrupt
-        return trains(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(iteration_module, "adaptation_step", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run(recipe, tmp_path / "killed")
-    run(recipe, tmp_path / "killed", resume=True)
+    run_killed(recipe, tmp_path / "killed", monkeypatch)
     expected, found = saved_state(tmp_path / "whole"), saved_state(tmp_path / "killed")
     assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
     rows = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
@@ -207,7 +192,7 @@ def test_every_switch_turns_terms_on_and_every_term_has_one() -> None:
         seen |= {term.name for term in all_terms(recipe) if term.is_on(recipe)}
     assert seen == {term.name for term in OWN}
     off = load_recipe("gta2cs", ["parts=[]"])
-    assert not any(term.is_on(off) for term in OWN)
+    assert [term.name for term in OWN if term.is_on(off)] == ["source"]
 
 
 def test_rows_share_a_warm_up_unless_a_term_has_a_say_in_it(contributed: None, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from steps import small_network
 
 from fastuda.data.reading.listing import LeftOut
 from fastuda.errors import FastudaError
-from fastuda.evaluation.evaluate_trained import EvaluationResult, write_result
-from fastuda.evaluation.trained import Model, load
+from fastuda.evaluation.evaluate import EvaluationResult, write_result
+from fastuda.evaluation.load import load
+from fastuda.evaluation.model import Model
 from fastuda.model.digest import sealed
 from fastuda.recipe import Recipe
 from fastuda.runs.checkpoint import save_model

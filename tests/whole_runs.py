@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
+import fastuda.training.iteration as iteration_module
 from fastuda.recipe import Recipe
 from fastuda.report.display import Display
 from fastuda.runs.checkpoint.store import CheckpointStore
@@ -40,6 +42,22 @@ def run(recipe: Recipe, path: Path, **options: Any) -> tuple[dict[str, Any], str
     out = io.StringIO()
     results = train(recipe, path, name="demo", device="cpu", display=Display(Console(file=out, width=300)), **options)
     return results, out.getvalue()
+
+
+def run_killed(recipe: Recipe, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that dies in its fifth adaptation iteration, past a checkpoint, and goes on to its end."""
+    calls, trains = iter(range(100)), iteration_module.adaptation_step
+
+    def killed(*arguments: Any) -> Any:
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return trains(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(iteration_module, "adaptation_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, path)
+    run(recipe, path, resume=True)
 
 
 def near_the_end(finished: Any, tmp_path: Path) -> Path:

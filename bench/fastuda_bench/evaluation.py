@@ -12,7 +12,7 @@ from rich.table import Table
 from fastuda.data.loading.batch import EvaluationBatch
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.packing.pack import Packed
-from fastuda.evaluation.evaluate import EVALUATION_BATCH, evaluate
+from fastuda.evaluation.scoring import EVALUATION_BATCH, evaluate
 from fastuda.model.build import build_network
 from fastuda.model.passes import Passes
 from fastuda.model.place import placed

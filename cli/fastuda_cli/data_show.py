@@ -26,7 +26,7 @@ def show(
     """A contact sheet: weak, strong, class-mixed and HTCM-mixed crops, labels laid over."""
     with reported():
         from fastuda.data.datasets import prepare_all, with_demo_data
-        from fastuda.evaluation.trained import load
+        from fastuda.evaluation.load import load
         from fastuda.recipe.file import load_recipe
         from fastuda.report.display import Display
         from fastuda.report.pictures import save_picture

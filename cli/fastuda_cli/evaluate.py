@@ -49,7 +49,7 @@ def evaluate(
     """Score a model: per-class IoU, mIoU, accuracies; at full label size and the way the authors did it."""
     with reported():
         import fastuda
-        from fastuda.evaluation.evaluate_trained import BOUNDARY_RADIUS, write_result
+        from fastuda.evaluation.evaluate import BOUNDARY_RADIUS, write_result
         from fastuda.files.disk import make_folder
         from fastuda.metrics.confidence_chart import reliability_chart, threshold_chart
         from fastuda.report.display import Display

@@ -24,7 +24,7 @@ from fastuda.evaluation.label_files import (
     require_free,
     write_class_values,
 )
-from fastuda.evaluation.trained import Model
+from fastuda.evaluation.model import Model
 from fastuda.files.paths import files_below, flattened_link, is_file, is_folder
 from fastuda.memory.out_of_memory import memory_told
 from fastuda.printable import on_one_line

@@ -1,22 +1,18 @@
-"""A loss term that a recipe adds by name."""
+"""Loss terms that a recipe adds by name: a term and its own table in one.
+
+The fields of such a class are what `[terms.NAME]` can say. It is the `TERM` of `fastuda/method/terms/NAME.py`.
+"""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from fastuda.method.term import Term
+from fastuda.method.term import SourceTerm, Term, ViewTerm
 from fastuda.recipe import Recipe
 from fastuda.recipe.term import TermTable
 
 
-class AddedTerm(TermTable, Term):
-    """A term and its own table in one: its fields are what `[terms.NAME]` can say.
-
-    Its class is the `TERM` of `fastuda/method/terms/NAME.py`. One that touches the warm-up is `on_source` and says in
-    `of_warmup` on which of its fields the warm-up then depends.
-    """
-
-    on_source: ClassVar[bool] = False
+class _Added(TermTable, Term):
     reads_features: ClassVar[bool] = False
 
     @property
@@ -29,3 +25,13 @@ class AddedTerm(TermTable, Term):
 
     def weight_in(self, recipe: Recipe) -> float:
         return self.weight
+
+
+class AddedViewTerm(_Added, ViewTerm):
+    """A further term on mixed views; no warm-up depends on it."""
+
+
+class AddedSourceTerm(_Added, SourceTerm):
+    """A further term on the source view; a warm-up depends on all that its table says."""
+
+    of_warmup: ClassVar[tuple[str, ...] | None] = None

@@ -10,7 +10,7 @@ from fastuda.method.draws import Draws
 from fastuda.method.paste_mask import PasteMask
 from fastuda.method.pseudo_labels import PseudoLabels, label_crops, label_target
 from fastuda.method.source_mix import is_soft, softened, source_paste, with_long_tail
-from fastuda.method.terms import terms_on
+from fastuda.method.terms import view_terms
 from fastuda.method.views import MixedViews
 from fastuda.model.passes import Passes
 from fastuda.model.segmenter import Outputs, Segmenter
@@ -80,7 +80,7 @@ def mixed_views(
     In this order, which BatchNorm's running statistics see (protocol row 19): strong, weak, the un-mixed target
     crop of `edge.confidence`, HTCM, those of tables 4 and 6, and those that further terms bring.
     """
-    terms = terms_on(recipe)
+    terms = view_terms(recipe)
     needed = {name for term in terms for name in term.needs(recipe)}
     features, teachers = any(term.reads_features for term in terms), pseudo
     keep: KeepPasted = "everywhere" if recipe.edge.enabled else "nowhere"

@@ -16,38 +16,37 @@ USUAL_UPDATES = 3
 """How often the released optimiser's list names most backbone parameters."""
 
 
-def made_optimizer(student: Segmenter, settings: Optimizer, iteration: Tensor) -> torch.optim.Optimizer:
+def made_optimizer(
+    student: Segmenter, settings: Optimizer, iteration: Tensor, *, flat: bool = False
+) -> torch.optim.Optimizer:
     """torch's optimiser with its whole state there from the beginning, so that no step allocates what the next needs.
 
     Its groups hold, beside torch's entries, `base_rate`, the rate before the schedule, and `updates`, how often an
     iteration moves each parameter. `iteration` is an int64 scalar on the student's device: iterations done, whoever
-    counts them. Raises UsageError for repeated updates of a network that the release does not have.
+    counts them. `flat` is whether updates are flat. Raises UsageError for repeated updates of a network that the
+    release does not have.
     """
-    groups = list(_groups(student, settings, iteration.device))
+    optimizer = _optimizer(list(_groups(student, settings, iteration.device)), settings, iteration)
+    for parameter in parameters_of(optimizer):
+        for kind in remembered(settings, flat=flat):
+            zeros = torch.zeros((), device=parameter.device) if kind == "step" else torch.zeros_like(parameter)
+            optimizer.state[parameter][kind] = zeros
+    return optimizer
+
+
+def _optimizer(groups: list[dict[str, Any]], settings: Optimizer, iteration: Tensor) -> torch.optim.Optimizer:
     if isinstance(settings, AdamW):
-        capturable = iteration.is_cuda
-        adamw = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True, capturable=capturable)
-        for parameter in parameters_of(adamw):
-            adamw.state[parameter] = {
-                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
-        return adamw
+        betas, capturable = settings.betas, iteration.is_cuda
+        return torch.optim.AdamW(groups, betas=betas, eps=settings.eps, fused=True, capturable=capturable)
     assert isinstance(settings, Sgd)
-    sgd: torch.optim.SGD
+    momentum, decay = settings.momentum, settings.weight_decay
     if settings.backbone_updates == "listed":
-        sgd = RepeatedSGD(groups, iteration, momentum=settings.momentum, weight_decay=settings.weight_decay)
-    else:
-        sgd = torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True)
-    if settings.momentum > 0:
-        for parameter in parameters_of(sgd):
-            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return sgd
+        return RepeatedSGD(groups, iteration, momentum=momentum, weight_decay=decay)
+    return torch.optim.SGD(groups, momentum=momentum, weight_decay=decay, fused=True)
 
 
 def remembered(settings: Optimizer, *, flat: bool) -> tuple[str, ...]:
-    """What such an optimiser remembers of each parameter, by torch's names; `flat` is whether updates are flat."""
+    """What such an optimiser remembers of each parameter, by torch's names; a flat update keeps a momentum of zero."""
     if isinstance(settings, AdamW):
         return ("step", "exp_avg", "exp_avg_sq")
     return ("momentum_buffer",) if flat or (isinstance(settings, Sgd) and settings.momentum > 0) else ()
@@ -60,8 +59,8 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 def state_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
     """What the optimiser remembers of a parameter, by torch's names; nothing of one that it does not move."""
-    remembered = optimizer.state.get(parameter, {})
-    return {name: value for name, value in remembered.items() if isinstance(value, Tensor)}
+    held = optimizer.state.get(parameter, {})
+    return {name: value for name, value in held.items() if isinstance(value, Tensor)}
 
 
 def _groups(student: Segmenter, settings: Optimizer, device: torch.device) -> Iterator[dict[str, Any]]:
@@ -93,5 +92,4 @@ def _groups(student: Segmenter, settings: Optimizer, device: torch.device) -> It
 def _highest(group: ParameterGroup, settings: Optimizer, deepest: int) -> float:
     """A group's rate of a whole iteration before the schedule."""
     rate = settings.lr_backbone if group.name == "backbone" else settings.lr_head
-    rate = rate * group.lr_multiplier
-    return rate * settings.layer_decay ** (deepest - group.depth)
+    return rate * group.lr_multiplier * settings.layer_decay ** (deepest - group.depth)

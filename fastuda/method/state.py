@@ -16,7 +16,7 @@ from fastuda.method.repeated_sgd import RepeatedSGD
 from fastuda.method.schedule import Schedule
 from fastuda.method.update_rules import move
 from fastuda.model.segmenter import Segmenter
-from fastuda.recipe import Optimizer, Sgd
+from fastuda.recipe import Optimizer
 
 
 @dataclass
@@ -63,10 +63,7 @@ class TrainingState:
         assert not (flat and scaled)
         device = next(student.parameters()).device
         iteration = torch.zeros((), dtype=torch.int64, device=device)
-        optimizer = made_optimizer(student, settings, iteration)
-        if flat and isinstance(settings, Sgd):  # which keeps a momentum of zero too
-            for parameter in parameters_of(optimizer):
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        optimizer = made_optimizer(student, settings, iteration, flat=flat)
         scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         scaler.scale(torch.zeros((), device=device))  # makes its tensors, which it otherwise does at the first loss
         ema = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))  # type: ignore[no-untyped-call]

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from torch import Tensor
-
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.draws import Draws
-from fastuda.method.losses import mixed_losses, weighted_sum
+from fastuda.method.losses import mixed_losses, source_losses, weighted_sum
 from fastuda.method.mixing import mixed_views
 from fastuda.method.pseudo_labels import label_target
-from fastuda.method.segmentation import segmentation_loss
 from fastuda.method.state import TrainingState
 from fastuda.method.term import Losses
 from fastuda.method.terms import source_terms
@@ -28,7 +25,7 @@ def warmup_step(state: TrainingState, source: DomainBatch, recipe: Recipe, passe
     """One source-only iteration: L_s (paper eq. 1; protocol row 22). Returns detached terms and `total`."""
     state.begin_iteration()
     losses = _source_losses(state.worker, source, recipe, passes)
-    total = _source_sum(losses, recipe)
+    total = weighted_sum(losses, recipe)
     state.backward(total)
     state.end_iteration(total, passes.optimised)
     return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
@@ -44,8 +41,8 @@ def adaptation_step(
     """
     state.begin_iteration()
 
-    source_losses = _source_losses(state.worker, source, recipe, passes)
-    state.backward(_source_sum(source_losses, recipe))  # its activations go before the mixed passes come
+    on_source = _source_losses(state.worker, source, recipe, passes)
+    state.backward(weighted_sum(on_source, recipe))  # its activations go before the mixed passes come
 
     pseudo = label_target(_teacher(state, recipe), target, passes)
     student, draws = state.worker.train(), Draws(recipe.seed, state.iteration)
@@ -54,7 +51,7 @@ def adaptation_step(
     losses = passes.optimised(mixed_losses)(views, recipe)
     if losses:
         state.backward(weighted_sum(losses, recipe))
-    losses = {name: loss.detach() for name, loss in {**source_losses, **losses}.items()}
+    losses = {name: loss.detach() for name, loss in {**on_source, **losses}.items()}
     losses["total"] = weighted_sum(losses, recipe)
 
     state.end_iteration(losses["total"], passes.optimised)
@@ -62,17 +59,11 @@ def adaptation_step(
 
 
 def _source_losses(student: Segmenter, source: DomainBatch, recipe: Recipe, passes: Passes) -> Losses:
-    """L_s (eq. 1), both heads, on the whole view or, in a recipe of crops alone, on the crop; and what terms add."""
+    """Terms on the whole source view or, in a recipe of crops alone, on the crop."""
     images, labels = (source.weak, source.label) if source.view is None else (source.view, source.view_label)
     assert labels is not None
-    terms = source_terms(recipe)
-    outputs = passes.raw(student, images, features=any(term.reads_features for term in terms))
-    losses = {"source": passes.optimised(segmentation_loss)(outputs, labels, recipe.auxiliary.weight)}
-    return losses | {term.name: term.source_value(outputs, labels, recipe) for term in terms}
-
-
-def _source_sum(losses: Losses, recipe: Recipe) -> Tensor:
-    return losses["source"] if len(losses) == 1 else weighted_sum(losses, recipe)
+    features = any(term.reads_features for term in source_terms(recipe))
+    return passes.optimised(source_losses)(passes.raw(student, images, features=features), labels, recipe)
 
 
 def _teacher(state: TrainingState, recipe: Recipe) -> Segmenter:

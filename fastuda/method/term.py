@@ -1,4 +1,4 @@
-"""What a loss term of the adaptation is to the step."""
+"""What a loss term is to the step: one on mixed views, or one on the source view beside them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,11 @@ Losses = dict[str, Tensor]
 
 
 class Term(ABC):
-    """One loss over views of the mixed images: when it is on, which views it needs, its value, its weight.
+    """One loss: when it is on, its weight, and, in its kinds, what it reads and its value.
 
-    `value` is compiled with the other terms: it asks no tensor for a Python number and draws nothing. What a term
-    draws at random goes into `images`.
+    Values are compiled together: they ask no tensor for a Python number and draw nothing.
     """
 
-    on_source: ClassVar[bool] = False
-    """Whether it has a `source_value`, in the warm-up as in the adaptation."""
     reads_features: ClassVar[bool] = False
     """Whether it reads `Outputs.features`, which are else not kept."""
 
@@ -44,17 +41,25 @@ class Term(ABC):
     def weight_in(self, recipe: Recipe) -> float:
         """Its weight in the sum (paper eq. 12)."""
 
-    def needs(self, recipe: Recipe) -> tuple[str, ...]:
-        """Names of the views whose answers it reads, see `MixedViews.outputs`; none for a term on the source alone."""
-        return ()
 
-    def value(self, views: MixedViews, recipe: Recipe) -> Tensor:
-        """The unweighted loss on views, a scalar."""
-        raise NotImplementedError
+class SourceTerm(Term):
+    """A loss on the source view, in the warm-up as in the adaptation."""
 
+    @abstractmethod
     def source_value(self, outputs: Outputs, labels: Tensor, recipe: Recipe) -> Tensor:
-        """The unweighted loss on the source view beside L_s, a scalar; labels are uint8 [B, H, W]."""
-        raise NotImplementedError
+        """The unweighted loss, a scalar, of the student's answer to the view and its labels, uint8 [B, H, W]."""
+
+
+class ViewTerm(Term):
+    """A loss on mixed views, in the adaptation. What it draws at random goes into `images`."""
+
+    @abstractmethod
+    def needs(self, recipe: Recipe) -> tuple[str, ...]:
+        """Names of the views whose answers it reads, see `MixedViews.outputs`."""
+
+    @abstractmethod
+    def value(self, views: MixedViews, recipe: Recipe) -> Tensor:
+        """The unweighted loss, a scalar."""
 
     def images(
         self, source: DomainBatch, target: DomainBatch, pseudo: PseudoLabels, passes: Passes, draws: Draws

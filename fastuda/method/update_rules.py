@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 
 import torch
@@ -17,11 +17,9 @@ def move(parts: Sequence[Part], settings: Optimizer, ema_decay: float, iteration
 
     `iteration`, int64 scalar, counts finished ones.
     """
-    gradients = [_summed(part) for part in parts]
-    if settings.clip_norm is not None:
-        factor = _shortening(gradients, settings.clip_norm)
-        gradients = [gradient * factor for gradient in gradients]
-    for part, gradient in zip(parts, gradients, strict=True):
+    factor = None if settings.clip_norm is None else _shortening(map(_summed, parts), settings.clip_norm)
+    for part in parts:  # whose gradients are summed one part after another, so that no two sums are there at once
+        gradient = _summed(part) if factor is None else _summed(part) * factor
         if isinstance(settings, AdamW):
             _adamw(part, gradient, settings, iteration)
         else:
@@ -62,7 +60,7 @@ def _summed(part: Part) -> Tensor:
     return reduce(torch.add, others, first)
 
 
-def _shortening(gradients: Sequence[Tensor], most: float) -> Tensor:
+def _shortening(gradients: Iterable[Tensor], most: float) -> Tensor:
     """The factor that `torch.nn.utils.clip_grad_norm_` has for gradients whose norm together may be `most`."""
     norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
     return (most / (norm + 1e-6)).clamp(max=1)

@@ -1,1 +1,1 @@
-"""The network, DeepLab-v2 on a dilated ResNet, and the weights files it can start from."""
+"""Networks, a family a folder, and the weights files that they start from."""

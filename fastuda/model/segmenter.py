@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import torch.nn.modules.dropout
@@ -80,7 +81,8 @@ class Segmenter(nn.Module, ABC):
         super().__init__()
         self.num_classes = num_classes
         self.settings = settings
-        """The recipe's table that it was built from, whose `input` says what images are normalised to."""
+        """The recipe's table that it was built from, whose `input` says what images are normalised to; None for one
+        that no recipe asked for."""
 
     @abstractmethod
     def forward(self, images: Tensor, *, features: bool = False) -> Outputs:
@@ -114,7 +116,7 @@ class Segmenter(nn.Module, ABC):
         kinds = torch.nn.modules.dropout._DropoutNd
         return [module for module in self.modules() if isinstance(module, kinds) or getattr(module, "draws", False)]
 
-    @property
+    @cached_property
     def can_group(self) -> bool:
         """Whether several batches may share a pass: every BatchNorm that it has can keep their statistics apart."""
         norms = (module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))

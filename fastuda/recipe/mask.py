@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 from fastuda.recipe.choice import Choice
 from fastuda.recipe.named import named
@@ -20,9 +19,8 @@ class Mask(Choice):
     """Which mask: `classes`."""
 
     @classmethod
-    def chosen(cls, table: Mapping[Any, Any]) -> type[Self]:
-        kind = table.get("kind", cls.usual)
-        mask: type[Self] = ClassMask if kind == cls.usual else named(PACKAGE, kind, "MASK")  # type: ignore[assignment]
+    def of_kind(cls, kind: object) -> type[Mask]:
+        mask: type[Mask] = ClassMask if kind == cls.usual else named(PACKAGE, kind, "MASK")
         return mask
 
 

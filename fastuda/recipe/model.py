@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fastuda.recipe.choice import Choice
+from fastuda.recipe.choice import Choice, one_of
 
 PACKAGE = "fastuda.model"
 
@@ -44,7 +44,12 @@ class Model(Choice):
 
     @classmethod
     def kinds(cls) -> Mapping[str, type[Model]]:
+        """The tables that there are, by kind."""
         return _tables()
+
+    @classmethod
+    def of_kind(cls, kind: object) -> type[Model]:
+        return one_of(_tables(), kind)
 
     @property
     def has_auxiliary(self) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fastuda.recipe.choice import Choice
+from fastuda.recipe.choice import Choice, one_of
 from fastuda.recipe.section import Iterations, NonNegative, Rate
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -38,8 +37,9 @@ class Optimizer(Choice):
     """Greatest norm of all gradients together; longer ones are shortened to it. Without it none are."""
 
     @classmethod
-    def kinds(cls) -> Mapping[str, type[Optimizer]]:
-        return {"sgd": Sgd, "adamw": AdamW}
+    def of_kind(cls, kind: object) -> type[Optimizer]:
+        kinds: dict[str, type[Optimizer]] = {"sgd": Sgd, "adamw": AdamW}
+        return one_of(kinds, kind)
 
 
 class Sgd(Optimizer):

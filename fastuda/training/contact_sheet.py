@@ -13,7 +13,7 @@ from fastuda.data.datasets import Datasets
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.errors import UsageError
-from fastuda.evaluation.trained import Model
+from fastuda.evaluation.model import Model
 from fastuda.method.draws import Draws
 from fastuda.method.mixing import mix_crops, mixed_views
 from fastuda.method.pseudo_labels import PseudoLabels, label_target

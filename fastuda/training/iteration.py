@@ -69,7 +69,7 @@ class Iteration:
         with memory_told(self._work, self._recipe, self._state.iteration.device):
             if not self._prepared:
                 self._prepare(batches)
-                self._number = int(self._state.iteration)
+                self._number = int(self._state.iteration) if self._network_draws else 0
             self._seed_network()
             losses = self._step(*batches) if self._graph is None else self._replay(self._graph, batches)
             self._number += 1

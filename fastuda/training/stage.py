@@ -14,7 +14,7 @@ from fastuda.data.loading.failures import numbers
 from fastuda.data.loading.sampling import DomainName
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.errors import FastudaError
-from fastuda.evaluation.evaluate import EVALUATION_BATCH, evaluate
+from fastuda.evaluation.scoring import EVALUATION_BATCH, evaluate
 from fastuda.evaluation.target_statistics import gather_statistics
 from fastuda.memory.estimate import TrainingWork
 from fastuda.memory.out_of_memory import memory_told

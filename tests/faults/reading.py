@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor
 
 from fastuda.errors import FastudaError
-from fastuda.evaluation.trained import load
+from fastuda.evaluation.load import load
 
 TINY = ["model.depth=18", "model.width=0.015625", "model.aspp=[6,12]", "model.input='bgr-caffe'"]
 State = dict[str, Tensor]

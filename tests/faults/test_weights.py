@@ -21,7 +21,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from fastuda.errors import FastudaError
-from fastuda.evaluation.trained import load
+from fastuda.evaluation.load import load
 from fastuda.model.build import build_model
 from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.model.deeplab.resnet import Depth

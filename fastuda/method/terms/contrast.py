@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from fastuda.method.contrast import pixel_loss, prototype_loss
-from fastuda.method.term import Term
+from fastuda.method.term import ViewTerm
 from fastuda.method.views import MixedViews
 from fastuda.recipe import Recipe
 
 
-class _Contrast(Term):
+class _Contrast(ViewTerm):
     def weight_in(self, recipe: Recipe) -> float:
         return recipe.method.contrast_weight
 

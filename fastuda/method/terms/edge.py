@@ -6,12 +6,12 @@ from torch import Tensor
 
 from fastuda.method.samples import counted
 from fastuda.method.segmentation import segmentation_loss
-from fastuda.method.term import Term
+from fastuda.method.term import ViewTerm
 from fastuda.method.views import MixedViews
 from fastuda.recipe import Edge, Recipe
 
 
-class EdgeMix(Term):
+class EdgeMix(ViewTerm):
     """The band around the class-mix mask, both heads (row 25 b)."""
 
     name = "edge_mix"
@@ -38,7 +38,7 @@ class EdgeMix(Term):
         return _if_all_have(band, loss, recipe.edge)
 
 
-class EdgeHtcm(Term):
+class EdgeHtcm(ViewTerm):
     """The band around M_ht outside the pasted classes, main head (row 25 c)."""
 
     name = "edge_htcm"
@@ -60,7 +60,7 @@ class EdgeHtcm(Term):
         return _if_all_have(band, loss, recipe.edge)
 
 
-class EdgeHtcmAuxiliary(Term):
+class EdgeHtcmAuxiliary(ViewTerm):
     """The auxiliary head on x_hts (row 25 d)."""
 
     name = "edge_htcm_auxiliary"

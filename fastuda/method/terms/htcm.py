@@ -6,12 +6,12 @@ from torch import Tensor
 
 from fastuda.method.samples import counted
 from fastuda.method.segmentation import segmentation_loss
-from fastuda.method.term import Term
+from fastuda.method.term import ViewTerm
 from fastuda.method.views import MixedViews
 from fastuda.recipe import Recipe
 
 
-class Htcm(Term):
+class Htcm(ViewTerm):
     """Of the main head alone."""
 
     name = "htcm"

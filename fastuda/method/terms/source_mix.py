@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from fastuda.method.segmentation import segmentation_loss
-from fastuda.method.term import Term
+from fastuda.method.term import ViewTerm
 from fastuda.method.views import MixedViews
 from fastuda.recipe import Recipe
 
 
-class SourceMix(Term):
+class SourceMix(ViewTerm):
     """Both heads; a soft paste counts for both labels, each by its share of the pixel."""
 
     name = "source_mix"

@@ -35,6 +35,7 @@ class DeepLabFamily(Family[Table]):
             auxiliary=settings.auxiliary,
             input=settings.input,
         )
+        network.settings = settings
         for layer in network.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.momentum = settings.batch_norm_momentum

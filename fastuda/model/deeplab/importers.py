@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from fastuda.errors import FastudaError
+from fastuda.model.deeplab.foreign import foreign
 from fastuda.model.deeplab.header import read_header
 from fastuda.model.deeplab.resnet import BLOCKS, Depth, StrideOn
 from fastuda.model.deeplab.shapes import check_shapes, classes_of, planes_of
 from fastuda.model.family import ImportedWeights
-from fastuda.model.foreign import foreign
 from fastuda.model.soundness import check_kinds, check_values
 from fastuda.model.wrappers import unwrap
 from fastuda.recipe.model import InputConvention
