@@ -63,11 +63,11 @@ def test_equals_the_dense_formula(num_images: int, num_classes: int) -> None:
 
 def test_equals_the_dense_formula_over_several_blocks_of_rows() -> None:
     num_rows = BLOCK_ROWS + 37  # 2N is no multiple of the block, and a block straddles both views
-    assert_matches_dense(probabilities(2, num_rows, 5), probabilities(2, num_rows, 5, seed=1))
+    assert_matches_dense(probabilities(3, num_rows, 5), probabilities(3, num_rows, 5, seed=1))
 
 
 def test_equals_the_dense_formula_for_nearly_one_hot_rows() -> None:
-    assert_matches_dense(probabilities(2, 31, 19, sharpness=30), probabilities(2, 31, 19, seed=1, sharpness=30))
+    assert_matches_dense(probabilities(3, 31, 19, sharpness=30), probabilities(3, 31, 19, seed=1, sharpness=30))
 
 
 def test_equals_the_dense_formula_at_the_largest_scale() -> None:
@@ -76,8 +76,8 @@ def test_equals_the_dense_formula_at_the_largest_scale() -> None:
 
 @pytest.mark.parametrize("sharpness", [1.0, 30.0])
 def test_fp32_errs_no_more_than_the_dense_formula_in_fp32(sharpness: float) -> None:
-    p = probabilities(2, 200, 19, sharpness=sharpness, dtype=torch.float32)
-    q = probabilities(2, 200, 19, seed=1, sharpness=sharpness, dtype=torch.float32)
+    p = probabilities(3, 200, 19, sharpness=sharpness, dtype=torch.float32)
+    q = probabilities(3, 200, 19, seed=1, sharpness=sharpness, dtype=torch.float32)
     exact = with_gradient(dense_contrast, p.double(), q.double(), 20.0)
     dense = with_gradient(dense_contrast, p, q, 20.0)
     ours = with_gradient(pixel_contrast, p, q, 20.0)
@@ -87,13 +87,13 @@ def test_fp32_errs_no_more_than_the_dense_formula_in_fp32(sharpness: float) -> N
 
 
 def test_gradcheck_with_a_mask() -> None:
-    valid = torch.tensor([[True, False, True], [True, True, True]])
-    p, q = probabilities(2, 3, 4).requires_grad_(), probabilities(2, 3, 4, seed=1).requires_grad_()
+    valid = torch.tensor([[True, False, True], [True, True, True], [False, True, True]])
+    p, q = probabilities(3, 3, 4).requires_grad_(), probabilities(3, 3, 4, seed=1).requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: pixel_contrast(a, b, 7.0, valid=valid), (p, q))
 
 
 def test_non_contiguous_inputs_give_the_same_numbers() -> None:
-    p, q = probabilities(2, 11, 5), probabilities(2, 11, 5, seed=1)
+    p, q = probabilities(3, 11, 5), probabilities(3, 11, 5, seed=1)
     strided = p.transpose(1, 2).contiguous().transpose(1, 2)
     assert not strided.is_contiguous()
     for actual, expected in zip(
@@ -103,7 +103,7 @@ def test_non_contiguous_inputs_give_the_same_numbers() -> None:
 
 
 def test_logits_are_softmaxed_and_receive_the_gradient() -> None:
-    logits = [torch.randn(2, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (0, 1)]
+    logits = [torch.randn(3, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (0, 1)]
     ours = with_gradient(lambda a, b: pixel_contrast(a, b, 20.0, from_logits=True), *logits)
     dense = with_gradient(lambda a, b: dense_contrast(a.softmax(-1), b.softmax(-1), 20.0), *logits)
     for actual, expected in zip(ours, dense, strict=True):
@@ -128,8 +128,8 @@ def test_bfloat16_probabilities_are_compared_in_fp32() -> None:
 
 
 def test_rows_left_out_take_no_part() -> None:
-    valid = torch.tensor([[True, False, True, True, False], [False, False, True, False, True]])
-    p, q = probabilities(2, 5, 3), probabilities(2, 5, 3, seed=1)
+    valid = torch.tensor([[True, False, True, True, False], [False, False, True, False, True], [True] * 5])
+    p, q = probabilities(3, 5, 3), probabilities(3, 5, 3, seed=1)
     assert_matches_dense(p, q, 7.0, valid)
     _, grad_p, grad_q = with_gradient(pixel_contrast, p, q, 7.0, valid=valid)
     assert not grad_p[~valid].any()
@@ -145,9 +145,9 @@ def test_an_image_without_valid_rows_costs_nothing_but_counts_in_the_mean() -> N
 
 
 def test_no_valid_row_at_all_gives_zero_and_zero_gradients() -> None:
-    valid = torch.zeros(2, 4, dtype=torch.bool)
+    valid = torch.zeros(3, 4, dtype=torch.bool)
     loss, grad_p, grad_q = with_gradient(
-        pixel_contrast, probabilities(2, 4, 3), probabilities(2, 4, 3, seed=1), valid=valid
+        pixel_contrast, probabilities(3, 4, 3), probabilities(3, 4, 3, seed=1), valid=valid
     )
     assert loss.item() == 0
     assert not grad_p.any()
@@ -171,7 +171,7 @@ def test_the_gradient_is_scaled_by_what_follows() -> None:
 
 
 def test_two_runs_agree_bit_for_bit() -> None:
-    p, q = (probabilities(2, 300, 19, seed=seed, dtype=torch.float32) for seed in (0, 1))
+    p, q = (probabilities(3, 300, 19, seed=seed, dtype=torch.float32) for seed in (0, 1))
     first, second = with_gradient(pixel_contrast, p, q), with_gradient(pixel_contrast, p, q)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 

@@ -29,7 +29,7 @@ def sigmoid(x: float) -> float:
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("size", [(1, 1), (4, 6), (17, 23), (3, 40), (2, 3)])
 def test_the_whole_view_equals_interpolation_softmax_and_argmax(size: tuple[int, int], align_corners: bool) -> None:
-    logits = random_logits(2, 7, 4, 6)
+    logits = random_logits(3, 7, 4, 6)
     label, confidence = pseudo_label(logits, size, align_corners=align_corners)
     expected, expected_label = interpolated(logits, size, align_corners).softmax(1).max(1)
     assert label.dtype == torch.uint8
@@ -46,10 +46,10 @@ def test_labels_and_confidence_of_one_position_by_hand() -> None:
 
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_a_crop_at_its_own_size_is_cut_from_the_whole_map(align_corners: bool) -> None:
-    logits = random_logits(2, 7, 4, 6)
+    logits = random_logits(3, 7, 4, 6)
     whole_confidence, whole_label = interpolated(logits, (17, 23), align_corners).softmax(1).max(1)
     # In the view's middle, at its end, and at its start.
-    for corners in ([(3, 5), (9, 14)], [(0, 0), (9, 0)]):
+    for corners in ([(3, 5), (9, 14), (0, 2)], [(0, 0), (9, 0), (4, 14)]):
         boxes = torch.tensor([[float(top), float(left), 8.0, 9.0] for top, left in corners])
         label, confidence = pseudo_label(logits, (8, 9), view_size=(17, 23), boxes=boxes, align_corners=align_corners)
         for image, (top, left) in enumerate(corners):
@@ -98,14 +98,14 @@ def test_pixel_centres_without_aligned_corners_by_hand() -> None:
 
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_flip_mirrors_the_marked_images_alone(align_corners: bool) -> None:
-    logits = random_logits(2, 7, 4, 6)
-    boxes = torch.tensor([[3.0, 5.0, 8.0, 9.0], [9.0, 14.0, 6.0, 4.0]])
+    logits = random_logits(3, 7, 4, 6)
+    boxes = torch.tensor([[3.0, 5.0, 8.0, 9.0], [9.0, 14.0, 6.0, 4.0], [1.0, 2.0, 12.0, 20.0]])
     settings: dict[str, Any] = {"view_size": (17, 23), "boxes": boxes, "align_corners": align_corners}
     label, confidence = pseudo_label(logits, (8, 9), **settings)
-    flipped = pseudo_label(logits, (8, 9), **settings, flip=torch.tensor([False, True]))
-    assert torch.equal(flipped[0], torch.stack([label[0], label[1].flip(-1)]))
-    assert torch.equal(flipped[1], torch.stack([confidence[0], confidence[1].flip(-1)]))
-    assert not torch.equal(label[1], label[1].flip(-1))
+    flipped = pseudo_label(logits, (8, 9), **settings, flip=torch.tensor([False, True, False]))
+    assert torch.equal(flipped[0], torch.stack([label[0], label[1].flip(-1), label[2]]))
+    assert torch.equal(flipped[1], torch.stack([confidence[0], confidence[1].flip(-1), confidence[2]]))
+    assert not any(torch.equal(one, one.flip(-1)) for one in label)
 
 
 def test_two_heads_are_averaged_after_the_softmax_by_hand() -> None:
@@ -151,8 +151,8 @@ def test_confusion_by_hand() -> None:
 
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_confusion_equals_counts_by_numpy(align_corners: bool) -> None:
-    logits = random_logits(2, 5, 4, 6)
-    labels = torch.randint(0, 8, (2, 17, 23), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    logits = random_logits(3, 5, 4, 6)
+    labels = torch.randint(0, 8, (3, 17, 23), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     labels[:, :3] = 255
     expected = np.zeros((5, 5), np.int64)
     predicted = interpolated(logits, (17, 23), align_corners).argmax(1).numpy()

@@ -63,12 +63,12 @@ def _planes(logits: Tensor, size: tuple[int, int], *place: Any) -> Tensor:
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("size", [(1, 1), (4, 6), (3, 40), (65, 65)])
 def test_whole_views(size: tuple[int, int], align_corners: bool, device: torch.device) -> None:
-    held_to_reference(maps(2, 19, 4, 6, device=device), size, align_corners=align_corners)
+    held_to_reference(maps(3, 19, 4, 6, device=device), size, align_corners=align_corners)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (17, 23), (32, 48)])
 def test_whole_views_without_aligned_corners_are_torchs(size: tuple[int, int], device: torch.device) -> None:
-    logits = maps(2, 19, 4, 6, device=device)
+    logits = maps(3, 19, 4, 6, device=device)
     _, confidence = fused.pseudo_label(logits, size, None, None, None, None, False)
     full = F.interpolate(logits.double(), size, mode="bilinear", align_corners=False)
     torch.testing.assert_close(confidence.double(), full.softmax(1).amax(1), rtol=0, atol=8 * EPS * 8)
@@ -80,8 +80,8 @@ def test_other_numbers_of_classes(num_classes: int, device: torch.device) -> Non
 
 
 def test_logits_of_a_single_position(device: torch.device) -> None:
-    held_to_reference(maps(2, 5, 1, 1, device=device), (3, 4))
-    held_to_reference(maps(2, 5, 1, 1, device=device), (3, 4), align_corners=False)
+    held_to_reference(maps(3, 5, 1, 1, device=device), (3, 4))
+    held_to_reference(maps(3, 5, 1, 1, device=device), (3, 4), align_corners=False)
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -112,7 +112,7 @@ def test_any_crop(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_low_precision_logits_in_either_memory_format(dtype: torch.dtype, device: torch.device) -> None:
-    logits = maps(2, 19, 4, 6, device=device).to(dtype)
+    logits = maps(3, 19, 4, 6, device=device).to(dtype)
     plain = held_to_reference(logits, (17, 23))
     strided = fused.pseudo_label(logits.to(memory_format=torch.channels_last), (17, 23), None, None, None, None, True)
     assert all(torch.equal(a, b) for a, b in zip(strided, plain, strict=True))
@@ -135,8 +135,8 @@ def test_ties_go_to_the_lowest_class(device: torch.device) -> None:
 
 @pytest.mark.usefixtures("poisoned")
 def test_nothing_unwritten_is_read_and_everything_is_written(device: torch.device) -> None:
-    held_to_reference(maps(2, 19, 4, 6, device=device), (17, 23))
-    held_to_reference(maps(2, 19, 4, 6, device=device), (17, 23), align_corners=False)
+    held_to_reference(maps(3, 19, 4, 6, device=device), (17, 23))
+    held_to_reference(maps(3, 19, 4, 6, device=device), (17, 23), align_corners=False)
     for align_corners in (True, False):
         test_counts_equal_the_references(19, align_corners, device)
 
@@ -163,9 +163,9 @@ def test_the_public_function_passes_everything_on(device: torch.device) -> None:
 @pytest.mark.parametrize("num_classes", [1, 19, 31, 32, 40])
 def test_counts_equal_the_references(num_classes: int, align_corners: bool, device: torch.device) -> None:
     # 31 classes still fit the histogram of a program, 32 do not.
-    logits = maps(2, num_classes, 4, 6, device=device)
+    logits = maps(3, num_classes, 4, 6, device=device)
     generator = torch.Generator().manual_seed(1)
-    labels = torch.randint(0, num_classes + 2, (2, 17, 23), generator=generator)
+    labels = torch.randint(0, num_classes + 2, (3, 17, 23), generator=generator)
     labels[labels == num_classes] = 255
     labels = labels.to(torch.uint8).to(device)
     counts = fused.argmax_confusion(logits, labels, 255, align_corners)
@@ -175,9 +175,9 @@ def test_counts_equal_the_references(num_classes: int, align_corners: bool, devi
 
 
 def test_counts_of_a_single_position_and_of_labels_smaller_than_the_logits(device: torch.device) -> None:
-    labels = torch.randint(0, 5, (2, 3, 4), generator=torch.Generator().manual_seed(1)).to(torch.uint8).to(device)
+    labels = torch.randint(0, 5, (3, 3, 4), generator=torch.Generator().manual_seed(1)).to(torch.uint8).to(device)
     for low, align_corners in itertools.product(((1, 1), (1, 6), (7, 9)), (True, False)):
-        logits = maps(2, 5, *low, device=device)
+        logits = maps(3, 5, *low, device=device)
         expected = confusion_of_upsampled(logits.cpu().double(), labels.cpu(), 255, align_corners)
         assert torch.equal(fused.argmax_confusion(logits, labels, 255, align_corners).cpu(), expected)
 
