@@ -5,18 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from known_files import touch
 
 from fastuda.data.reading.listing import LeftOut
 from fastuda.data.reading.samples import find_samples
 from fastuda.errors import FastudaError
 from fastuda.recipe import Domain
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
 
 
 def gta5(root: Path, **fields: object) -> Domain:
