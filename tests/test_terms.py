@@ -42,12 +42,31 @@ class Entropy(AddedSourceTerm):
 
 TERM = Entropy
 '''
+LOST = '''
+from fastuda.method.added_term import AddedViewTerm
+
+class Lost(AddedViewTerm):
+    """Of a view with a misspelt name."""
+    def needs(self, recipe):
+        return ("stong",)
+    def value(self, views, recipe):
+        return views.outputs["stong"].logits.mean()
+
+TERM = Lost
+'''
+
+
+TERMS = documented("fastuda/method/terms") | {"entropy.py": ENTROPY, "lost.py": LOST}
 
 
 @pytest.fixture
 def contributed(tmp_path: Path) -> Iterator[None]:
     with (
-        added("fastuda.method.terms", tmp_path / "terms", documented("fastuda/method/terms") | {"entropy.py": ENTROPY}),
+        added(
+            "fastuda.method.terms",
+            tmp_path / "terms",
+            documented("fastuda/method/terms") | {"entropy.py": ENTROPY, "lost.py": LOST},
+        ),
         added("fastuda.method.masks", tmp_path / "masks", documented("fastuda/method/masks")),
     ):
         yield
@@ -99,6 +118,11 @@ def test_a_term_is_compiled_with_the_others_without_a_break(contributed: None) -
     assert "masked" in expected
     for name, loss in expected.items():
         torch.testing.assert_close(compiled[name], loss)
+
+
+def test_a_term_whose_view_nobody_makes_is_named(contributed: None) -> None:
+    with pytest.raises(UsageError, match=r"the term lost needs a view 'stong', and the recipe makes strong, weak, hts"):
+        losses_of(small("terms.lost.weight=0.5"))
 
 
 def test_a_term_draws_anew_in_every_iteration_and_for_every_seed(contributed: None) -> None:
@@ -154,7 +178,7 @@ def test_errors_name_terms_masks_and_their_fields(contributed: None) -> None:
         small("terms.masked.ratio=1.5")
     with pytest.raises(UsageError, match=r"terms\.maskd: nothing is called 'maskd'; did you mean masked\?"):
         small("terms.maskd.ratio=0.5")
-    with pytest.raises(UsageError, match=r"terms\.htcm: nothing is called 'htcm'; there are entropy, masked"):
+    with pytest.raises(UsageError, match=r"terms\.htcm: nothing is called 'htcm'; there are entropy, lost, masked"):
         small("terms.htcm.weight=0.5")
     with pytest.raises(UsageError, match=r"mix\.mask: nothing is called 'cutmx'; did you mean cutmix\?"):
         small("mix.mask.kind=cutmx")

@@ -18,10 +18,8 @@ def source_losses(outputs: Outputs, labels: Tensor, recipe: Recipe) -> Losses:
 
 
 def mixed_losses(views: MixedViews, recipe: Recipe) -> Losses:
-    """Every unweighted term on mixed views that is on and whose views are there; any other has no entry."""
-    there = views.outputs.keys()
-    terms = (term for term in view_terms(recipe) if all(name in there for name in term.needs(recipe)))
-    return {term.name: term.value(views, recipe) for term in terms}
+    """Every unweighted term on mixed views that is on; any other has no entry."""
+    return {term.name: term.value(views, recipe) for term in view_terms(recipe)}
 
 
 def weighted_sum(losses: Losses, recipe: Recipe) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastuda.data.loading.batch import DomainBatch
+from fastuda.errors import UsageError
 from fastuda.method.draws import Draws
 from fastuda.method.paste_mask import PasteMask
 from fastuda.method.pseudo_labels import PseudoLabels, label_crops, label_target
@@ -78,7 +79,8 @@ def mixed_views(
     """Mix the crops and run the student on each mixed image that a term needs.
 
     In this order, which BatchNorm's running statistics see (protocol row 19): strong, weak, the un-mixed target
-    crop of `edge.confidence`, HTCM, those of tables 4 and 6, and those that further terms bring.
+    crop of `edge.confidence`, HTCM, those of tables 4 and 6, and those that further terms bring. UsageError names a
+    term whose view nobody makes.
     """
     terms = view_terms(recipe)
     needed = {name for term in terms for name in term.needs(recipe)}
@@ -121,6 +123,9 @@ def mixed_views(
     for term in terms:
         images |= term.images(source, target, teachers, passes, draws)
     outputs |= _each(student, images, passes, features)
+    if missing := sorted(needed - outputs.keys()):
+        names = ", ".join(term.name for term in terms if missing[0] in term.needs(recipe))
+        raise UsageError(f"the term {names} needs a view {missing[0]!r}, and the recipe makes {', '.join(outputs)}")
     return MixedViews(st, hts, auxiliary_label, hts_auxiliary_label, teachers, under, ss, outputs)
 
 

@@ -40,7 +40,7 @@ class Choice(Section):
         return handler(value)
 
 
-def one_of(kinds: Mapping[str, T], kind: object) -> T:
+def by_kind(kinds: Mapping[str, T], kind: object) -> T:
     """What is of that kind; ValueError, with the nearest kind or all of them, where there is none."""
     if isinstance(kind, str) and kind in kinds:
         return kinds[kind]

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fastuda.recipe.choice import Choice, one_of
+from fastuda.recipe.choice import Choice, by_kind
 
 PACKAGE = "fastuda.model"
 
@@ -49,7 +49,7 @@ class Model(Choice):
 
     @classmethod
     def of_kind(cls, kind: object) -> type[Model]:
-        return one_of(_tables(), kind)
+        return by_kind(_tables(), kind)
 
     @property
     def has_auxiliary(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fastuda.recipe.choice import Choice, one_of
+from fastuda.recipe.choice import Choice, by_kind
 from fastuda.recipe.section import Iterations, NonNegative, Rate
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -39,7 +39,7 @@ class Optimizer(Choice):
     @classmethod
     def of_kind(cls, kind: object) -> type[Optimizer]:
         kinds: dict[str, type[Optimizer]] = {"sgd": Sgd, "adamw": AdamW}
-        return one_of(kinds, kind)
+        return by_kind(kinds, kind)
 
 
 class Sgd(Optimizer):
