@@ -76,7 +76,7 @@ def estimate_evaluation_bytes(recipe: Recipe, device: torch.device, batch_size: 
 
 
 def _plain_norms(fast: FastPath) -> FastPath:
-    """BatchNorm as torch computes it: kernels that keep what it keeps have no form that runs without memory."""
+    """The path with BatchNorm as torch computes it, whose operations the count is of."""
     return replace(fast, fused_batch_norm=False)
 
 
