@@ -20,6 +20,7 @@ from steps import AS_IT_IS, PLAIN, batches, begin, tiny
 
 import fastuda.data.packing.prepare as prepare_module
 import fastuda.evaluation.load as load_module
+import fastuda.evaluation.model as model_module
 import fastuda.evaluation.scoring as scoring_module
 import fastuda.evaluation.target_statistics as batch_norm_module
 import fastuda.memory.out_of_memory as out_of_memory_module
@@ -282,7 +283,7 @@ def test_a_prediction_tells(
     recipe = tiny_recipe("eval.size=[32, 16]")
     Image.new("RGB", (32, 16)).save(tmp_path / "a.png")
     trained = Model(build_network(recipe).eval(), recipe, Passes.of(recipe, CPU), CPU, tmp_path / "none")
-    monkeypatch.setattr(load_module, "evaluation_logits", raising(error))
+    monkeypatch.setattr(model_module, "evaluation_logits", raising(error))
     with pytest.raises(FastudaError, match="a prediction of batch 1 asked for"):
         predict(trained, [Input(tmp_path / "a.png", "a")], tmp_path / "out", lambda *_: None)
 
