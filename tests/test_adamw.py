@@ -173,6 +173,15 @@ def test_a_killed_run_with_adamw_goes_on_in_the_same_bits(
     assert any(key.startswith("optimizer.exp_avg_sq.") for key in expected)
 
 
+def test_a_ramp_that_never_ends_is_said(
+    tmp_path: Path, tiny: Callable[..., Recipe], caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tiny("train.optimizer.kind=adamw", "train.optimizer.ramp_up=7"), tmp_path / "run")
+    told = [record.getMessage() for record in caplog.records if "ramp_up" in record.getMessage()]
+    assert len(told) == 1
+    assert "adapted: the learning rate rises over 7 iterations (ramp_up), and there are 6" in told[0]
+
+
 def test_a_checkpoint_of_sgd_is_refused(tmp_path: Path) -> None:
     sgd, adamw = started(Sgd()), started(SETTINGS)
     save_state(tmp_path / "s", sgd, "adapted", Notes(warmup=True))

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from fastuda.errors import FastudaError
-from fastuda.model.download import KNOWN_WEIGHTS, fetch
+from fastuda.model.deeplab.family import IMAGENET
+from fastuda.model.download import fetch
 from fastuda.runtime.stop import StopAskedError
 
 
@@ -93,12 +94,11 @@ def _unreachable(*_: object, **__: object) -> None:
     raise urllib.error.URLError("Name or service not known")
 
 
-@pytest.mark.parametrize("name", list(KNOWN_WEIGHTS))
-def test_fetch_without_a_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize("url", [published.url for published in IMAGENET.values()])
+def test_fetch_without_a_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setattr(urllib.request, "urlopen", _unreachable)
     with pytest.raises(FastudaError) as caught:
-        fetch(name, tmp_path)
-    url = KNOWN_WEIGHTS[name]
+        fetch(url, tmp_path)
     for word in (
         url,
         f"put the file {url.rsplit('/', 1)[1]} into {tmp_path}",
@@ -151,10 +151,10 @@ def test_a_disk_that_is_full_is_named_and_nothing_is_kept(tmp_path: Path, monkey
     assert kept(tmp_path / "cache") == []
 
 
-@pytest.mark.parametrize("name", ["resnet152", "ftp://example.org/net.pth", "https://example.org/"])
-def test_fetch_of_an_unknown_name(tmp_path: Path, name: str) -> None:
-    with pytest.raises(FastudaError, match=f"{name}: neither .* resnet18, resnet50, resnet101"):
-        fetch(name, tmp_path)
+@pytest.mark.parametrize("url", ["resnet152", "ftp://example.org/net.pth", "https://example.org/"])
+def test_what_is_no_url_of_a_file_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(FastudaError, match=f"{url}: not an http, https or file URL"):
+        fetch(url, tmp_path)
 
 
 def test_a_cache_that_cannot_be_a_folder(tmp_path: Path) -> None:

@@ -156,6 +156,21 @@ def test_all_but_the_backbones_convolutions_is_shared_with_the_worker() -> None:
     assert worker["backbone.layer2.0.conv1"] is not student["backbone.layer2.0.conv1"]
 
 
+@pytest.mark.parametrize("work", ["warm-up", "adaptation"])
+def test_the_worker_of_a_network_in_eval_mode_is_trained_in_train_mode(work: str) -> None:
+    recipe = tiny("gta2cs")
+    student = begin(recipe).student.eval()
+    state = TrainingState.begin(student, recipe.train.optimizer, 10, 0.9, flat=True, precision=torch.bfloat16)
+    modes: list[bool] = []
+    state.worker.backbone.layer1.register_forward_hook(lambda module, *_: modes.append(module.training))  # type: ignore[union-attr, arg-type]
+    source, target = batches(recipe)
+    if work == "warm-up":
+        warmup_step(state, source, recipe, BF16)
+    else:
+        adaptation_step(state, source, target, recipe, BF16)
+    assert modes[0]
+
+
 def test_a_rehearsal_leaves_no_trace() -> None:
     recipe = tiny("gta2cs")
     _, flat = plain_and_flat(recipe, torch.bfloat16)

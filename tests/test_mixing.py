@@ -41,7 +41,7 @@ class Stub:
         self.seen.append(images)
         return self._logits
 
-    def stochastic_modules(self) -> list[torch.nn.Module]:
+    def modules(self) -> list[torch.nn.Module]:
         return []
 
     @staticmethod

@@ -25,6 +25,7 @@ from fastuda.method.terms import OWN, all_terms
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import dump_recipe, load_recipe
 from fastuda.recipe.parts import SWITCHES
+from fastuda.recipe.term import RESERVED
 from fastuda.recipe.text import explained
 from fastuda.recipe.validation import recipe_of
 from fastuda.study.plan import plan_study
@@ -56,17 +57,27 @@ TERM = Lost
 '''
 
 
-TERMS = documented("fastuda/method/terms") | {"entropy.py": ENTROPY, "lost.py": LOST}
+MIXED = LOST.replace("stong", "strong").replace("Of a view with a misspelt name", "Of the class-mixed view")
+TWICE = """
+from fastuda.method.terms.lost import Lost
+
+class Twice(Lost):
+    \"\"\"Brings a view that there is already.\"\"\"
+    def needs(self, recipe):
+        return ("hts",)
+    def images(self, source, target, pseudo, passes, draws):
+        return {"hts": target.strong}
+
+TERM = Twice
+"""
+TERMS = {"entropy.py": ENTROPY, "lost.py": LOST, "mixed.py": MIXED, "twice.py": TWICE, "total.py": ENTROPY}
+TERMS |= documented("fastuda/method/terms")
 
 
 @pytest.fixture
 def contributed(tmp_path: Path) -> Iterator[None]:
     with (
-        added(
-            "fastuda.method.terms",
-            tmp_path / "terms",
-            documented("fastuda/method/terms") | {"entropy.py": ENTROPY, "lost.py": LOST},
-        ),
+        added("fastuda.method.terms", tmp_path / "terms", TERMS),
         added("fastuda.method.masks", tmp_path / "masks", documented("fastuda/method/masks")),
     ):
         yield
@@ -123,6 +134,24 @@ def test_a_term_is_compiled_with_the_others_without_a_break(contributed: None) -
 def test_a_term_whose_view_nobody_makes_is_named(contributed: None) -> None:
     with pytest.raises(UsageError, match=r"the term lost needs a view 'stong', and the recipe makes strong, weak, hts"):
         losses_of(small("terms.lost.weight=0.5"))
+
+
+def test_a_term_on_the_class_mixed_view_needs_the_mix(contributed: None) -> None:
+    assert "mixed" in losses_of(small("terms.mixed.weight=0.5"))[0]
+    apart = ("mix.enabled=false", "contrast.on=hts", "htcm.from=target")
+    with pytest.raises(UsageError, match=r"term mixed needs a view 'strong', which is class-mixed, and mix\.enabled"):
+        losses_of(small("terms.mixed.weight=0.5", *apart))
+
+
+def test_a_view_that_there_is_already_is_brought_by_nobody_else(contributed: None) -> None:
+    with pytest.raises(UsageError, match=r"the term twice brings a view 'hts', and there is one of that name"):
+        losses_of(small("terms.twice.weight=0.5"))
+
+
+def test_no_term_takes_the_name_of_the_methods_own_losses(contributed: None) -> None:
+    assert {term.name for term in OWN} | {"total"} == set(RESERVED)
+    with pytest.raises(UsageError, match=r"'total' is what logs call a loss of the method's own"):
+        small("terms.total.weight=0.5")
 
 
 def test_a_term_draws_anew_in_every_iteration_and_for_every_seed(contributed: None) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.loading.failures import Failures
 from fastuda.data.packing.pack import Packed
 from fastuda.memory.out_of_memory import memory_told
-from fastuda.model.passes import Passes
+from fastuda.model.passes import Passes, teaching
 from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Recipe
 from fastuda_kernels.masked_mix import normalise
@@ -54,5 +54,18 @@ def gather_statistics(
         memory_told("evaluation", recipe, device, BATCH),
         torch.autocast(device.type, passes.amp, enabled=passes.amp is not None),
     ):
-        update_bn(inputs(), model)
+        update_bn(inputs(), _Taught(model))
     model.eval()
+
+
+class _Taught(nn.Module):
+    """The model as teachers are run: whatever mode it is put into, only BatchNorm is in train mode in a pass."""
+
+    def __init__(self, model: Segmenter) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        with teaching(self.model):
+            logits: Tensor = self.model(images).logits
+        return logits

@@ -8,6 +8,7 @@ makes one kernel a kind of.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastuda.method.optimizer import state_of
+from fastuda.method.optimizer import parameters_of, state_of
 from fastuda.model.segmenter import Segmenter
 
 _ALIGNMENT = 64
@@ -114,7 +115,7 @@ class FlatUpdate:
     def __init__(
         self, student: Segmenter, average: Segmenter, optimizer: torch.optim.Optimizer, precision: torch.dtype | None
     ) -> None:
-        self.worker = student if precision is None else _twin(student, precision)
+        self.worker = student if precision is None else _twin(student, precision, parameters_of(optimizer))
         leaves, averaged = dict(self.worker.named_parameters()), dict(average.named_parameters())
         names = {parameter: name for name, parameter in student.named_parameters()}
         self.segments: list[Segment] = []
@@ -178,16 +179,25 @@ def _memory(
     return memory, step
 
 
-def _twin(student: Segmenter, precision: torch.dtype) -> Segmenter:
-    """A network that shares all with the student but its `cast_modules`, whose weights it has in `precision`."""
-    cast = student.cast_modules()
+def _twin(student: Segmenter, precision: torch.dtype, moved: Sequence[nn.Parameter]) -> Segmenter:
+    """A network that shares all with the student but the weights of its `cast_modules`, which it has in `precision`.
+
+    A weight that no update moves, or that belongs to several modules, is shared as it is.
+    """
+    places = Counter(id(one) for module in student.modules() for one in module._parameters.values() if one is not None)
+    updated = {id(parameter) for parameter in moved}
+    cast = [
+        module for module in student.cast_modules() if id(module.weight) in updated and places[id(module.weight)] == 1
+    ]
     weights = {id(module.weight) for module in cast}
+    kept = {id(parameter) for parameter in student.parameters()} - weights
     shared: list[object] = [one for one in (*student.parameters(), *student.buffers()) if id(one) not in weights]
     own = {id(module) for module in cast}
     shared += [module for module in student.modules() if not any(id(inner) in own for inner in module.modules())]
     twin = copy.deepcopy(student, {id(one): one for one in shared})
     for module in twin.cast_modules():
-        module.weight = nn.Parameter(module.weight.detach().to(precision))
+        if id(module.weight) not in kept:
+            module.weight = nn.Parameter(module.weight.detach().to(precision))
     return twin
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from fastuda.method.draws import Draws
 from fastuda.method.paste_mask import PasteMask
 from fastuda.method.pseudo_labels import PseudoLabels, label_crops, label_target
 from fastuda.method.source_mix import is_soft, softened, source_paste, with_long_tail
+from fastuda.method.term import ViewTerm
 from fastuda.method.terms import view_terms
 from fastuda.method.views import MixedViews
 from fastuda.model.passes import Passes
@@ -80,10 +83,12 @@ def mixed_views(
 
     In this order, which BatchNorm's running statistics see (protocol row 19): strong, weak, the un-mixed target
     crop of `edge.confidence`, HTCM, those of tables 4 and 6, and those that further terms bring. UsageError names a
-    term whose view nobody makes.
+    term whose view nobody makes, or makes without a mix, or makes already.
     """
     terms = view_terms(recipe)
     needed = {name for term in terms for name in term.needs(recipe)}
+    if not recipe.mix.enabled and (unmixed := needed & {"strong", "weak"}):
+        raise UsageError(f"{_who_reads(terms, unmixed, recipe)}, which is class-mixed, and mix.enabled is false")
     features, teachers = any(term.reads_features for term in terms), pseudo
     keep: KeepPasted = "everywhere" if recipe.edge.enabled else "nowhere"
     hts = mix_crops(source, target, pseudo, recipe, passes, draws, keep)
@@ -121,12 +126,21 @@ def mixed_views(
     if ss is not None:
         images["ss"] = ss.image
     for term in terms:
-        images |= term.images(source, target, teachers, passes, draws)
+        brought = term.images(source, target, teachers, passes, draws)
+        if twice := brought.keys() & (images.keys() | outputs.keys()):
+            raise UsageError(f"the term {term.name} brings a view {min(twice)!r}, and there is one of that name")
+        images |= brought
     outputs |= _each(student, images, passes, features)
-    if missing := sorted(needed - outputs.keys()):
-        names = ", ".join(term.name for term in terms if missing[0] in term.needs(recipe))
-        raise UsageError(f"the term {names} needs a view {missing[0]!r}, and the recipe makes {', '.join(outputs)}")
+    if missing := needed - outputs.keys():
+        raise UsageError(f"{_who_reads(terms, missing, recipe)}, and the recipe makes {', '.join(outputs)}")
     return MixedViews(st, hts, auxiliary_label, hts_auxiliary_label, teachers, under, ss, outputs)
+
+
+def _who_reads(terms: Sequence[ViewTerm], views: Collection[str], recipe: Recipe) -> str:
+    """The first of the views by name, and the terms that need it."""
+    view = min(views)
+    names = ", ".join(term.name for term in terms if view in term.needs(recipe))
+    return f"the term {names} needs a view {view!r}"
 
 
 def _each(student: Segmenter, images: dict[str, Tensor], passes: Passes, features: bool) -> dict[str, Outputs]:

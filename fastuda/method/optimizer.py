@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,14 +25,31 @@ def made_optimizer(
     Its groups hold, beside torch's entries, `base_rate`, the rate before the schedule, and `updates`, how often an
     iteration moves each parameter. `iteration` is an int64 scalar on the student's device: iterations done, whoever
     counts them. `flat` is whether updates are flat. Raises UsageError for repeated updates of a network that the
-    release does not have.
+    release does not have, and ValueError for one whose groups do not list every trained parameter once.
     """
+    _check_groups(student)
     optimizer = _optimizer(list(_groups(student, settings, iteration.device)), settings, iteration)
     for parameter in parameters_of(optimizer):
         for kind in remembered(settings, flat=flat):
             zeros = torch.zeros((), device=parameter.device) if kind == "step" else torch.zeros_like(parameter)
             optimizer.state[parameter][kind] = zeros
     return optimizer
+
+
+def _check_groups(student: Segmenter) -> None:
+    names = {parameter: name for name, parameter in student.named_parameters()}
+    listed = Counter(parameter for group in student.parameter_groups() for parameter in group.parameters)
+    wrong = [
+        f"{name} {listed[one]} times"
+        for one, name in names.items()
+        if listed[one] > 1 or (not listed[one] and one.requires_grad)
+    ]
+    wrong += [f"one of shape {tuple(one.shape)} that is none of its own" for one in listed if one not in names]
+    if wrong:
+        kind = type(student).__name__
+        raise ValueError(
+            f"{kind}.parameter_groups lists {', '.join(wrong[:3])}; every trained parameter belongs there once"
+        )
 
 
 def _optimizer(groups: list[dict[str, Any]], settings: Optimizer, iteration: Tensor) -> torch.optim.Optimizer:

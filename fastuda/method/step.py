@@ -24,7 +24,7 @@ from fastuda.recipe import Recipe
 def warmup_step(state: TrainingState, source: DomainBatch, recipe: Recipe, passes: Passes) -> Losses:
     """One source-only iteration: L_s (paper eq. 1; protocol row 22). Returns detached terms and `total`."""
     state.begin_iteration()
-    losses = _source_losses(state.worker, source, recipe, passes)
+    losses = _source_losses(state.worker.train(), source, recipe, passes)
     total = weighted_sum(losses, recipe)
     state.backward(total)
     state.end_iteration(total, passes.optimised)
@@ -41,7 +41,7 @@ def adaptation_step(
     """
     state.begin_iteration()
 
-    on_source = _source_losses(state.worker, source, recipe, passes)
+    on_source = _source_losses(state.worker.train(), source, recipe, passes)
     state.backward(weighted_sum(on_source, recipe))  # its activations go before the mixed passes come
 
     pseudo = label_target(_teacher(state, recipe), target, passes)

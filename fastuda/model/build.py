@@ -14,6 +14,7 @@ from fastuda.model.download import fetch
 from fastuda.model.family import ImportedWeights, LoadReport, family_of
 from fastuda.model.segmenter import Segmenter
 from fastuda.model.weights import read_family_weights
+from fastuda.printable import on_one_line
 from fastuda.recipe import Model, Recipe
 
 log = logging.getLogger(__name__)
@@ -24,8 +25,8 @@ def build_model(
 ) -> tuple[Segmenter, Recipe]:
     """The network on the CPU, and the recipe with the weights' own conventions written in.
 
-    Weights come from `init` (a whole network: `--init`) or else from `model.weights`: `imagenet`
-    (downloaded once into `cache`), a file, or `random`. Which of a file's conventions hold against
+    Weights come from `init` (a whole network: `--init`) or else from `model.weights`: what the family has
+    published (downloaded once into `cache`), a URL, a file, or `random`. Which of a file's conventions hold against
     the recipe is the family's to say (`Family.adopt`).
 
     Raises FastudaError when a file cannot be had, read or matched. `look` is `fetch`'s.
@@ -34,7 +35,7 @@ def build_model(
     if init is None and recipe.model.weights == "random":
         log.warning("model.weights = random: training from scratch; pretrained weights are worth many mIoU")
         return build_network(recipe), recipe
-    path = init or _pretrained(recipe.model, cache, look)
+    path = init or _start(recipe.model, cache, look)
     family, imported = read_family_weights(path, recipe.model)
     if init is not None and not imported.has_heads:
         raise FastudaError(
@@ -67,12 +68,20 @@ def build_network(recipe: Recipe) -> Segmenter:
     return family_of(recipe.model.kind).build(recipe.model, len(recipe.classes.build()))
 
 
-def _pretrained(settings: Model, cache: Path, look: Look | None) -> Path:
+def _start(settings: Model, cache: Path, look: Look | None) -> Path:
+    """The file that `model.weights` names: by its URL, by a word of the family's, or itself."""
     if "://" in settings.weights:
         return fetch(settings.weights, cache / "weights", settings.sha256, look)
-    if settings.weights != "imagenet":
-        return user_path(settings.weights)
-    return fetch(family_of(settings.kind).pretrained(settings), cache / "weights", look=look)
+    published = family_of(settings.kind).pretrained(settings)
+    if published is not None:
+        return fetch(published.url, cache / "weights", published.sha256, look)
+    path = user_path(settings.weights)
+    if not path.exists():
+        raise FastudaError(
+            f'model.weights = "{on_one_line(settings.weights, 200)}": no such file, and {settings.kind} has no '
+            'published weights of that name; name a file or a URL, or say "random"'
+        )
+    return path
 
 
 def _adopt(settings: Model, imported: ImportedWeights, path: Path) -> Model:

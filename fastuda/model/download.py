@@ -15,36 +15,26 @@ from fastuda.files.lock import Look, held
 from fastuda.model.archive import MOST_BYTES, opened
 from fastuda.printable import is_plain
 
-KNOWN_WEIGHTS = {
-    "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
-    "resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
-    "resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
-}
-"""torchvision's IMAGENET1K_V1 backbones by name."""
-
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 30
 
 
-def fetch(name_or_url: str, cache: Path, sha256: str | None = None, look: Look | None = None) -> Path:
-    """The file of a known name (`KNOWN_WEIGHTS`) or an http, https or file URL, in the folder `cache`.
+def fetch(url: str, cache: Path, sha256: str | None = None, look: Look | None = None) -> Path:
+    """The file of an http, https or file URL, in the folder `cache`.
 
     It is downloaded unless it lies there already; of two processes that want it one downloads, and
     the other waits. `look` is called while it waits and while a file arrives. Its SHA-256, as hex
     digits, must be `sha256`; without one it must begin as the file name says (`resnet50-0676ba61.pth`),
-    and a name that says nothing is not checked. Raises FastudaError when the name is unknown, the hash
+    and a name that says nothing is not checked. Raises FastudaError when the URL is none, the hash
     differs (nothing is left behind) or the download fails; the message says where to put the file.
     """
-    url = KNOWN_WEIGHTS.get(name_or_url, name_or_url)
     try:
         parts = urllib.parse.urlsplit(url)
         file_name = Path(urllib.parse.unquote(parts.path)).name
     except ValueError as error:
-        raise FastudaError(f"weights {name_or_url}: not a URL: {error}") from error
+        raise FastudaError(f"weights {url}: not a URL: {error}") from error
     if parts.scheme not in ("http", "https", "file") or not is_plain(file_name) or file_name in ("", ".."):
-        raise FastudaError(
-            f"weights {name_or_url}: neither an http(s) or file URL nor one of {', '.join(KNOWN_WEIGHTS)}"
-        )
+        raise FastudaError(f"weights {url}: not an http, https or file URL that ends with a file's name")
     digits = sha256 or _digits_in(file_name)
 
     target = cache / file_name

@@ -48,6 +48,16 @@ class ImportedWeights:
 
 
 @dataclass(frozen=True)
+class Published:
+    """Weights that lie somewhere for everybody."""
+
+    url: str
+    """http, https or file; in the cache the file has the name that its path ends with."""
+    sha256: str | None = None
+    """Hex digits of its SHA-256, or their beginning; None where the file name has them (`resnet50-0676ba61.pth`)."""
+
+
+@dataclass(frozen=True)
 class LoadReport:
     """What loading weights into a network did."""
 
@@ -79,8 +89,8 @@ class Family(ABC, Generic[T]):
     def build(self, settings: T, num_classes: int) -> Segmenter:
         """The network with random weights, on the CPU, from torch's global generator."""
 
-    def recognises(self, keys: Collection[object]) -> bool:
-        """Whether a file that has no header of fastuda's and these keys is this family's."""
+    def recognises(self, keys: Collection[str]) -> bool:
+        """Whether a file without a header of fastuda's is this family's, by the keys of its tensors, unwrapped."""
         return False
 
     def interpret(
@@ -96,10 +106,9 @@ class Family(ABC, Generic[T]):
             raise FastudaError(f"its header names no number of classes from 1 to {MOST_CLASSES} (metadata `model`)")
         own = self._described(header)
         state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-        check_kinds(state)
-        with torch.device("meta"):
-            wanted = {key: value.shape for key, value in self.build(own, num_classes).state_dict().items()}
-        if problems := misfits(state, wanted):
+        wanted = self._blank(own, num_classes).state_dict()
+        check_kinds(state, wanted)
+        if problems := misfits(state, {key: value.shape for key, value in wanted.items()}):
             raise FastudaError(f"{len(problems)} keys do not fit the network of its header: {listed(problems)}")
         check_values(state)
         return ImportedWeights(
@@ -136,15 +145,21 @@ class Family(ABC, Generic[T]):
         model.load_state_dict(imported.state, strict=False)
         return LoadReport(len(imported.state), imported.dropped, ())
 
-    def pretrained(self, settings: T) -> str:
-        """The name under which `download.fetch` knows the weights that `model.weights` names.
+    def pretrained(self, settings: T) -> Published | None:
+        """What is published under the word `model.weights`; None where it is no word of this family's.
 
-        Raises FastudaError for a name that is none and no file either.
+        Raises FastudaError for weights that go with other settings than these.
         """
-        raise FastudaError(
-            f'model.weights = "{settings.weights}": {self.kind} has no published weights of that name; '
-            'name a file, or "random"'
-        )
+        return None
+
+    def _blank(self, settings: T, num_classes: int) -> Segmenter:
+        """Such a network, of whose tensors shapes and types alone are wanted."""
+        try:
+            with torch.device("meta"):  # so that a stranger's header costs no memory
+                return self.build(settings, num_classes)
+        except (RuntimeError, NotImplementedError):  # a constructor that reads numbers out of its tensors
+            with torch.random.fork_rng([]):
+                return self.build(settings, num_classes)
 
     def _header(self, metadata: Mapping[str, str]) -> dict[str, object]:
         try:
@@ -179,7 +194,7 @@ def family_of(kind: str) -> Family[Model]:
     return family
 
 
-def family_of_file(keys: Collection[object], metadata: Mapping[str, str], settings: Model | None) -> Family[Model]:
+def family_of_file(keys: Collection[str], metadata: Mapping[str, str], settings: Model | None) -> Family[Model]:
     """Whose file it is: by its header, by its keys, or, where neither tells, as the recipe says or the usual family.
 
     Raises FastudaError, without naming the file, when the recipe wants another.

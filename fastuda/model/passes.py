@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastuda.model.grouped_batch_norm import grouped
 from fastuda.model.segmenter import Outputs, Segmenter
@@ -92,21 +93,25 @@ def _stamped(model: Segmenter, outputs: Outputs) -> Outputs:
 
 @contextmanager
 def teaching(model: Segmenter) -> Iterator[None]:
-    """While entered, nothing in the network draws: dropout and stochastic depth are off, as a teacher has them."""
-    drawing = [module for module in model.stochastic_modules() if module.training]
-    for module in drawing:
+    """While entered, the network draws nothing, as a teacher does not: all but BatchNorm is in eval mode.
+
+    Whatever a network has of dropout or stochastic depth is off, then, however it is written; BatchNorm stays in the
+    mode that it had.
+    """
+    others = [module for module in model.modules() if module.training and not isinstance(module, _BatchNorm)]
+    for module in others:
         module.training = False
     try:
         yield
     finally:
-        for module in drawing:
+        for module in others:
             module.training = True
 
 
 @contextmanager
 def frozen_running_statistics(model: Segmenter) -> Iterator[None]:
     """While entered, passes in train mode leave BatchNorm's running statistics as they are (protocol row 4)."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
-import torch.nn.modules.dropout
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastuda.errors import UsageError
 from fastuda.model.grouped_batch_norm import GroupedBatchNorm2d
@@ -111,15 +111,10 @@ class Segmenter(nn.Module, ABC):
         """Modules whose `weight` a pass may read in autocast's type, so that a copy in that type saves the cast."""
         return [module for module in self.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
 
-    def stochastic_modules(self) -> list[nn.Module]:
-        """Modules that draw in train mode, as teachers do not: dropout, and any whose attribute `draws` is true."""
-        kinds = torch.nn.modules.dropout._DropoutNd
-        return [module for module in self.modules() if isinstance(module, kinds) or getattr(module, "draws", False)]
-
     @cached_property
     def can_group(self) -> bool:
         """Whether several batches may share a pass: every BatchNorm that it has can keep their statistics apart."""
-        norms = (module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+        norms = (module for module in self.modules() if isinstance(module, _BatchNorm))
         return all(isinstance(norm, GroupedBatchNorm2d) for norm in norms)
 
     def times_listed(self) -> Counter[nn.Parameter]:

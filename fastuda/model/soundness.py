@@ -16,24 +16,25 @@ _COUNT = ".num_batches_tracked"
 _NAMED = 10
 
 
-def check_kinds(tensors: Mapping[str, Tensor]) -> None:
+def check_kinds(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor] | None = None) -> None:
     """Refuse tensors that are no plain numbers in memory: sparse, quantised, nested, without storage, overlapping.
 
-    Raises FastudaError, without the file, that names the keys. Values are not looked at.
+    They must be floating-point numbers but where a network's own state, `wanted`, has whole numbers or truth values
+    under that key. Raises FastudaError, without the file, that names the keys. Values are not looked at.
     """
-    problems = ((key, _misfit(key, tensor)) for key, tensor in tensors.items())
+    problems = ((key, _misfit(key, tensor, (wanted or {}).get(key))) for key, tensor in tensors.items())
     found = [f"{key} is {problem}" for key, problem in problems if problem]
     if found:
         raise FastudaError(f"{_counted(len(found))} no plain floating-point numbers: {listed(found)}")
 
 
-def _misfit(key: str, tensor: Tensor) -> str | None:
+def _misfit(key: str, tensor: Tensor, wanted: Tensor | None) -> str | None:
     if type(tensor) not in (Tensor, torch.nn.Parameter):
         return f"a {type(tensor).__name__}, not a tensor"
     if tensor.is_nested or tensor.layout is not torch.strided or tensor.is_quantized:
         return f"{'nested' if tensor.is_nested else 'quantised' if tensor.is_quantized else 'sparse'}, not dense"
-    if tensor.dtype not in (_COUNTS if key.endswith(_COUNT) else _FLOATS):
-        return f"{str(tensor.dtype).removeprefix('torch.')}, not float32 (or 16 or 64)"
+    if tensor.dtype not in (kinds := _kinds(key, wanted)):
+        return f"{_named(tensor.dtype)}, not {_named(kinds[0]) if len(kinds) == 1 else 'float32 (or 16 or 64)'}"
     if tensor.device.type != "cpu":
         return f"without values (on the device {tensor.device.type})"
     if tensor.numel() == 0:
@@ -41,6 +42,17 @@ def _misfit(key: str, tensor: Tensor) -> str | None:
     if _overlaps(tensor):
         return f"{size(tensor)} in a memory of {tensor.untyped_storage().nbytes()} bytes; its values overlap"
     return None
+
+
+def _kinds(key: str, wanted: Tensor | None) -> tuple[torch.dtype, ...]:
+    """The types that the tensor under a key may have."""
+    if key.endswith(_COUNT):
+        return _COUNTS
+    return _FLOATS if wanted is None or wanted.is_floating_point() else (wanted.dtype,)
+
+
+def _named(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
 
 
 def _overlaps(tensor: Tensor) -> bool:

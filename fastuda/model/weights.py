@@ -13,6 +13,7 @@ from fastuda.files.disk import write_atomic
 from fastuda.model.archive import read_archive
 from fastuda.model.digest import sealed
 from fastuda.model.family import Family, ImportedWeights, family_of_file
+from fastuda.model.wrappers import unwrap
 from fastuda.recipe.model import Model
 
 
@@ -32,7 +33,7 @@ def read_family_weights(path: Path, settings: Model | None = None) -> tuple[Fami
     """
     content, metadata = read_archive(path)
     try:
-        family = family_of_file(content.keys(), metadata, settings)
+        family = family_of_file(unwrap(content)[0].keys(), metadata, settings)
         return family, family.interpret(content, metadata, settings)
     except FastudaError as error:
         raise FastudaError(f"{path}: {error}") from error

@@ -152,6 +152,8 @@ class Recipe(Section):
         }
         for name, is_used in trained.items():
             size = getattr(views, name)
+            if is_used and (reason := model.refuses(size)):
+                raise ValueError(f"views.{name} = {list(size)}: {reason}")
             if is_used and batch * model.positions(size) < model.least_values:
                 side = model.smallest_side(-(-model.least_values // batch))
                 raise ValueError(
@@ -160,11 +162,7 @@ class Recipe(Section):
                 )
         for scale in self.eval.scales:
             width, height = (max(1, round(side * scale)) for side in self.eval.size)
-            if not model.positions((width, height)):
+            if reason := model.refuses((width, height)):
                 at = "" if scale == 1 else f" at eval.scales = {scale:g}"
-                side = model.smallest_side(1)
-                raise ValueError(
-                    f"eval.size = {list(self.eval.size)}{at}: too small for the network, which has no output for less "
-                    f"than [{side}, {side}]"
-                )
+                raise ValueError(f"eval.size = {list(self.eval.size)}{at}: {reason}")
         return self

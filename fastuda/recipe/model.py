@@ -30,8 +30,9 @@ class Model(Choice):
     usual: ClassVar[str] = "deeplab-v2"
     set_by_weights: ClassVar[tuple[str, ...]] = ("input",)
     """Fields that a weights file settles, whatever the recipe says."""
-    least_values: ClassVar[int] = 1
-    """Values a channel that training needs at the output's resolution, over the whole batch; BatchNorm needs 2."""
+    least_values: ClassVar[int] = 2
+    """Values a channel that training needs at the output's resolution, over the whole batch: BatchNorm needs 2, a
+    network without it 1."""
 
     kind: str
     """Which network: `deeplab-v2`."""
@@ -63,6 +64,14 @@ class Model(Choice):
     def positions(self, size: tuple[int, int]) -> int:
         """Positions of the low-resolution output for an image of `size` (width, height); 0 where there is none."""
         return size[0] * size[1]
+
+    def refuses(self, size: tuple[int, int]) -> str | None:
+        """Why the network takes no image of `size` (width, height), such as sides that are no multiple of its patches;
+        None where it does."""
+        if self.positions(size):
+            return None
+        side = self.smallest_side(1)
+        return f"too small for the network, which has no output for less than [{side}, {side}]"
 
     def smallest_side(self, at_least: int) -> int:
         """The side of the smallest square image whose output has `at_least` positions."""

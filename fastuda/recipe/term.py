@@ -11,6 +11,11 @@ from fastuda.recipe.named import named
 from fastuda.recipe.section import NonNegative, Section
 
 PACKAGE = "fastuda.method.terms"
+RESERVED = (
+    *("source", "mix", "htcm", "pixel", "prototype", "source_mix", "edge_mix", "edge_htcm", "edge_htcm_auxiliary"),
+    "total",
+)
+"""What logs call the method's own losses and their sum; no file of a further term can be called so."""
 
 
 class TermTable(Section):
@@ -23,6 +28,8 @@ class TermTable(Section):
 def term_table(name: str) -> type[TermTable]:
     """The table of a term by its name; ValueError where there is none."""
     table: type[TermTable] = named(PACKAGE, name, "TERM")
+    if name in RESERVED:
+        raise ValueError(f"{name!r} is what logs call a loss of the method's own: give the term's file another name")
     return table
 
 

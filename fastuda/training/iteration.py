@@ -51,7 +51,6 @@ class Iteration:
         self._fast = fast
         self._graph: CapturedIteration | None = None
         self._prepared = False
-        self._network_draws = bool(state.student.stochastic_modules())
         self._number = 0
 
     @property
@@ -69,7 +68,7 @@ class Iteration:
         with memory_told(self._work, self._recipe, self._state.iteration.device):
             if not self._prepared:
                 self._prepare(batches)
-                self._number = int(self._state.iteration) if self._network_draws else 0
+                self._number = int(self._state.iteration)
             self._seed_network()
             losses = self._step(*batches) if self._graph is None else self._replay(self._graph, batches)
             self._number += 1
@@ -80,8 +79,7 @@ class Iteration:
 
         A graph reads the generator's seed at each replay.
         """
-        if self._network_draws:
-            torch.manual_seed(seed_of(self._recipe.seed, self._work, self._number))
+        torch.manual_seed(seed_of(self._recipe.seed, self._work, self._number))
 
     def _replay(self, graph: CapturedIteration, batches: tuple[DomainBatch, ...]) -> Losses:
         try:

@@ -95,6 +95,11 @@ def run_stage(run: Run, stage: Stage, model: Segmenter, saved: SavedState | None
         readback.reopen(saved.window, saved.window_sums())
     start = int(state.iteration)
     notes = run.notes.stages.setdefault(stage.name, StageNotes())
+    if stage.optimizer.ramp_up > stage.num_iterations:
+        log.warning(
+            "%s: the learning rate rises over %d iterations (ramp_up), and there are %d: it never gets to its value",
+            *(stage.name, stage.optimizer.ramp_up, stage.num_iterations),
+        )
     if start == 0:
         _save(run, stage, state, 0, readback)  # so that --resume works from the first moment
     elif _evaluates(run, stage, start) and (notes.last is None or notes.last.iteration != start):

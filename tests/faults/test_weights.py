@@ -341,10 +341,10 @@ def test_weights_to_train_from_are_refused_before_a_network_is_built(
         ("file:///dev/zero", r"it is a (pipe|device)"),
         ("file://{}/pipe", r"it is a (pipe|device)"),
         ("file://{}", "a folder"),
-        ("file:///a/..", "neither an http"),
+        ("file:///a/..", "not an http"),
         ("http://[half", "not a URL"),
         ("http://localhost:port/w.pth", "cannot download"),
-        ("file:///a%00b", "neither an http"),
+        ("file:///a%00b", "not an http"),
     ],
 )
 def test_urls_that_lead_to_no_file_are_refused(url: str, words: str, tmp_path: Path) -> None:

@@ -13,9 +13,16 @@ from fastuda.model.deeplab.importers import DeepLabWeights, interpret
 from fastuda.model.deeplab.loading import load_into
 from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.model.deeplab.table import Table
-from fastuda.model.family import Family, ImportedWeights, LoadReport
+from fastuda.model.family import Family, ImportedWeights, LoadReport, Published
 from fastuda.model.segmenter import Segmenter
 from fastuda.recipe.model import Model
+
+IMAGENET: dict[int, Published] = {
+    18: Published("https://download.pytorch.org/models/resnet18-f37072fd.pth"),
+    50: Published("https://download.pytorch.org/models/resnet50-0676ba61.pth"),
+    101: Published("https://download.pytorch.org/models/resnet101-63fe2227.pth"),
+}
+"""torchvision's IMAGENET1K_V1 backbones by depth."""
 
 
 class DeepLabFamily(Family[Table]):
@@ -79,13 +86,15 @@ class DeepLabFamily(Family[Table]):
         assert isinstance(imported, DeepLabWeights)
         return load_into(model, imported, path=path)
 
-    def pretrained(self, settings: Table) -> str:
+    def pretrained(self, settings: Table) -> Published | None:
+        if settings.weights != "imagenet":
+            return None
         if settings.width != 1:
             raise FastudaError(
                 f'model.weights = "imagenet" is published for width 1 only, and model.width is {settings.width:g}: '
                 "name a file, or ask for a random start with --set model.weights=random"
             )
-        return f"resnet{settings.depth}"
+        return IMAGENET[settings.depth]
 
 
 FAMILY = DeepLabFamily()

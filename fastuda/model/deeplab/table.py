@@ -15,7 +15,6 @@ class Table(Model):
     """The network: DeepLab-v2 on a ResNet (protocol rows 16-20)."""
 
     set_by_weights: ClassVar[tuple[str, ...]] = ("input", "stride_on", "pool_padding", "aspp", "auxiliary")
-    least_values: ClassVar[int] = 2
 
     kind: Literal["deeplab-v2"] = "deeplab-v2"
     """Which network: DeepLab-v2."""
