@@ -335,3 +335,17 @@ def test_the_readmes_lines_work_after_the_demo(
     names: dict[str, Any] = {}
     exec(snippet, names)
     assert pixels_of(tmp_path / "overlay.png").shape == (*names["labels"].shape, 3)
+
+
+def test_a_script_without_a_guard_trains_and_evaluates_the_demo(tmp_path: Path) -> None:
+    settings = [*TINY, "warmup.iterations=2", "train.iterations=2", "train.evaluate_every=2", "data.cache=cache"]
+    (tmp_path / "script.py").write_text(
+        "import shutil\nimport fastuda\nprint('once')\n"
+        f"results = fastuda.train('demo', 'run', settings={settings}, device='cpu', display=False)\n"
+        "shutil.rmtree('cache')\n"
+        "assert round(fastuda.evaluate('run', display=False).miou, 4) == round(results['adapted']['miou'], 4)\n"
+    )
+    command = [sys.executable, "script.py"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (0, "once\n"), found.stderr
+    assert (tmp_path / "cache" / "demo").is_dir()
