@@ -112,6 +112,16 @@ def test_a_missing_folder_is_named_with_what_is_there_and_what_belongs_there(
     assert str(error.value).endswith(LAYOUTS[name].expected)
 
 
+def test_what_is_there_instead_is_told_of_the_place_that_has_it(tmp_path: Path) -> None:
+    touch(tmp_path, "leftImg8bit_trainvaltest/leftImg8bit/val/ulm/ulm_0_0_leftImg8bit.png")
+    cityscapes = Domain(layout="cityscapes", root=tmp_path)
+    with pytest.raises(FastudaError, match=r" \(leftImg8bit_trainvaltest/leftImg8bit has only val\); "):
+        find_samples(cityscapes, "train", labelled=False)
+    touch(tmp_path, "leftImg8bit/test/berlin/berlin_0_0_leftImg8bit.png")
+    with pytest.raises(FastudaError, match=r" \(leftImg8bit has only test\); "):
+        find_samples(cityscapes, "train", labelled=False)
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_missing_labels_are_named(tmp_path: Path, name: str) -> None:
     touch(tmp_path, *(image for samples in FILES[name].values() for _, image, _ in samples))
