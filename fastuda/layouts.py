@@ -259,12 +259,13 @@ DARK_ZURICH = Layout(
     "dark-zurich",
     "Dark Zurich",
     "rgb_anon/SPLIT/night/SEQUENCE/*_rgb_anon.png and gt/val/night/SEQUENCE/*_gt_labelIds.png, "
-    "or Dark_Zurich_train_anon/ and Dark_Zurich_val_anon/ with these",
+    "or Dark_Zurich_train_anon/, Dark_Zurich_val_anon/ and Dark_Zurich_test_anon/ with these",
     Files(
         (
             "rgb_anon/{split}/{sequence}/*",
             "Dark_Zurich_train_anon/rgb_anon/{split}/{sequence}/*",
             "Dark_Zurich_val_anon/rgb_anon/{split}/{sequence}/*",
+            "Dark_Zurich_test_anon/rgb_anon/{split}/{sequence}/*",
         ),
         _pictures("_rgb_anon"),
     ),

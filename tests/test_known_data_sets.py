@@ -75,6 +75,15 @@ def test_a_folder_that_is_no_official_split_can_be_one(tmp_path: Path) -> None:
     assert sample.name == "GOPR0347/GOPR0347_frame_000001"
 
 
+@pytest.mark.parametrize("archive", ["", "Dark_Zurich_test_anon/"])
+def test_the_test_split_of_dark_zurich_lies_in_an_archive_of_its_own(tmp_path: Path, archive: str) -> None:
+    image = f"{archive}rgb_anon/test/night/GOPR0364/GOPR0364_frame_000001_rgb_anon.png"
+    touch(tmp_path, image)
+    domain = Domain(layout="dark-zurich", root=tmp_path, split="test")
+    (sample,) = find_samples(domain, "train", labelled=False).samples
+    assert (sample.name, sample.image) == ("GOPR0364/GOPR0364_frame_000001", tmp_path / image)
+
+
 def test_pictures_of_another_kind_are_counted(tmp_path: Path) -> None:
     touch(tmp_path, "training/images/a.jpg", "training/images/b.bmp", "training/v1.2/labels/a.png")
     found = find_samples(Domain(layout="mapillary", root=tmp_path), "train", labelled=True)
