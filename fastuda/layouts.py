@@ -148,13 +148,14 @@ CITYSCAPES = Layout(
         ("leftImg8bit/{split}/{city}/*", "leftImg8bit_trainvaltest/leftImg8bit/{split}/{city}/*"),
         _pictures("_leftImg8bit"),
     ),
-    # The official tools write train ids beside the labelIds.
+    # The official tools write train ids beside the labelIds. Labels of the test split are kept back, and the files under
+    # its name hold nothing.
     (
         _label_ids(_GT_FINE, "_gtFine_labelIds.png", never_255=True),
         _train_ids(_GT_FINE, "_gtFine_labelTrainIds.png"),
     ),
     _TRAIN_VAL_TEST,
-    ("train", "val", "test"),
+    ("train", "val"),
 )
 
 _ACDC_GT = ("gt/{condition}/{split}/{sequence}/*", "gt_trainval/gt/{condition}/{split}/{sequence}/*")

@@ -143,6 +143,7 @@ def test_missing_labels_are_named(tmp_path: Path, name: str) -> None:
     ("name", "split", "image", "having"),
     [
         ("dark-zurich", "train", "rgb_anon/train/night/A/1_rgb_anon.png", "val"),
+        ("cityscapes", "test", "leftImg8bit/test/berlin/berlin_0_0_leftImg8bit.png", "train, val"),
         ("acdc", "test", "rgb_anon/fog/test/A/1_rgb_anon.png", "train, val"),
         ("bdd100k", "test", "images/10k/test/1.jpg", "train, val"),
         ("mapillary", "test", "testing/images/1.jpg", "train, val"),
@@ -153,5 +154,6 @@ def test_a_split_without_labels_says_so(tmp_path: Path, name: str, split: str, i
     touch(tmp_path, image)
     domain = Domain(layout=name, root=tmp_path, split=split)
     assert len(find_samples(domain, "train", labelled=False).samples) == 1
+    touch(tmp_path, "gtFine/test/berlin/berlin_0_0_gtFine_labelIds.png")  # a dummy, as published
     with pytest.raises(FastudaError, match=f"without labels of its split {split}; those of {having}"):
         find_samples(domain, "train", labelled=True)
