@@ -44,7 +44,7 @@ def test_samples_are_the_releases_and_labels_are_their_own(tmp_path: Path, name:
         ("bdd100k", "images/10k/val/a-1.jpg", "labels/sem_seg/masks/val/a-1_train_id.png"),
         ("mapillary", "validation/images/a.jpg", "validation/labels/a.png"),
         ("idd", "leftImg8bit/val/0/1_leftImg8bit.png", "gtFine/val/0/1_gtFine_labelids.png"),
-        ("idd", "leftImg8bit/val/0/1_leftImg8bit.jpg", "gtFine/val/0/1_gtFine_labelcsTrainIds.png"),
+        ("idd", "leftImg8bit/val/0/1_leftImg8bit.jpg", "gtFine/val/0/1_gtFine_labellevel3Ids.png"),
         ("dark-zurich", "Dark_Zurich_val_anon/rgb_anon/val/night/A/A_1_rgb_anon.png",
          "Dark_Zurich_val_anon/gt/val/night/A/A_1_gt_labelTrainIds.png"),
     ],
@@ -55,16 +55,16 @@ def test_other_archives_and_kinds_of_labels_do_as_well(tmp_path: Path, name: str
     assert (sample.image, sample.label) == (tmp_path / image, tmp_path / label)
 
 
-def test_a_sample_without_the_preferred_label_takes_the_next_kind(tmp_path: Path) -> None:
+def test_of_several_kinds_of_labels_the_finest_there_is_wins(tmp_path: Path) -> None:
     for i in range(3):
         touch(tmp_path, f"leftImg8bit/val/0/{i}_leftImg8bit.png")
-    touch(tmp_path, *(f"gtFine/val/0/{i}_gtFine_labelcsTrainIds.png" for i in range(3)))
+    touch(tmp_path, *(f"gtFine/val/0/{i}_gtFine_labellevel3Ids.png" for i in range(3)))
     touch(tmp_path, *(f"gtFine/val/0/{i}_gtFine_labelids.png" for i in range(2)))
-    touch(tmp_path, "gtFine/val/0/0_gtFine_labellevel3Ids.png")
+    touch(tmp_path, "gtFine/val/0/0_gtFine_labelcsTrainIds.png")
     found = find_samples(Domain(layout="idd", root=tmp_path), "val", labelled=True)
     assert found.left_out() == LeftOut()
     assert [s.label and s.label.name for s in found.samples] == [
-        "0_gtFine_labellevel3Ids.png", "1_gtFine_labelids.png", "2_gtFine_labelcsTrainIds.png",
+        "0_gtFine_labelcsTrainIds.png", "1_gtFine_labelids.png", "2_gtFine_labellevel3Ids.png",
     ]  # fmt: skip
 
 

@@ -52,7 +52,7 @@ VALUES = {
     "acdc": ((7, 23), ("road", "sky")),
     "bdd100k": ((0, 10), ("road", "sky")),
     "mapillary": ((13, 27), ("road", "sky")),
-    "idd": ((0, 25), ("road", "sky")),
+    "idd": ((0, 10), ("road", "sky")),
     "dark-zurich": ((7, 23), ("road", "sky")),
 }
 
