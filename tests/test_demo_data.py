@@ -275,6 +275,21 @@ def test_a_demo_whose_cache_was_deleted_is_drawn_again(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_a_demo_of_another_cache_is_drawn_where_it_cannot_be_reached(tmp_path: Path) -> None:
+    counts = [f"demo.{name}=1" for name in ("num_source", "num_source_val", "num_target", "num_val")]
+    recipe = load_recipe("demo", [*counts, "demo.size=[64, 32]", f"data.cache={tmp_path / 'theirs'}"])
+    theirs = with_demo_data(recipe, no_progress)
+    moved = theirs.model_copy(update={"data": recipe.data.model_copy(update={"cache": tmp_path / "mine"})})
+    assert with_demo_data(moved, no_progress) is moved
+    before = contents(tmp_path / "theirs")
+    shutil.rmtree(tmp_path / "theirs")
+    mine = with_demo_data(moved, no_progress)
+    assert mine.source.root is not None
+    assert mine.source.root.is_relative_to(tmp_path / "mine")
+    drawn = contents(tmp_path / "mine")
+    assert {name: drawn[name] for name in before} == before
+
+
 def no_progress(_title: str) -> Callable[[int, int], None]:
     """Nobody is told."""
     return lambda done, total: None
