@@ -148,13 +148,14 @@ CITYSCAPES = Layout(
         ("leftImg8bit/{split}/{city}/*", "leftImg8bit_trainvaltest/leftImg8bit/{split}/{city}/*"),
         _pictures("_leftImg8bit"),
     ),
-    # The official tools write train ids beside the labelIds.
+    # The official tools write train ids beside the labelIds. The test split's labels are kept back: those in its folder
+    # are dummies.
     (
         _label_ids(_GT_FINE, "_gtFine_labelIds.png", never_255=True),
         _train_ids(_GT_FINE, "_gtFine_labelTrainIds.png"),
     ),
     _TRAIN_VAL_TEST,
-    ("train", "val", "test"),
+    ("train", "val"),
 )
 
 _ACDC_GT = ("gt/{condition}/{split}/{sequence}/*", "gt_trainval/gt/{condition}/{split}/{sequence}/*")
@@ -214,8 +215,9 @@ MAPILLARY = Layout(
     ("train", "val"),
 )
 
-# Classes are those to which AutoNUE's table gives a Cityscapes train id. Of level3Ids, 3 is terrain with rail tracks,
-# 4 person with animals, 20 pole with groups of poles, and 12 has trains among other vehicles: no value is theirs alone.
+# Classes are those to which AutoNUE's table gives a Cityscapes train id. Some level3Ids hold more than their class, and
+# the other kinds ignore that: 3 is terrain and rail tracks, 4 person and animals, 20 pole and groups of poles, 25 sky
+# and `fallback background`; trains are among the other vehicles of 12. So the kinds that tell these apart come first.
 _IDD_LEVEL3_IDS = _by_class({
     "road": (0,), "sidewalk": (2,), "building": (22,), "wall": (14,), "fence": (15,), "pole": (20,),
     "traffic light": (19,), "traffic sign": (18,), "vegetation": (24,), "terrain": (3,), "sky": (25,), "person": (4,),
@@ -230,17 +232,11 @@ _IDD_GT = ("gtFine/{split}/{sequence}/*",)
 IDD = Layout(
     "idd",
     "IDD",
-    "leftImg8bit/SPLIT/SEQUENCE/*_leftImg8bit.png (or .jpg) and gtFine/SPLIT/SEQUENCE/*_gtFine_labellevel3Ids.png, "
-    "which AutoNUE's createLabels.py makes of the polygons",
+    "leftImg8bit/SPLIT/SEQUENCE/*_leftImg8bit.png (or .jpg) and gtFine/SPLIT/SEQUENCE/*_gtFine_labelcsTrainIds.png "
+    "(or *_labelids.png, *_labellevel3Ids.png), which AutoNUE's createLabels.py makes of the polygons",
     Files(("leftImg8bit/{split}/{sequence}/*",), _pictures("_leftImg8bit")),
     (
-        Labels(
-            _IDD_GT,
-            ("_gtFine_labellevel3Ids.png",),
-            _IDD_LEVEL3_IDS,
-            26,
-            "IDD's level3Ids 0-25 and 255",
-        ),
+        _train_ids(_IDD_GT, "_gtFine_labelcsTrainIds.png"),
         Labels(
             _IDD_GT,
             ("_gtFine_labelids.png",),
@@ -248,7 +244,13 @@ IDD = Layout(
             40,
             "IDD's ids 0-39",
         ),
-        _train_ids(_IDD_GT, "_gtFine_labelcsTrainIds.png"),
+        Labels(
+            _IDD_GT,
+            ("_gtFine_labellevel3Ids.png",),
+            _IDD_LEVEL3_IDS,
+            26,
+            "IDD's level3Ids 0-25 and 255",
+        ),
     ),
     _TRAIN_VAL_TEST,
     ("train", "val"),
@@ -259,12 +261,13 @@ DARK_ZURICH = Layout(
     "dark-zurich",
     "Dark Zurich",
     "rgb_anon/SPLIT/night/SEQUENCE/*_rgb_anon.png and gt/val/night/SEQUENCE/*_gt_labelIds.png, "
-    "or Dark_Zurich_train_anon/ and Dark_Zurich_val_anon/ with these",
+    "or Dark_Zurich_train_anon/, Dark_Zurich_val_anon/ and Dark_Zurich_test_anon/ with these",
     Files(
         (
             "rgb_anon/{split}/{sequence}/*",
             "Dark_Zurich_train_anon/rgb_anon/{split}/{sequence}/*",
             "Dark_Zurich_val_anon/rgb_anon/{split}/{sequence}/*",
+            "Dark_Zurich_test_anon/rgb_anon/{split}/{sequence}/*",
         ),
         _pictures("_rgb_anon"),
     ),

@@ -36,7 +36,7 @@ MAPILLARY_FILES = {
 IDD_FILES = {
     split: [
         (f"{place}/{frame}", f"leftImg8bit/{split}/{place}/{frame}_leftImg8bit.{suffix}",
-         f"gtFine/{split}/{place}/{frame}_gtFine_labellevel3Ids.png")
+         f"gtFine/{split}/{place}/{frame}_gtFine_labelcsTrainIds.png")
         for place, frame, suffix in frames
     ]
     for split, frames in (
@@ -80,6 +80,7 @@ OTHERS = {
     "idd": [
         "leftImg8bit/test/0/000000_leftImg8bit.png",
         "gtFine/train/0/005506_gtFine_labelids.png",
+        "gtFine/train/0/005506_gtFine_labellevel3Ids.png",
         "gtFine/train/0/005506_gtFine_labelColors.png",
         "gtFine/train/0/005506_gtFine_instancelevel3Ids.png",
         "gtFine/train_panoptic/0_005506_gtFine_panopticlevel3Ids.png",

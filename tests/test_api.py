@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -335,3 +336,29 @@ def test_the_readmes_lines_work_after_the_demo(
     names: dict[str, Any] = {}
     exec(snippet, names)
     assert pixels_of(tmp_path / "overlay.png").shape == (*names["labels"].shape, 3)
+
+
+def test_a_script_without_a_guard_trains_and_evaluates_the_demo_wherever_its_cache_is(tmp_path: Path) -> None:
+    settings = [*TINY, "warmup.iterations=2", "train.iterations=2", "train.evaluate_every=2"]
+    (tmp_path / "script.py").write_text(
+        "import os, shutil\nimport fastuda\nprint('once')\nos.environ['FASTUDA_CACHE'] = 'cache'\n"
+        f"results = fastuda.train('demo', 'run', settings={settings}, device='cpu', display=False)\n"
+        "for cache in ('cache', 'colleague'):\n"
+        "    shutil.rmtree('cache')\n"
+        "    os.environ['FASTUDA_CACHE'] = cache\n"
+        "    assert round(fastuda.evaluate('run', display=False).miou, 4) == round(results['adapted']['miou'], 4)\n"
+    )
+    command = [sys.executable, "script.py"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (0, "once\n"), found.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["colleague", "run", "script.py"]
+
+
+def test_an_evaluation_of_other_data_draws_no_demo(
+    finished: tuple[Path, dict[str, Any], str], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (target,) = cache.glob("demo/*/target")
+    shutil.copytree(target, tmp_path / "other")
+    monkeypatch.setattr("fastuda.data.datasets.draw_demo", lambda *_, **__: pytest.fail("drawn"))
+    found = fastuda.evaluate(finished[0], tmp_path / "other", display=False)
+    assert found.miou == pytest.approx(finished[1]["adapted"]["miou"], abs=1e-4)

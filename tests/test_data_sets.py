@@ -58,15 +58,19 @@ def test_the_tables_name_classes_of_the_recipe_and_every_class_has_a_value(path:
     recipe = load_recipe(str(path))
     classes = recipe.classes.build()
     layout = LAYOUTS[recipe.target.layout]
-    ids = recipe.target.ids or {}
+    tables = {"label.png": recipe.target.ids or {}}
     if not layout.by_globs:
-        kind = layout.labels[0]
-        ids = {value: kind.ids.get(value, "ignore") for value in (*range(kind.num_ids), 255)}
-    assert set(ids.values()) - {"ignore"} == set(classes.names)
-    table = id_table(recipe.target, classes, Path("label.png"))
-    raw = np.array([sorted(ids)], np.uint8)
-    expected = [255 if ids[value] == "ignore" else classes.names.index(ids[value]) for value in sorted(ids)]
-    assert to_train_ids(raw, table, Path("label.png"))[0].tolist() == expected
+        tables = {
+            "1" + kind.endings[0]: {value: kind.ids.get(value, "ignore") for value in (*range(kind.num_ids), 255)}
+            for kind in layout.labels
+        }
+    for name, ids in tables.items():
+        assert set(ids.values()) >= set(classes.names)
+        assert set(ids.values()) <= {*classes.names, "ignore", *(() if recipe.target.ids else CITYSCAPES_19)}
+        table = id_table(recipe.target, classes, Path(name))
+        raw = np.array([sorted(ids)], np.uint8)
+        expected = [classes.names.index(ids[v]) if ids[v] in classes.names else 255 for v in sorted(ids)]
+        assert to_train_ids(raw, table, Path(name))[0].tolist() == expected
 
 
 def test_the_binary_masks_foreground_is_a_class() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 
 from fastuda.classes import CITYSCAPES_19, CITYSCAPES_IDS, ClassSet
 from fastuda.data.datasets import with_demo_data
-from fastuda.demo import draw_demo, furniture, people, vehicles
+from fastuda.demo import crew, draw_demo, furniture, people, vehicles
 from fastuda.demo.canvas import Camera, Painter
 from fastuda.demo.look import SOURCE, TARGET
 from fastuda.demo.scene import draw_scene
@@ -177,7 +178,21 @@ def test_an_interrupted_draw_leaves_nothing(tmp_path: Path, workers: int) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_draw_is_left_while_its_workers_still_start(tmp_path: Path) -> None:
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The processes that drawing starts."""
+    processes: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def noted(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
+        processes.append(start(*arguments, **options))  # type: ignore[call-overload]
+        return processes[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", noted)
+    return processes
+
+
+def test_a_draw_is_left_while_its_workers_still_start(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
     asked: list[float] = []
 
     def stop(done: int, total: int) -> None:
@@ -187,18 +202,46 @@ def test_a_draw_is_left_while_its_workers_still_start(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         draw(tmp_path / "demo", progress=stop, workers=2)
     assert time.monotonic() - asked[0] < 1.5  # seconds less than an interpreter takes to start
-    assert not multiprocessing.active_children()
+    assert [process.returncode for process in started] == [-9, -9]
     assert os.listdir(tmp_path) == []
 
 
-def test_a_worker_that_is_killed_ends_the_draw_with_a_message(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_ends_the_draw_with_a_message(
+    tmp_path: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
     def kill(done: int, total: int) -> None:
-        for worker in multiprocessing.active_children():
-            worker.kill()
+        started[0].kill()
 
     with pytest.raises(FastudaError, match="ended by something else, for want of memory perhaps; run again"):
         draw(tmp_path / "demo", progress=kill, workers=2)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_worker_that_cannot_start_is_told_from_one_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "_START", "raise SystemExit(3)")
+    with pytest.raises(FastudaError, match=r"a process that drew the demo ended with exit code 3; what it wrote to"):
+        draw(tmp_path / "demo", workers=2)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_worker_cannot_write_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: None)  # so that no worker has a folder to write to
+    with pytest.raises(FastudaError, match=r"the demo could not be written \(.*No such file.*\.png"):
+        draw(tmp_path / "demo", workers=2)
+
+
+def test_workers_do_not_run_the_callers_script(demo: Path, tmp_path: Path) -> None:
+    script = tmp_path / "notebook.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom fastuda.demo import draw_demo\n"
+        f"draw_demo(Path(sys.argv[1]), size={SIZE}, workers=2, **{COUNTS})\nprint('drawn')\n"
+    )
+    command = [sys.executable, str(script), str(tmp_path / "drawn")]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (found.stdout, found.stderr) == ("drawn\n", "")
+    assert contents(tmp_path / "drawn") == contents(demo)
 
 
 def test_progress_counts_every_image(tmp_path: Path) -> None:
@@ -230,6 +273,21 @@ def test_a_demo_whose_cache_was_deleted_is_drawn_again(tmp_path: Path) -> None:
     )
     assert with_demo_data(own, no_progress) is own
     assert not (tmp_path / "other").exists()
+
+
+def test_a_demo_of_another_cache_is_drawn_where_it_cannot_be_reached(tmp_path: Path) -> None:
+    counts = [f"demo.{name}=1" for name in ("num_source", "num_source_val", "num_target", "num_val")]
+    recipe = load_recipe("demo", [*counts, "demo.size=[64, 32]", f"data.cache={tmp_path / 'theirs'}"])
+    theirs = with_demo_data(recipe, no_progress)
+    moved = theirs.model_copy(update={"data": recipe.data.model_copy(update={"cache": tmp_path / "mine"})})
+    assert with_demo_data(moved, no_progress) is moved
+    before = contents(tmp_path / "theirs")
+    shutil.rmtree(tmp_path / "theirs")
+    mine = with_demo_data(moved, no_progress)
+    assert mine.source.root is not None
+    assert mine.source.root.is_relative_to(tmp_path / "mine")
+    drawn = contents(tmp_path / "mine")
+    assert {name: drawn[name] for name in before} == before
 
 
 def no_progress(_title: str) -> Callable[[int, int], None]:

@@ -152,7 +152,7 @@ def test_files_without_partner_are_counted_with_the_command_that_names_them(
     assert (
         found.found == f"2 samples in {tmp_path / 'gta5'}; not used: 1 image without a label, 2 labels without an image"
     )
-    assert found.advice == f"`fastuda data check gta5 {tmp_path / 'gta5'}` names them"
+    assert found.advice == f"`fastuda data check gta5 {tmp_path / 'gta5'} --labels` names them"
 
 
 def test_a_missing_folder_is_named_with_what_is_expected_there(tmp_path: Path) -> None:

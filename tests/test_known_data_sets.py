@@ -44,7 +44,7 @@ def test_samples_are_the_releases_and_labels_are_their_own(tmp_path: Path, name:
         ("bdd100k", "images/10k/val/a-1.jpg", "labels/sem_seg/masks/val/a-1_train_id.png"),
         ("mapillary", "validation/images/a.jpg", "validation/labels/a.png"),
         ("idd", "leftImg8bit/val/0/1_leftImg8bit.png", "gtFine/val/0/1_gtFine_labelids.png"),
-        ("idd", "leftImg8bit/val/0/1_leftImg8bit.jpg", "gtFine/val/0/1_gtFine_labelcsTrainIds.png"),
+        ("idd", "leftImg8bit/val/0/1_leftImg8bit.jpg", "gtFine/val/0/1_gtFine_labellevel3Ids.png"),
         ("dark-zurich", "Dark_Zurich_val_anon/rgb_anon/val/night/A/A_1_rgb_anon.png",
          "Dark_Zurich_val_anon/gt/val/night/A/A_1_gt_labelTrainIds.png"),
     ],
@@ -55,16 +55,16 @@ def test_other_archives_and_kinds_of_labels_do_as_well(tmp_path: Path, name: str
     assert (sample.image, sample.label) == (tmp_path / image, tmp_path / label)
 
 
-def test_a_sample_without_the_preferred_label_takes_the_next_kind(tmp_path: Path) -> None:
+def test_of_several_kinds_of_labels_the_finest_there_is_wins(tmp_path: Path) -> None:
     for i in range(3):
         touch(tmp_path, f"leftImg8bit/val/0/{i}_leftImg8bit.png")
-    touch(tmp_path, *(f"gtFine/val/0/{i}_gtFine_labelcsTrainIds.png" for i in range(3)))
+    touch(tmp_path, *(f"gtFine/val/0/{i}_gtFine_labellevel3Ids.png" for i in range(3)))
     touch(tmp_path, *(f"gtFine/val/0/{i}_gtFine_labelids.png" for i in range(2)))
-    touch(tmp_path, "gtFine/val/0/0_gtFine_labellevel3Ids.png")
+    touch(tmp_path, "gtFine/val/0/0_gtFine_labelcsTrainIds.png")
     found = find_samples(Domain(layout="idd", root=tmp_path), "val", labelled=True)
     assert found.left_out() == LeftOut()
     assert [s.label and s.label.name for s in found.samples] == [
-        "0_gtFine_labellevel3Ids.png", "1_gtFine_labelids.png", "2_gtFine_labelcsTrainIds.png",
+        "0_gtFine_labelcsTrainIds.png", "1_gtFine_labelids.png", "2_gtFine_labellevel3Ids.png",
     ]  # fmt: skip
 
 
@@ -73,6 +73,15 @@ def test_a_folder_that_is_no_official_split_can_be_one(tmp_path: Path) -> None:
     twilight = Domain(layout="dark-zurich", root=tmp_path, split="train/twilight")
     (sample,) = find_samples(twilight, "train", labelled=False).samples
     assert sample.name == "GOPR0347/GOPR0347_frame_000001"
+
+
+@pytest.mark.parametrize("archive", ["", "Dark_Zurich_test_anon/"])
+def test_the_test_split_of_dark_zurich_lies_in_an_archive_of_its_own(tmp_path: Path, archive: str) -> None:
+    image = f"{archive}rgb_anon/test/night/GOPR0364/GOPR0364_frame_000001_rgb_anon.png"
+    touch(tmp_path, image)
+    domain = Domain(layout="dark-zurich", root=tmp_path, split="test")
+    (sample,) = find_samples(domain, "train", labelled=False).samples
+    assert (sample.name, sample.image) == ("GOPR0364/GOPR0364_frame_000001", tmp_path / image)
 
 
 def test_pictures_of_another_kind_are_counted(tmp_path: Path) -> None:
@@ -112,6 +121,16 @@ def test_a_missing_folder_is_named_with_what_is_there_and_what_belongs_there(
     assert str(error.value).endswith(LAYOUTS[name].expected)
 
 
+def test_what_is_there_instead_is_told_of_the_place_that_has_it(tmp_path: Path) -> None:
+    touch(tmp_path, "leftImg8bit_trainvaltest/leftImg8bit/val/ulm/ulm_0_0_leftImg8bit.png")
+    cityscapes = Domain(layout="cityscapes", root=tmp_path)
+    with pytest.raises(FastudaError, match=r" \(leftImg8bit_trainvaltest/leftImg8bit has only val\); "):
+        find_samples(cityscapes, "train", labelled=False)
+    touch(tmp_path, "leftImg8bit/test/berlin/berlin_0_0_leftImg8bit.png")
+    with pytest.raises(FastudaError, match=r" \(leftImg8bit has only test\); "):
+        find_samples(cityscapes, "train", labelled=False)
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_missing_labels_are_named(tmp_path: Path, name: str) -> None:
     touch(tmp_path, *(image for samples in FILES[name].values() for _, image, _ in samples))
@@ -124,6 +143,7 @@ def test_missing_labels_are_named(tmp_path: Path, name: str) -> None:
     ("name", "split", "image", "having"),
     [
         ("dark-zurich", "train", "rgb_anon/train/night/A/1_rgb_anon.png", "val"),
+        ("cityscapes", "test", "leftImg8bit/test/berlin/berlin_0_0_leftImg8bit.png", "train, val"),
         ("acdc", "test", "rgb_anon/fog/test/A/1_rgb_anon.png", "train, val"),
         ("bdd100k", "test", "images/10k/test/1.jpg", "train, val"),
         ("mapillary", "test", "testing/images/1.jpg", "train, val"),
@@ -134,5 +154,6 @@ def test_a_split_without_labels_says_so(tmp_path: Path, name: str, split: str, i
     touch(tmp_path, image)
     domain = Domain(layout=name, root=tmp_path, split=split)
     assert len(find_samples(domain, "train", labelled=False).samples) == 1
+    touch(tmp_path, "gtFine/test/berlin/berlin_0_0_gtFine_labelIds.png")  # a dummy, as published
     with pytest.raises(FastudaError, match=f"without labels of its split {split}; those of {having}"):
         find_samples(domain, "train", labelled=True)

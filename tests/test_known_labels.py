@@ -52,7 +52,7 @@ VALUES = {
     "acdc": ((7, 23), ("road", "sky")),
     "bdd100k": ((0, 10), ("road", "sky")),
     "mapillary": ((13, 27), ("road", "sky")),
-    "idd": ((0, 25), ("road", "sky")),
+    "idd": ((0, 10), ("road", "sky")),
     "dark-zurich": ((7, 23), ("road", "sky")),
 }
 
@@ -114,9 +114,30 @@ def test_training_on_a_target_reads_no_label_of_it(tmp_path: Path, name: str) ->
     val = prepare(domain, "val", size=(32, 16), labels="own", classes=CLASSES, data=data, workers=1)
     assert val.label_pixels().sum(0)[[0, 10]].tolist() == [len(val) * 32 * 64 // 2] * 2
     recipe = load_recipe("gta2cs", [f"data.cache={tmp_path / 'cache'}"])
-    assert labelled_split(domain) == "val"
+    assert labelled_split(recipe, domain) == "val"
     report, _ = audit(recipe, domain, "train", None, lambda *_: None)
     assert (report.labelled, report.problems) == (False, [])
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN if "train" in LAYOUTS[name].labelled])
+def test_the_training_labels_of_the_recipes_source_are_checked(tmp_path: Path, name: str) -> None:
+    root = made(tmp_path / "data", name).root
+    assert root is not None
+    label = root / FILES[name]["train"][0][2]
+    Image.fromarray(np.full((32, 64), 200, np.uint8)).save(label)
+    recipe = load_recipe("gta2cs", [f"source.layout={name}", f"data.cache={tmp_path / 'cache'}"])
+    report, _ = audit(recipe, domain_of(recipe, name, root), "train", None, lambda *_: None)
+    assert [(problem.kind, problem.file) for problem in report.problems] == [("value", str(label))]
+    both = load_recipe(recipe, [f"target.layout={name}"])
+    sides = [labelled_split(both, domain_of(both, name, root, side), side) for side in ("source", "target", None)]
+    assert sides == ["train", "val", "val"]
+
+
+def test_a_source_split_without_labels_is_checked_without(tmp_path: Path) -> None:
+    recipe = load_recipe("gta2cs", ["source.layout=dark-zurich"])
+    assert labelled_split(recipe, domain_of(recipe, "dark-zurich", tmp_path)) == "val"
+    own = load_recipe(recipe, ["source.split=train/day"])
+    assert labelled_split(own, domain_of(own, "dark-zurich", tmp_path)) == "train"
 
 
 def test_labels_of_others_that_hold_255_are_not_taken_for_converted_ones(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_cityscapes_nestings_flavours_and_splits(tmp_path: Path, image_base: str
     assert names(domain, split="val") == ["ulm/ulm_000000_000002"]
     swapped = Domain(layout="cityscapes", root=tmp_path, split="val", val_split="train")
     assert names(swapped) == ["ulm/ulm_000000_000002"]
-    with pytest.raises(FastudaError, match=r"leftImg8bit/test: no such folder \(leftImg8bit has only train, val\)"):
+    with pytest.raises(FastudaError, match=rf"leftImg8bit/test: no such folder \({image_base} has only train, val\)"):
         names(Domain(layout="cityscapes", root=tmp_path, split="test"), labelled=False)
 
 

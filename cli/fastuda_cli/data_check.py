@@ -32,7 +32,10 @@ def check(
     ] = None,
     labels: Annotated[
         bool | None,
-        typer.Option("--labels/--no-labels", help="Look at labels too; default: where training reads them."),
+        typer.Option(
+            "--labels/--no-labels",
+            help="Look at labels too; default: where a run reads them, in val, and in train of the recipe's source.",
+        ),
     ] = None,
     compare: Annotated[
         tuple[str, Path] | None,
@@ -68,15 +71,16 @@ def check(
                 raise UsageError(f"{path}: there is no folder {path.parent} to write the report to")
         resolved = load_recipe(recipe, set_ or [])
         display = Display(console)
-        domain = domain_of(
-            resolved, layout, folder, side or ("target" if _only_target(resolved, layout, split) else None)
-        )
-        report, skip_list = audit(resolved, domain, split, labels, display.task("Checking"))
+        side = side or ("target" if _only_target(resolved, layout, split) else None)
+        domain = domain_of(resolved, layout, folder, side)
+        report, skip_list = audit(resolved, domain, split, labels, display.task("Checking"), side)
         gaps = others = None
         if compare is not None:
             opposite = {"source": "target", "target": "source", None: None}[side]
-            other = domain_of(resolved, compare[0], user_path(compare[1]), opposite if compare[0] == layout else None)
-            others, _ = audit(resolved, other, labelled_split(other), True, display.task("Checking the other"))
+            others_side = opposite if compare[0] == layout else None
+            other = domain_of(resolved, compare[0], user_path(compare[1]), others_side)
+            read = labelled_split(resolved, other, others_side)
+            others, _ = audit(resolved, other, read, True, display.task("Checking the other"))
             gaps = compare_classes(report, others)
         console.print(check_page(report, gaps))
         faults = counted(len(report.problems), "fault") if report.problems else "all sound"

@@ -21,6 +21,7 @@ from fastuda.demo import draw_demo
 from fastuda.errors import FastudaError
 from fastuda.files.disk import make_folder
 from fastuda.files.lock import Look, held
+from fastuda.files.paths import is_folder, user_path
 from fastuda.recipe import Demo, Domain, Recipe
 
 log = logging.getLogger(__name__)
@@ -57,8 +58,8 @@ class Datasets:
 def with_demo_data(recipe: Recipe, progress: Progress, look: Look | None = None) -> Recipe:
     """The recipe with the demo's folders filled in, drawn into the cache if need be; others unchanged.
 
-    Folders that an earlier call filled in are drawn again if the cache was deleted since. `look` is called while
-    another process that draws is waited for.
+    Folders that an earlier call filled in are drawn again if the cache was deleted since, or is another now. `look` is
+    called while another process that draws is waited for.
     """
     if recipe.demo is None:
         return recipe
@@ -81,15 +82,25 @@ def with_demo_data(recipe: Recipe, progress: Progress, look: Look | None = None)
 
 
 def with_demo_folders(recipe: Recipe) -> Recipe:
-    """The recipe with the demo's folders filled in where none are given, drawn or not; others unchanged."""
+    """The recipe with the demo's folders filled in, drawn or not, where none are given, or where those given lay in a
+    cache that cannot be reached; others unchanged.
+    """
     if recipe.demo is None:
         return recipe
     root = _demo_root(recipe, recipe.demo)
     source, target = (
-        domain.model_copy(update={"root": domain.root or root / name})
+        domain.model_copy(update={"root": _at_hand(domain.root, root / name)})
         for domain, name in ((recipe.source, "source"), (recipe.target, "target"))
     )
     return recipe.model_copy(update={"source": source, "target": target})
+
+
+def _at_hand(given: Path | None, own: Path) -> Path:
+    """The folder that a recipe names, or this cache's `own` for the same drawing in a cache that cannot be reached."""
+    if given is None:
+        return own
+    is_elsewhere = given.parts[-3:] == own.parts[-3:] and not is_folder(user_path(given))
+    return own if is_elsewhere else given
 
 
 def _demo_root(recipe: Recipe, demo: Demo) -> Path:

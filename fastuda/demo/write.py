@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Callable, Generator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fastuda.classes import CITYSCAPES_19, CITYSCAPES_IDS, ClassSet
+from fastuda.demo import crew
 from fastuda.demo.look import SOURCE, TARGET, Look
 from fastuda.demo.scene import draw_scene
 from fastuda.errors import FastudaError
@@ -30,8 +27,6 @@ MARKER = "demo.json"
 # Raised whenever the same seed draws other pictures than before.
 _GENERATOR = 1
 _CHUNK = 4
-_LOOK_SECONDS = 0.2
-_PR_SET_PDEATHSIG = 1
 _COMPRESS_LEVEL = 2
 
 
@@ -85,8 +80,9 @@ def draw_demo(
     Writes `source` and `source_val` (GTA5 layout: RGB images, palette PNGs of labelIds) and `target`
     (Cityscapes layout: `leftImg8bit/{train,val}`, and for `val` only `gtFine` labelIds); void is 0.
     The files are a function of `seed`, `size` (width, height in pixels) and their own number, whatever
-    the number of `workers` (processes; every core by default). `progress(done, total)` counts images, and is called
-    while nothing new is done too: what it raises ends the call at once.
+    the number of `workers` (processes, which never run the caller's script; every core by default).
+    `progress(done, total)` counts images, and is called while nothing new is done too: what it raises
+    ends the call at once.
     Everything is drawn in a hidden folder beside `root` and renamed at the end, so an interrupted call
     leaves no `root`. Raises FastudaError for settings out of range, a `root` that holds anything else
     or an incomplete demo, and files that cannot be written.
@@ -117,10 +113,8 @@ def draw_demo(
         inner.rename(root)
     except OSError as error:
         raise FastudaError(f"{root}: the demo could not be written ({error})") from error
-    except BrokenExecutor as error:
-        raise FastudaError(
-            f"{root}: a process that drew the demo was ended by something else, for want of memory perhaps; run again"
-        ) from error
+    except crew.CrewError as error:
+        raise FastudaError(f"{root}: a process that drew the demo {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -161,32 +155,7 @@ def _counts(jobs: list[_Job], workers: int) -> Generator[int, None, None]:
             _draw_one(job)
             yield done
         return
-    others = multiprocessing.active_children()
-    # Spawned, not forked: the caller may hold threads or a GPU context that must not be copied.
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_follow_parent, initargs=(os.getpid(),)
-    )
-    done = 0
-    try:
-        running = {pool.submit(_draw, jobs[i : i + _CHUNK]) for i in range(0, len(jobs), _CHUNK)}
-        while running:
-            finished, running = wait(running, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
-            done += sum(future.result() for future in finished)
-            yield done
-    finally:
-        if done < len(jobs):
-            for worker in multiprocessing.active_children():
-                if worker not in others:
-                    worker.kill()  # it may be seconds from its first picture
-        pool.shutdown(cancel_futures=True)
-
-
-def _follow_parent(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and die with it, however it dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before this
-        os._exit(1)
+    yield from crew.counts(_draw, [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)], workers)
 
 
 def _draw(jobs: list[_Job]) -> int:

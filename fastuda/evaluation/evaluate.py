@@ -109,7 +109,7 @@ def evaluate(
     display = display_of(display)
     model = model if isinstance(model, Model) else load(model)
     model = model.augmented(flip=flip, scales=scales)
-    recipe = with_demo_data(model.recipe, display.task)
+    recipe = with_demo_data(model.recipe, display.task) if target is None else model.recipe
     packed = prepare_evaluation(recipe, _domain(recipe, target, split, layout), display.task)
     loader = EvaluationLoader(packed, EVALUATION_BATCH, recipe.runtime.loader_threads, model.device)
     out = None if save_predictions is None else user_path(save_predictions)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from fastuda.data.cache import cache_folder
+from fastuda.data.checking.command import check_command
 from fastuda.data.reading.samples import find_samples
 from fastuda.errors import FastudaError
 from fastuda.layouts import LAYOUTS
-from fastuda.recipe import Data, Domain
+from fastuda.recipe import Classes, Data, Domain
 
 Status = Literal["ok", "note", "missing"]
 _LOW_DISK_BYTES = 50 << 30
@@ -119,6 +120,7 @@ def _data_set(domain: Domain, split: Literal["train", "val"]) -> Finding:
         return Finding(subject, "missing", str(error), "see the layouts in fastuda/data/README.md")
     found = f"{len(listing.samples)} samples in {domain.root}"
     if left_out := str(listing.left_out()):
-        advice = f"`fastuda data check {domain.layout} {domain.root}` names them"
+        command = check_command(domain, split, labelled=labelled, classes=Classes().build(), data=Data())
+        advice = f"{command} names them"
         return Finding(subject, "note", f"{found}; not used: {left_out}", advice)
     return Finding(subject, "ok", found)

@@ -37,7 +37,7 @@ def domain_of(recipe: Recipe, layout: str, root: Path, side: str | None = None) 
     by_globs = LAYOUTS[layout].by_globs
     if by_globs and len(mine) == 2:
         mine = [domain for domain in mine if domain.root is not None and _same(domain.root, root)]
-    if len(mine) == 2 and mine[0].model_copy(update={"root": mine[1].root}) != mine[1]:
+    if len(mine) == 2 and not _alike(*mine):
         raise UsageError(f"layout {layout}: the recipe's source or its target? say --domain source|target")
     if mine:
         return mine[0].model_copy(update={"root": user_path(root).absolute()})
@@ -54,23 +54,43 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def audit(
-    recipe: Recipe, domain: Domain, split: str, labelled: bool | None, progress: Progress
+    recipe: Recipe,
+    domain: Domain,
+    split: str,
+    labelled: bool | None,
+    progress: Progress,
+    side: str | None = None,
 ) -> tuple[CheckReport, Path]:
     """Check one split and write its skip list; returns the report and the list's file.
 
-    Without `labelled`, labels are looked at where training or evaluation reads them. Raises
-    UsageError for another split than train or val.
+    Without `labelled`, labels are looked at where training or evaluation reads them: in the evaluation split, and in
+    the training split of the recipe's source. `side` says which domain it is where both are alike, as `domain_of` has
+    it. Raises UsageError for another split than train or val.
     """
     checked = _split(split)
     if labelled is None:
-        labelled = checked == "val" or labelled_split(domain) == "train"
+        labelled = checked == "val" or labelled_split(recipe, domain, side) == "train"
     report = check(domain, recipe.classes.build(), checked, labelled=labelled, progress=progress)
     return report, write_skip_list(cache_folder(recipe.data), domain, report)
 
 
-def labelled_split(domain: Domain) -> Split:
-    """The split of which labels are read."""
-    return "train" if LAYOUTS[domain.layout].is_whole or domain.labels is not None else "val"
+def labelled_split(recipe: Recipe, domain: Domain, side: str | None = None) -> Split:
+    """The split of which labels are read: `train` of the recipe's source, and of any data set that is one whole.
+
+    Of globs it is `train` wherever they name labels.
+    """
+    layout = LAYOUTS[domain.layout]
+    if layout.is_whole or domain.labels is not None:
+        return "train"
+    is_source, is_target = (_alike(domain, one) for one in (recipe.source, recipe.target))
+    if not is_source or side == "target" or (is_target and side is None):
+        return "val"
+    return "train" if domain.split in layout.labelled or domain.split not in layout.splits else "val"
+
+
+def _alike(one: Domain, other: Domain) -> bool:
+    """Whether two domains are the same but for the folder."""
+    return one.model_copy(update={"root": None}) == other.model_copy(update={"root": None})
 
 
 def write_report(path: Path, report: CheckReport, gaps: Comparison | None = None) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from fastuda.classes import ClassSet
 from fastuda.data.cache import cache_folder
+from fastuda.data.checking.command import check_command
 from fastuda.data.checking.skip_list import read_skip_list
 from fastuda.data.packing import pack, pack_index
 from fastuda.data.packing.mend import Mender
@@ -78,8 +79,7 @@ def prepare(
         if name not in skip:
             raise FastudaError(
                 f"{shown(paths)}: {len(paths)} files stand for one sample ({name}), and only one can be meant; "
-                f"move the other away, or run `fastuda data check {domain.layout} {data_root(domain)}`: it lists every "
-                "such file and writes the skip list, with which they are left out"
+                f"move the other away, or {_checked(domain, split, labels, classes, data)}"
             )
     listing.require_partners(data.max_unpaired, data_root(domain))
     samples = [sample for sample in listing.samples if sample.name not in skip]
@@ -97,7 +97,10 @@ def prepare(
     found = _sound_and_read_only(job, key, samples)
     if found is None:
         with held(folder, _PACKING, wait=True, look=look):
-            found = _brought_up_to_date(job, key, samples, workers, progress)
+            try:
+                found = _brought_up_to_date(job, key, samples, workers, progress)
+            except SampleError as error:
+                raise FastudaError(f"{error}\n{_checked(domain, split, labels, classes, data)}") from error
     digest, records = found
     return Packed(
         folder,
@@ -110,6 +113,12 @@ def prepare(
         labels == "own",
         Mender(job, key, samples, lambda patience: held(folder, _PACKING, wait=patience > 0, patience=patience)),
     )
+
+
+def _checked(domain: Domain, split: Split, labels: LabelSize, classes: ClassSet, data: Data) -> str:
+    """How to have every faulty file of a split named and left out."""
+    command = check_command(domain, split, labelled=labels != "none", classes=classes, data=data)
+    return f"run {command}: it lists every such file and writes the skip list, with which they are left out"
 
 
 def _sound_and_read_only(job: Job, key: dict[str, Any], samples: list[Sample]) -> tuple[str, list[Record]] | None:
@@ -247,16 +256,11 @@ def _estimate(job: Job, todo: list[Sample], sources: dict[str, list[int]]) -> in
 
 
 def _pack(sample: Sample, source: list[int], job: Job) -> Record:
-    """Write one sample's packed files. FastudaError, with the sample's image, when one cannot be used, or no memory is
-    left for it.
+    """Write one sample's packed files. SampleError when one cannot be used; FastudaError, with the sample's image, when
+    no memory is left for it.
     """
     try:
         return pack_sample(sample, source, job)
-    except SampleError as error:
-        raise FastudaError(
-            f"{error}\nrun `fastuda data check {job.domain.layout} {data_root(job.domain)}`: it lists every such "
-            "file and writes the skip list, with which they are left out"
-        ) from error
     except MemoryError as error:
         raise FastudaError(
             f"{on_one_line(sample.image)}: this machine's memory is full where the sample is to be packed; what is "

@@ -129,10 +129,8 @@ def _hint(root: Path, files: Files, layout: Layout, split: str) -> str:
     above = [place.split("/")[: place.split("/").index(SPLIT)] for place in files.places]
     *deeper, _ = layout.splits.get(split, split).split("/")
     for depth in range(len(deeper), -1, -1):
-        outer = [[*parts, *deeper[:depth]] for parts in above]
-        inner = {
-            path.name for parts in outer for _, one in _lead(root, parts) for path in entries(one) if is_folder(path)
-        }
-        if inner:
-            return f" ({_words(outer[0]) or 'it'} has only {on_one_line(', '.join(sorted(inner)), 200)})"
+        for outer in [[*parts, *deeper[:depth]] for parts in above]:
+            inner = {path.name for _, one in _lead(root, outer) for path in entries(one) if is_folder(path)}
+            if inner:
+                return f" ({_words(outer) or 'it'} has only {on_one_line(', '.join(sorted(inner)), 200)})"
     return f" (there is no {_words(above[0]) or 'folder'})"
