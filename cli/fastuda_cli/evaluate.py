@@ -49,13 +49,14 @@ def evaluate(
     """Score a model: per-class IoU, mIoU, accuracies; at full label size and the way the authors did it."""
     with reported():
         import fastuda
+        from fastuda.classes import known_values
         from fastuda.evaluation.evaluate import BOUNDARY_RADIUS, write_result
         from fastuda.files.disk import make_folder
         from fastuda.metrics.confidence_chart import reliability_chart, threshold_chart
         from fastuda.report.display import Display
         from fastuda.report.tables import boundary_table, confidence_table, protocol_table
 
-        kind = options.values(values)
+        kind = known_values(values)
         model = fastuda.load(run_or_weights, stage=stage, which=which, recipe=recipe, device=device)
         model = model.augmented(flip=flip, scales=options.scales(scales))
         result = fastuda.evaluate(

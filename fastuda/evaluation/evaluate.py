@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastuda.classes import Values
+from fastuda.classes import Values, known_values
 from fastuda.data.checking.audit import domain_of
 from fastuda.data.datasets import prepare_evaluation, with_demo_data
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
@@ -106,6 +106,7 @@ def evaluate(
     Raises:
         FastudaError: a model or data set that is not there, one that is not labelled, memory that ran out.
     """
+    values = known_values(values)
     display = display_of(display)
     model = model if isinstance(model, Model) else load(model)
     model = model.augmented(flip=flip, scales=scales)
