@@ -17,8 +17,8 @@ from fastuda.model.build import build_network
 from fastuda.model.passes import Passes
 from fastuda.model.place import placed
 from fastuda.recipe import Recipe
-from fastuda.runtime.device import configure
 from fastuda.runtime.fast_path import FastPath
+from fastuda.runtime.switches import configure
 from fastuda_bench.results import Row, gpu, stamp, summary
 
 _WARM_UP = 8

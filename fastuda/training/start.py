@@ -29,10 +29,14 @@ def train(
     resume: bool = False,
     force: bool = False,
     max_time: str | None = None,
+    ends_process: bool = False,
     device: str | None = None,
     display: Display | bool = True,
 ) -> Results:
     """Train on the source, adapt to the target, score on the target; `load(run)` is then the trained model.
+
+    Meanwhile signals (SIGINT, SIGTERM, SIGUSR1) stop the run, where it is called in the main thread, and torch's
+    switches (determinism, TF32, cuDNN's benchmark mode) are the recipe's; afterwards both are again what they were.
 
     Args:
         recipe: a name (`gta2cs`, `gta2cs+cmix`), a TOML file's path, or a Recipe.
@@ -44,6 +48,9 @@ def train(
         resume: go on with the run in that folder, by its own recipe and `settings`; from its beginning if need be.
         force: with `resume`, go on although recipe, data, code or libraries are others; the results say so.
         max_time: stop after this time, all saved: `8h`, `90m`, `08:00:00`.
+        ends_process: let the run end this process as the command ends: at a second Ctrl-C (exit code 130), and when it
+            makes no progress for `runtime.watchdog_minutes` (76). Without, a second Ctrl-C raises KeyboardInterrupt,
+            and a run without progress logs a warning with the stack of every thread.
         device: `cuda` or `cpu`; None: a GPU if there is one.
         display: True: progress on the standard output; False: none; or where to show it.
 
@@ -54,6 +61,7 @@ def train(
     Raises:
         FastudaError: what the user can mend; HeldError when another process works in the folder, StoppedError when a
             signal (Ctrl-C, too) or `max_time` ended the run, everything saved.
+        KeyboardInterrupt: at a second Ctrl-C, at once; the last checkpoint stays, and `resume` goes on from it.
     """
     deadline = None if max_time is None else time.monotonic() + duration(max_time)
     path = user_path(run)
@@ -68,6 +76,7 @@ def train(
         resume=resume,
         force=force,
         deadline=deadline,
+        ends_process=ends_process,
         display=display_of(display),
     )
 
