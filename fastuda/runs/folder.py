@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,6 +137,11 @@ class RunFolder:
             return None if name is None else (str(name), None if init is None else Path(init))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
+
+    def again(self) -> str:
+        """How to go on with a run that was begun here: by its own recipe, whatever it was begun with."""
+        recipe, run = (shlex.quote(str(path)) for path in (self.recipe, self.path))
+        return f"continue with `fastuda train {recipe} --run {run} --resume` (in Python resume=True)"
 
     def longer(self) -> str:
         """How to train on from what a run has learnt: its schedule was made for its own length."""

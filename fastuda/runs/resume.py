@@ -30,7 +30,7 @@ class Request:
     name: str
     """The recipe's name."""
     named: Recipe | None
-    """What the recipe of that name says before any setting; None for one that was never a file."""
+    """What the recipe of that name says before any setting; None for one that was never a file, and a run's own."""
     init: Path | None
     resume: bool
     force: bool

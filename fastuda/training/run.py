@@ -81,7 +81,6 @@ def train(
     for one in (recipe, with_demo_folders(recipe)):
         require_text(one)
     folder.require(resume=resume)  # before anything is made
-    again = f"continue with --run {path} --resume"
     own: AbstractContextManager[StopRequest] = (
         nullcontext(stop) if stop is not None else StopRequest(deadline, ends_process=ends_process)
     )
@@ -89,14 +88,14 @@ def train(
         configured(recipe.runtime, torch_device),
         own as stop,
         folder.entered(),
-        Watchdog(recipe.runtime.watchdog_minutes, again, ends_process=stop.ends_process) as watchdog,
+        Watchdog(recipe.runtime.watchdog_minutes, folder.again(), ends_process=stop.ends_process) as watchdog,
     ):
         request = Request(recipe, name, named, init, resume, force)
         try:
             with shortage_told("the run"):  # wherever nothing more is known of it
                 return _train(request, folder, torch_device, display, stop, watchdog)
         except StopAskedError as asked:
-            raise StoppedError(f"{asked} before the first checkpoint; nothing is lost, {again}") from asked
+            raise StoppedError(f"{asked} before the first checkpoint; nothing is lost, {folder.again()}") from asked
 
 
 def _train(

@@ -138,8 +138,7 @@ def _pause(run: Run, stage: Stage, state: TrainingState, done: int, readback: Re
     _save(run, stage, state, done, readback)
     run.checkpoints.wait()
     raise StoppedError(
-        f"{run.stop.received}: stopped at iteration {done} of the {stage.work}, everything saved; "
-        f"continue with --run {run.folder.path} --resume"
+        f"{run.stop.received}: stopped at iteration {done} of the {stage.work}, everything saved; {run.folder.again()}"
     )
 
 

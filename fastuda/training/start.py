@@ -39,7 +39,8 @@ def train(
     switches (determinism, TF32, cuDNN's benchmark mode) are the recipe's; afterwards both are again what they were.
 
     Args:
-        recipe: a name (`gta2cs`, `gta2cs+cmix`), a TOML file's path, or a Recipe.
+        recipe: a name (`gta2cs`, `gta2cs+cmix`), a TOML file's path, or a Recipe. With `resume` also the recipe.toml in
+            the run's folder, whatever the run was begun with.
         run: the run's folder, which holds its checkpoints, logs, pictures and results.json.
         source: the source data set's folder, if the recipe does not say it.
         target: the target data set's.
@@ -66,11 +67,12 @@ def train(
     deadline = None if max_time is None else time.monotonic() + duration(max_time)
     path = user_path(run)
     chosen = with_folders([settings] if isinstance(settings, str) else settings, source, target)
+    name, named = _named(recipe, RunFolder(path), resume=resume)
     return run_training(
         asked_recipe(recipe, path, chosen, resume=resume, force=force),
         path,
-        name=recipe_name(recipe),
-        named=load_recipe(recipe),
+        name=name,
+        named=named,
         device=device,
         init=None if init is None else user_path(init),
         resume=resume,
@@ -79,6 +81,15 @@ def train(
         ends_process=ends_process,
         display=display_of(display),
     )
+
+
+def _named(recipe: AnyRecipe, folder: RunFolder, *, resume: bool) -> tuple[str, Recipe | None]:
+    """The recipe's name, and what it says before any setting; of a run's own recipe.toml the run's name, and None."""
+    if resume and not isinstance(recipe, Recipe) and folder.goes_on():
+        beginning = folder.beginning()
+        if beginning is not None and os.path.realpath(user_path(recipe)) == os.path.realpath(folder.recipe):
+            return beginning[0], None
+    return recipe_name(recipe), load_recipe(recipe)
 
 
 def asked_recipe(recipe: AnyRecipe, run: Path, settings: Sequence[str], *, resume: bool, force: bool) -> Recipe:
