@@ -72,10 +72,19 @@ def test_an_import_loads_nothing_heavy_and_says_what_there_is() -> None:
 
 
 def test_every_name_is_there_and_documented() -> None:
-    assert set(fastuda.__all__) == {"Model", "Recipe", "__version__", "evaluate", "load", "train"}
+    assert set(fastuda.__all__) == {
+        "FastudaError",
+        "Model",
+        "Recipe",
+        "__version__",
+        "errors",
+        "evaluate",
+        "load",
+        "train",
+    }
     for name in fastuda.__all__:
         found = getattr(fastuda, name)
-        assert name == "__version__" or (found.__name__ == name and len(found.__doc__) > 60)
+        assert name == "__version__" or (found.__name__.removeprefix("fastuda.") == name and len(found.__doc__) > 60)
     with pytest.raises(AttributeError, match="module 'fastuda' has no attribute 'lode'"):
         fastuda.lode  # type: ignore[attr-defined] # noqa: B018
 

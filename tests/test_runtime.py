@@ -42,12 +42,14 @@ def test_with_a_gpu_the_current_one_is_used_unless_the_cpu_is_asked_for(name: st
 
 @pytest.mark.usefixtures("no_gpu")
 def test_a_gpu_that_is_not_there_is_refused_with_ways_out() -> None:
-    with pytest.raises(FastudaError, match=r"no usable GPU here; `fastuda doctor` says why, --device cpu works"):
+    with pytest.raises(
+        FastudaError, match=r"no usable GPU here; `fastuda doctor` says why, and cpu works \(--device cpu, in Python"
+    ):
         choose_device("cuda")
 
 
 def test_another_device_is_refused_naming_those_there_are() -> None:
-    with pytest.raises(FastudaError, match=r"--device mps: cuda or cpu"):
+    with pytest.raises(FastudaError, match="device mps: cuda or cpu"):
         choose_device("mps")
 
 

@@ -96,7 +96,10 @@ def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_recipe_of_another_class_count_is_refused_with_both_counts(weights: Path) -> None:
-    with pytest.raises(FastudaError, match=r"the model has 19 classes, the recipe 16; choose another recipe"):
+    with pytest.raises(
+        FastudaError,
+        match=r"the model has 19 classes, the recipe 16; choose another recipe \(--recipe, in Python recipe=\)",
+    ):
         load(weights, recipe="syn2cs", device="cpu")
 
 

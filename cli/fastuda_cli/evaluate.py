@@ -17,7 +17,8 @@ def evaluate(
     run_or_weights: options.RunOrWeights,
     target: options.Target = None,
     split: Annotated[
-        str | None, typer.Option(help="The split to score on, where the data set has splits; val by default.")
+        str | None,
+        typer.Option(help="The split to score on, where the data set has splits; the recipe's target.val_split."),
     ] = None,
     layout: Annotated[
         str | None,

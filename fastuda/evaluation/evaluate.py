@@ -95,7 +95,7 @@ def evaluate(
     Args:
         model: what `load` gives, or a path for it: `evaluate("runs/demo")` scores the run's last adapted model.
         target: the data set's folder; None: the recipe's target.
-        split: which of its splits, where its layout has such; None: `val`.
+        split: which of its splits, where its layout has such; None: the one the recipe names (`target.val_split`).
         layout: the folder's layout; None: that of the recipe's target.
         flip, scales: test-time augmentation; None: as `recipe.eval` says.
         boundary: also score boundaries and calibration, and follow figure 2's curve.
@@ -180,14 +180,14 @@ def _domain(recipe: Recipe, root: str | os.PathLike[str] | None, split: str | No
     domain, folder = recipe.target, None if root is None else user_path(root).absolute()
     if layout is not None and layout != domain.layout:
         if folder is None:
-            raise UsageError(f"--layout {layout}: say where that data set lies with --target DIR")
+            raise UsageError(f"layout {layout}: say where that data set lies (--target DIR, in Python target=)")
         domain = domain_of(recipe, layout, folder)
     changes: dict[str, object] = {}
     if folder is not None:
         changes["root"] = folder
     if split is not None and not LAYOUTS[domain.layout].splits:
         having = one_of([name for name, known in LAYOUTS.items() if known.splits])
-        raise UsageError(f"--split {split}: only {having} has splits by name, and this data set is {domain.layout}")
+        raise UsageError(f"split {split}: only {having} has splits by name, and this data set is {domain.layout}")
     if split is not None:
         changes["val_split"] = split
     return domain.model_copy(update=changes)

@@ -74,12 +74,13 @@ class RunFolder:
         """What is there; FastudaError where a new run would write over work, or one that is to go on is none."""
         standing = self.standing()
         if standing == "foreign" and resume:
-            raise FastudaError(f"{self.path}: no run to resume here, but other files; name the run's folder with --run")
+            raise FastudaError(f"{self.path}: no run to resume here, but other files; name the run's folder (--run)")
         if standing == "foreign":
-            raise FastudaError(f"{self.path}: exists already and is no run; choose another --run folder")
+            raise FastudaError(f"{self.path}: exists already and is no run; choose another run folder (--run)")
         if standing == "run" and not resume:
             raise FastudaError(
-                f"{self.path}: exists already; continue it with --resume, or choose another --run folder"
+                f"{self.path}: exists already; continue it with --resume (in Python resume=True), or choose another "
+                "run folder (--run)"
             )
         return standing
 
@@ -149,7 +150,7 @@ class RunFolder:
         model = next((model for model in models if model.exists()), models[0])
         return (
             "a run's learning rates were scheduled for its own length, so it cannot grow: --resume without "
-            f"--iterations finishes it, and a new run goes on from its network with --init {model}"
+            f"--iterations finishes it, and a new run goes on from its network with --init {model} (in Python init=)"
         )
 
     def write_recipe(self, recipe: Recipe) -> None:

@@ -19,7 +19,7 @@ from fastuda.runs.record import RunRecord
 
 log = logging.getLogger(__name__)
 
-_FORCE = "--force goes on all the same, and run.json and results.json say so"
+_FORCE = "--force (in Python force=True) goes on all the same, and run.json and results.json say so"
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from fastuda.version import __version__
 def choose_device(name: str | None) -> torch.device:
     """`cuda` or `cpu`; without a name, a GPU if there is one. Raises FastudaError for a GPU that is not there."""
     if name not in (None, "cuda", "cpu"):
-        raise UsageError(f"--device {name}: cuda or cpu")
+        raise UsageError(f"device {name}: cuda or cpu")
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise FastudaError(
-            "--device cuda: torch finds no usable GPU here; `fastuda doctor` says why, --device cpu works"
+            "device cuda: torch finds no usable GPU here; `fastuda doctor` says why, and cpu works (--device cpu, in "
+            'Python device="cpu")'
         )
     return torch.device("cuda", torch.cuda.current_device()) if available and name != "cpu" else torch.device("cpu")
 

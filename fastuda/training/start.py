@@ -98,6 +98,8 @@ def asked_recipe(recipe: AnyRecipe, run: Path, settings: Sequence[str], *, resum
     Raises UsageError for a recipe or setting that is none, and for `force` without `resume`.
     """
     if force and not resume:
-        raise UsageError("--force goes on with a run although it is another one: give it with --resume")
+        raise UsageError(
+            "--force goes on with a run although it is another one: give it with --resume (in Python resume=True)"
+        )
     folder = RunFolder(run)
     return load_recipe(folder.recipe if resume and folder.goes_on() else recipe, settings)
