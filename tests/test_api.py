@@ -97,6 +97,8 @@ model = fastuda.load("runs/demo")
 reveal_type(model.predict("a.png"))
 reveal_type(model.predict(["a.png", Path("b.png"), np.zeros((4, 4, 3), np.uint8)]))
 reveal_type(model.predict(np.zeros((4, 4, 3), np.uint8), return_confidence=True))
+reveal_type(model.predict("a.png", return_confidence=bool(model.classes)))
+reveal_type(model.predict(["a.png"], return_confidence=bool(model.classes)))
 reveal_type(fastuda.evaluate(model).iou)
 fastuda.train(fastuda.Recipe.load("demo"), Path("runs/again"))
 model.predict(3)
@@ -109,7 +111,8 @@ def test_a_type_checker_sees_the_types(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", str(tmp_path / "use.py")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=README.parent)
     revealed = re.findall(r'Revealed type is "(?:builtins\.)?(\w+)', done.stdout)
-    assert revealed == ["numpy", "list", "tuple", "dict"]
+    assert revealed == ["numpy", "list", "tuple", "numpy", "list", "dict"]
+    assert len(re.findall(r" \| tuple\[(?:[\w.]*list\[)?numpy", done.stdout)) == 2
     errors = [line.rpartition("[")[2] for line in done.stdout.splitlines() if ": error: " in line]
     assert errors == ["call-overload]", "attr-defined]"], done.stdout
 

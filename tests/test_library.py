@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fastuda
@@ -74,6 +76,24 @@ def test_an_argument_is_named_as_both_call_it(name: str, value: str, trained: fa
     demo = fastuda.load(trained.file, recipe=Recipe.load("gta2cs+cmix", "target.layout=gta5"), device="cpu")
     with pytest.raises(fastuda.errors.UsageError, match=rf"^{name} {value}: "):
         fastuda.evaluate(demo, **{name: value}, display=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("strength", [55, -0.1, float("nan")])
+def test_an_overlays_strength_is_a_share(strength: float, trained: fastuda.Model) -> None:
+    image = np.full((4, 5, 3), 9, np.uint8)
+    labels = np.zeros((4, 5), np.uint8)
+    with pytest.raises(ValueError, match=rf"strength {strength:g} came; the colours' share is from 0 to 1"):
+        trained.overlay(image, labels, strength=strength)
+    assert np.asarray(trained.overlay(image, labels, strength=0)).max() == 9
+
+
+@pytest.mark.parametrize("package", ["fastuda", "kernels/fastuda_kernels"])
+def test_a_caller_sees_the_types_of_both_libraries(package: str) -> None:
+    """The marker of PEP 561, in what the wheel takes whole."""
+    root = Path(__file__).resolve().parents[1]
+    wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert package in wheel["packages"]
+    assert (root / package / "py.typed").is_file()
 
 
 def test_the_split_that_is_scored_by_default_is_the_recipes() -> None:
