@@ -20,7 +20,7 @@ from whole_runs import TINY
 
 import fastuda
 from fastuda.errors import FastudaError, UsageError
-from fastuda.evaluation.evaluate import EvaluationResult, write_result
+from fastuda.evaluation.result import EvaluationResult, write_result
 from fastuda.model.inference import evaluation_logits
 from fastuda.recipe.file import load_recipe
 from fastuda_cli.main import app

@@ -51,7 +51,8 @@ def evaluate(
     with reported():
         import fastuda
         from fastuda.classes import known_values
-        from fastuda.evaluation.evaluate import BOUNDARY_RADIUS, write_result
+        from fastuda.evaluation.meters import BOUNDARY_RADIUS
+        from fastuda.evaluation.result import write_result
         from fastuda.files.disk import make_folder
         from fastuda.metrics.confidence_chart import reliability_chart, threshold_chart
         from fastuda.report.display import Display

@@ -20,7 +20,7 @@ from fastuda.recipe.validation import recipe_of
 from fastuda.runs.folder import RunFolder
 from fastuda.runtime.device import choose_device
 
-_RELEASED_RECIPES = {19: "gta2cs-released", 16: "syn2cs"}
+_RELEASED_RECIPES = {19: "gta2cs-released", 16: "syn2cs-released"}
 _HOW = "(--recipe, in Python recipe=)"
 
 
@@ -39,7 +39,7 @@ def load(
         stage: of a run, `adapted` or `source_only`.
         which: of a run, `last`, or `best`, which was chosen on the evaluation split.
         recipe: a name, a TOML file or a Recipe in place of the file's own. Released weights carry none; without one
-            they get the preset of their class count (19: gta2cs-released, 16: syn2cs).
+            they get the preset of their class count (19: gta2cs-released, 16: syn2cs-released).
         device: `cuda` or `cpu`; None: a GPU if there is one.
 
     Raises:
