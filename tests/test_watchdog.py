@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from whole_runs import TINY
 
 from fastuda.runtime.watchdog import EXIT_STUCK, Watchdog
 
@@ -100,3 +101,22 @@ def test_in_a_callers_process_a_hanging_run_is_told_once_until_it_goes_on_and_no
     assert len(caplog.records) == 2
     for part in ("no progress for 0.005 minutes", "and continue there", "a worker:", "the_worker", "MainThread:"):
         assert part in caplog.text
+
+
+HANGING_COMMAND = """
+import sys, time
+import fastuda.training.iteration as iteration
+from fastuda_cli.main import app
+iteration.warmup_step = lambda *_: time.sleep(60)
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("more", [[], ["--repeat", "2"]])
+def test_a_command_that_hangs_ends_with_its_exit_code(more: list[str], cache: Path, tmp_path: Path) -> None:
+    settings = [*TINY, f"data.cache={cache}", "runtime.watchdog_minutes=0.1"]
+    chosen = [part for setting in settings for part in ("--set", setting)]
+    command = [sys.executable, "-c", HANGING_COMMAND, "train", "demo", "--run", str(tmp_path / "run"), *more, *chosen]
+    ended = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, timeout=100)
+    assert ended.returncode == EXIT_STUCK, ended.stderr
+    assert "error: no progress for 0.1 minutes; continue with `fastuda train " in ended.stderr
