@@ -7,16 +7,18 @@
     labels = model.predict("photo.jpg")
     scores = fastuda.evaluate(model)
 
-What the user can mend is raised as `fastuda.errors.FastudaError`.
+What the user can mend is raised as `fastuda.FastudaError`; `fastuda.errors` has its kinds.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fastuda import errors
+from fastuda.errors import FastudaError
 from fastuda.version import __version__
 
-__all__ = ["Model", "Recipe", "__version__", "evaluate", "load", "train"]
+__all__ = ["FastudaError", "Model", "Recipe", "__version__", "errors", "evaluate", "load", "train"]
 
 if TYPE_CHECKING:
     from fastuda.evaluation.evaluate import evaluate

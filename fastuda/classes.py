@@ -11,7 +11,10 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
+
+from fastuda.errors import UsageError, nearest
+from fastuda.printable import on_one_line
 
 if TYPE_CHECKING:  # names alone are all that `--help` needs, at once
     import numpy as np
@@ -23,6 +26,7 @@ IGNORE_INDEX = 255
 Colour = tuple[int, int, int]
 Values = Literal["label-ids", "train-ids"]
 """What the values of a label file are."""
+_VALUES: tuple[Values, ...] = get_args(Values)
 _FIRST_FREE_ID = 35
 
 # name -> (Cityscapes labelId, colour), in the order of the official 19 trainIds.
@@ -152,6 +156,14 @@ class ClassSet:
         table = np.zeros((256, 3), np.uint8)
         table[: len(self)] = self.palette
         return table
+
+
+def known_values(name: str) -> Values:
+    """`name` where it is one of `Values`; UsageError naming both, and the nearest, for anything else."""
+    for known in _VALUES:
+        if name == known:
+            return known
+    raise UsageError(f"values {on_one_line(name, 80)}: {' or '.join(_VALUES)}{nearest(name, _VALUES)}")
 
 
 def _hue(index: int, count: int) -> Colour:

@@ -27,7 +27,8 @@ import fastuda.method.segmentation as segmentation_module
 import fastuda.runtime.compiled as compiled_module
 from fastuda.classes import CITYSCAPES_IDS
 from fastuda.data.packing.pack import Packed
-from fastuda.evaluation.evaluate import BOUNDARY_RADIUS, evaluate
+from fastuda.evaluation.evaluate import evaluate
+from fastuda.evaluation.meters import BOUNDARY_RADIUS
 from fastuda.evaluation.model import Model
 from fastuda.evaluation.predict import Input, predict
 from fastuda.evaluation.tiles import spans

@@ -21,7 +21,7 @@ from whole_runs import TINY
 
 import fastuda
 from fastuda.errors import FastudaError, UsageError
-from fastuda.evaluation.evaluate import EvaluationResult, write_result
+from fastuda.evaluation.result import EvaluationResult, write_result
 from fastuda.model.inference import evaluation_logits
 from fastuda.recipe.file import load_recipe
 from fastuda_cli.main import app
@@ -73,10 +73,19 @@ def test_an_import_loads_nothing_heavy_and_says_what_there_is() -> None:
 
 
 def test_every_name_is_there_and_documented() -> None:
-    assert set(fastuda.__all__) == {"Model", "Recipe", "__version__", "evaluate", "load", "train"}
+    assert set(fastuda.__all__) == {
+        "FastudaError",
+        "Model",
+        "Recipe",
+        "__version__",
+        "errors",
+        "evaluate",
+        "load",
+        "train",
+    }
     for name in fastuda.__all__:
         found = getattr(fastuda, name)
-        assert name == "__version__" or (found.__name__ == name and len(found.__doc__) > 60)
+        assert name == "__version__" or (found.__name__.removeprefix("fastuda.") == name and len(found.__doc__) > 60)
     with pytest.raises(AttributeError, match="module 'fastuda' has no attribute 'lode'"):
         fastuda.lode  # type: ignore[attr-defined] # noqa: B018
 
@@ -89,6 +98,8 @@ model = fastuda.load("runs/demo")
 reveal_type(model.predict("a.png"))
 reveal_type(model.predict(["a.png", Path("b.png"), np.zeros((4, 4, 3), np.uint8)]))
 reveal_type(model.predict(np.zeros((4, 4, 3), np.uint8), return_confidence=True))
+reveal_type(model.predict("a.png", return_confidence=bool(model.classes)))
+reveal_type(model.predict(["a.png"], return_confidence=bool(model.classes)))
 reveal_type(fastuda.evaluate(model).iou)
 fastuda.train(fastuda.Recipe.load("demo"), Path("runs/again"))
 model.predict(3)
@@ -101,7 +112,8 @@ def test_a_type_checker_sees_the_types(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", str(tmp_path / "use.py")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=README.parent)
     revealed = re.findall(r'Revealed type is "(?:builtins\.)?(\w+)', done.stdout)
-    assert revealed == ["numpy", "list", "tuple", "dict"]
+    assert revealed == ["numpy", "list", "tuple", "numpy", "list", "dict"]
+    assert len(re.findall(r" \| tuple\[(?:[\w.]*list\[)?numpy", done.stdout)) == 2
     errors = [line.rpartition("[")[2] for line in done.stdout.splitlines() if ": error: " in line]
     assert errors == ["call-overload]", "attr-defined]"], done.stdout
 

@@ -12,7 +12,9 @@ from fastuda.classes import (
     CITYSCAPES_IDS,
     CITYSCAPES_TRAIN_IDS,
     ClassSet,
+    known_values,
 )
+from fastuda.errors import UsageError
 from fastuda.layouts import LAYOUTS
 
 GTA5_IDS, SYNTHIA_IDS = (dict(LAYOUTS[name].labels[0].ids) for name in ("gta5", "synthia"))
@@ -116,6 +118,15 @@ def test_every_class_has_a_value_of_its_own_and_none_is_unlabelled_or_ignored(ow
 def test_train_ids_as_values_are_the_order_of_the_list() -> None:
     found = ClassSet.of(("car", "water", "road")).value_table("train-ids")
     assert found[:4].tolist() == [0, 1, 2, 255]
+
+
+@pytest.mark.parametrize(("name", "near"), [("label_ids", "label-ids"), ("trainids", "train-ids"), ("colours", "")])
+def test_another_kind_of_values_is_refused_naming_both_and_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        known_values(name)
+    meant = f"; did you mean {near}?" if near else ""
+    assert str(caught.value) == f"values {name}: label-ids or train-ids{meant}"
+    assert [known_values("label-ids"), known_values("train-ids")] == ["label-ids", "train-ids"]
 
 
 def test_known_classes_have_cityscapes_colours() -> None:

@@ -168,7 +168,7 @@ def test_cuda_without_a_gpu_is_a_plain_error(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     code, output = fastuda("train", "demo", "--device", "cuda")
     assert code == 1
-    assert "--device cuda: torch finds no usable GPU" in output
+    assert "device cuda: torch finds no usable GPU" in output
 
 
 def test_missing_dali_says_how_to_install_it() -> None:
@@ -239,7 +239,7 @@ def test_eval_scores_another_data_set_in_its_own_layout(trained: Path, drawn: Pa
     assert "evaluation: 2 samples" in output or "mIoU" in output
     code, output = fastuda("eval", trained, "--layout", "gta5")
     assert code == 2
-    assert "say where that data set lies with --target DIR" in output
+    assert "say where that data set lies (--target DIR, in Python target=)" in output
 
 
 def test_saved_predictions_score_as_eval_says(trained: Path, drawn: Path, tmp_path: Path) -> None:

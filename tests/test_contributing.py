@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -37,10 +40,41 @@ def test_every_file_that_it_names_is_there() -> None:
 
 def test_pre_commit_runs_the_checks_that_the_tests_run() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
-    entries = {hook["entry"] for hook in hooks}
-    assert entries == {"ruff check --fix", "ruff format", "mypy", "lint-imports"}
+    entries = [re.search(r"exec (.*?)(?: \"\$@\")?'", hook["entry"]) for hook in hooks]
+    commands = {entry[1] for entry in entries if entry is not None}
+    assert commands == {"ruff check --fix", "ruff format", "mypy", "lint-imports"}
     checks = (ROOT / "tests" / "test_static_checks.py").read_text()
-    assert all(f'"{entry.split()[0]}"' in checks for entry in entries)
+    assert all(f'"{command.split()[0]}"' in checks for command in commands)
+
+
+@pytest.mark.parametrize("activated", [False, True])
+def test_pre_commit_finds_its_tools_in_the_environment_of_the_set_up_or_an_activated_one(
+    activated: bool, tmp_path: Path
+) -> None:
+    """Tools that note how they are called stand in for the real ones, whose folder is not on PATH."""
+    assert "`.venv-test/bin/pre-commit install`" in TEXT
+    tools = tmp_path / ("elsewhere" if activated else "checkout/.venv-test") / "bin"
+    tools.mkdir(parents=True)
+    for name in ("ruff", "mypy", "lint-imports"):
+        (tools / name).write_text(f'#!/bin/sh\necho {name} "$@" >> "{tmp_path}/called"\n')
+        (tools / name).chmod(0o755)
+    checkout = tmp_path / "checkout"
+    checkout.mkdir(exist_ok=True)
+    shutil.copy(ROOT / ".pre-commit-config.yaml", checkout)
+    (checkout / "a.py").touch()
+    system = [str(tools)] * activated + ["/usr/bin", "/bin", str(Path(shutil.which("git") or "git").parent)]
+    who = {f"GIT_{one}_{what}": "a" for one in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    environment = {"PATH": ":".join(system), "HOME": str(tmp_path), "PRE_COMMIT_HOME": str(tmp_path / "home"), **who}
+    for command in (
+        ("git", "init", "-q"),
+        (sys.executable, "-m", "pre_commit", "install"),
+        ("git", "add", "a.py", ".pre-commit-config.yaml"),
+        ("git", "commit", "-q", "-m", "one"),
+    ):
+        done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    called = (tmp_path / "called").read_text().splitlines()
+    assert called == ["ruff check --fix a.py", "ruff format a.py", "mypy", "lint-imports"]
 
 
 def test_the_citation_is_of_this_version() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.packing.pack import Packed
-from fastuda.evaluation.scoring import evaluate
+from fastuda.evaluation.scoring import scored
 from fastuda.metrics import Scores
 from fastuda.model.passes import Passes
 from fastuda.model.segmenter import Outputs
@@ -59,7 +59,7 @@ def evaluated(pack: Callable[..., Packed], recipe: Recipe) -> Callable[..., dict
         images = [COLOURS[halves(HALVES[i], *label.shape)] for i, label in enumerate(labels)]
         packed = pack(recipe, images, labels, size=(32, 16), own_label_size=True)
         loader = EvaluationLoader(packed, 2, 1, CPU)
-        return evaluate(Halves(), loader, recipe, Passes.of(recipe, CPU), **options)  # type: ignore[arg-type]
+        return scored(Halves(), loader, recipe, Passes.of(recipe, CPU), **options)  # type: ignore[arg-type]
 
     return run
 

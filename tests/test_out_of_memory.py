@@ -35,7 +35,7 @@ from fastuda.data.packing.pack import Packed
 from fastuda.errors import FastudaError
 from fastuda.evaluation.model import Model
 from fastuda.evaluation.predict import Input, predict
-from fastuda.evaluation.scoring import evaluate
+from fastuda.evaluation.scoring import scored
 from fastuda.evaluation.target_statistics import gather_statistics
 from fastuda.memory.estimate import TrainingWork
 from fastuda.memory.out_of_memory import is_out_of_memory, memory_told
@@ -265,7 +265,7 @@ def test_an_evaluation_tells(error: Exception, packed: tuple[Packed, Recipe], mo
     split, recipe = packed
     monkeypatch.setattr(scoring_module, "evaluation_logits", raising(error))
     with pytest.raises(FastudaError, match="an evaluation of batch 3 asked for") as caught:
-        evaluate(build_network(recipe).eval(), EvaluationLoader(split, 3, 1, CPU), recipe, AS_IT_IS)
+        scored(build_network(recipe).eval(), EvaluationLoader(split, 3, 1, CPU), recipe, AS_IT_IS)
     lines = str(caught.value).splitlines()
     assert ", besides what else this process holds" in lines[1]
     assert "--resume" in lines[-2]

@@ -19,8 +19,9 @@ from PIL import Image, ImageOps
 from steps import small_network
 from typer.testing import CliRunner
 
+import fastuda
 from fastuda.classes import ClassSet, Values
-from fastuda.errors import FastudaError
+from fastuda.errors import FastudaError, UsageError
 from fastuda.evaluation.label_files import write_class_values, write_label
 from fastuda.evaluation.model import Model
 from fastuda.evaluation.predict import Input, find_images, predict
@@ -313,6 +314,20 @@ def test_every_class_is_written_with_a_value_of_its_own_and_the_table_says_which
     assert [(row["name"], row["value"], row["train_id"]) for row in table["classes"]] == [
         (name, value, i) for i, (name, value) in enumerate(zip(names, values, strict=True))
     ]
+
+
+def test_values_of_another_name_are_refused_before_anything_is_written(trained: Model, tmp_path: Path) -> None:
+    kind: Any = "label_ids"
+    with pytest.raises(UsageError, match=r"values label_ids: label-ids or train-ids; did you mean label-ids\?"):
+        predict(trained, [], tmp_path / "out", lambda done, total: None, kind)
+    with pytest.raises(UsageError, match="values label_ids: "):
+        fastuda.evaluate(tmp_path / "no model", save_predictions=tmp_path / "out", values=kind)
+    for command in ("eval", "predict"):
+        more = ["a.png", "--out", str(tmp_path / "out")] if command == "predict" else []
+        result = CliRunner().invoke(app, [command, str(tmp_path), *more, "--values", "label_ids"])
+        assert result.exit_code == 2
+        assert "did you mean label-ids?" in result.stderr
+    assert [*tmp_path.iterdir()] == [trained.file]
 
 
 def test_pictures_below_linked_folders_are_found_and_a_link_back_up_ends(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,3 +50,16 @@ def test_every_module_is_in_the_file_tree() -> None:
         and not any(path.startswith(leaf) for leaf in leaves)
     ]
     assert missing == []
+
+
+def test_the_tree_lists_rooms_from_the_lowest_up_as_the_import_contracts_have_them() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (one["layers"] for one in contracts if one.get("containers") == ["fastuda"])
+    heights = {room: -i for i, layer in enumerate(layers) for room in layer.split(" : ")}
+    rooms = re.findall(r"^  (\w+)(?:/|\.py) ", README[README.index("\nfastuda/ ") : README.index("\nkernels/ ")], re.M)
+    assert set(rooms) == heights.keys()
+    assert [heights[room] for room in rooms] == sorted(heights[room] for room in rooms)
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        text = (ROOT / page).read_text()
+        assert re.findall(r"(?:rooms?|each) import(?:s|ing)? those (\w+)", text), page
+        assert set(re.findall(r"import(?:s|ing)? those (\w+)", text)) == {"below"}, page

@@ -144,7 +144,9 @@ def test_work_is_gone_on_with_or_left_alone(kind: str, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     made(kind, folder)
     assert folder.require(resume=True) == "run"
-    with pytest.raises(FastudaError, match=r"run: exists already; continue it with --resume, or choose another --run"):
+    with pytest.raises(
+        FastudaError, match=r"run: exists already; continue it with --resume \(in Python resume=True\), or choose"
+    ):
         folder.require(resume=False)
 
 
@@ -155,7 +157,7 @@ def test_what_is_no_run_is_left_alone(kind: str, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     made(kind, folder)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(FastudaError, match="run: exists already and is no run; choose another --run folder"):
+    with pytest.raises(FastudaError, match=r"run: exists already and is no run; choose another run folder \(--run\)"):
         folder.require(resume=False)
     with pytest.raises(FastudaError, match="run: no run to resume here, but other files"):
         folder.require(resume=True)

@@ -8,9 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from whole_runs import TINY
 
+import fastuda
+import fastuda.training.iteration as iteration_module
 from fastuda.errors import UsageError
 from fastuda.runtime.stop import EXIT_STOPPED, SIGNALS, StopAskedError, StopRequest, duration
 
@@ -31,11 +37,11 @@ def test_the_first_reason_stays() -> None:
 
 
 @pytest.mark.parametrize("first", SIGNALS)
-def test_a_second_ctrl_c_ends_the_process_at_once(first: signal.Signals) -> None:
+def test_a_second_ctrl_c_ends_a_commands_process_at_once(first: signal.Signals) -> None:
     code = f"""
 import os, signal, time
 from fastuda.runtime.stop import StopRequest
-with StopRequest() as stop:
+with StopRequest(ends_process=True) as stop:
     os.kill(os.getpid(), {int(first)})
     assert stop.received
     os.kill(os.getpid(), signal.SIGINT)
@@ -50,12 +56,71 @@ import os, signal, sys, time
 from fastuda.runtime.stop import StopRequest
 os.close(1)
 sys.stdout = None
-with StopRequest():
+with StopRequest(ends_process=True):
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(30)
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=20).returncode == 128 + signal.SIGINT
+
+
+@pytest.mark.parametrize("first", SIGNALS)
+def test_a_second_ctrl_c_in_a_callers_process_is_pythons_own(first: signal.Signals) -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with StopRequest() as stop:
+        os.kill(os.getpid(), first)
+        assert stop.received == first.name
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+_TWICE = """
+import os, signal, sys
+import fastuda.training.iteration as iteration
+from fastuda_cli.main import app
+
+def step(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+
+iteration.warmup_step = step
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    "command", [("train", "demo"), ("train", "demo", "--repeat", "2"), ("study", "table4", "--base", "demo")]
+)
+def test_a_second_ctrl_c_ends_each_command_with_its_exit_code(
+    command: tuple[str, ...], cache: Path, tmp_path: Path
+) -> None:
+    chosen = [part for setting in (*TINY, f"data.cache={cache}") for part in ("--set", setting)]
+    whole = [sys.executable, "-c", _TWICE, *command, "--run", str(tmp_path / "run"), "--device", "cpu", *chosen]
+    done = subprocess.run(whole, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 130, done.stderr
+
+
+def test_a_second_ctrl_c_out_of_python_leaves_a_run_to_go_on_with(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, trains = iter(range(100)), iteration_module.adaptation_step
+
+    def interrupted(*arguments: Any) -> Any:
+        for _ in range(2 * (next(calls) == 4)):
+            os.kill(os.getpid(), signal.SIGINT)
+        return trains(*arguments)
+
+    settings = [*TINY, f"data.cache={cache}", "runtime.deterministic=true"]
+    asked: dict[str, Any] = {"settings": settings, "device": "cpu", "display": False}
+    with monkeypatch.context() as patch:
+        patch.setattr(iteration_module, "adaptation_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fastuda.train("demo", tmp_path / "run", **asked)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    results = fastuda.train("demo", tmp_path / "run", resume=True, **asked)
+    assert (results["resumed"], results["adapted"]["last"]["iteration"]) == (1, 6)
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGUSR1])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.packing.pack import Packed
-from fastuda.evaluation.scoring import evaluate
+from fastuda.evaluation.scoring import scored
 from fastuda.metrics.boundary import BoundaryMeter
 from fastuda.metrics.boundary_map import boundary_band
 from fastuda.metrics.confidence import ConfidenceMeter
@@ -69,7 +69,7 @@ def test_three_times_the_images_need_no_more_memory(
         held.append(resident_bytes())
 
     passes: Any = Passes.of(recipe, CPU)
-    found = evaluate(Mean(), EvaluationLoader(packed, 4, 1, CPU), recipe, passes, on_image=look)  # type: ignore[arg-type]
+    found = scored(Mean(), EvaluationLoader(packed, 4, 1, CPU), recipe, passes, on_image=look)  # type: ignore[arg-type]
     assert len(held) == NUM_IMAGES
     assert found["full"].miou > 0
     assert confidence.result().num_pixels == NUM_IMAGES * HEIGHT * WIDTH

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
+import re
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +15,16 @@ from typing import Any
 
 import pytest
 import torch
-from whole_runs import near_the_end, run, saved_state
+from typer.testing import CliRunner
+from whole_runs import TINY, near_the_end, run, saved_state
 
+import fastuda
 import fastuda.training.iteration as iteration_module
 from fastuda.errors import FastudaError, UnreadableError, UsageError
 from fastuda.recipe import Recipe
-from fastuda.recipe.file import load_recipe
+from fastuda.recipe.file import dump_recipe, load_recipe
 from fastuda.runtime.stop import StoppedError
+from fastuda_cli.main import app
 
 
 @pytest.mark.parametrize(("stage", "at"), [("warm-up", 1), ("warm-up", 3), ("adaptation", 2), ("adaptation", 5)])
@@ -35,6 +41,54 @@ def test_a_stopped_and_resumed_run_ends_in_the_same_bits(
     assert [key for key in expected if not torch.equal(expected[key], got[key])] == []
     assert results["adapted"]["iou"] == finished[1]["adapted"]["iou"]
     assert results["source_only"]["iou"] == finished[1]["source_only"]["iou"]
+
+
+@pytest.mark.parametrize("asked", ["named", "made in Python"])
+@pytest.mark.parametrize("at", ["before the first checkpoint", "in the warm-up", "in the adaptation"])
+def test_the_command_that_a_stopped_run_names_goes_on_with_it(
+    asked: str, at: str, cache: Path, finished: Any, tiny: Callable[..., Recipe], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    path = tmp_path / "a run"
+    recipe = "demo" if asked == "named" else tiny()
+    settings = [*TINY, f"data.cache={cache}"] if asked == "named" else []
+    step = {"in the warm-up": "warmup_step", "in the adaptation": "adaptation_step"}.get(at)
+    original: Any = step and getattr(iteration_module, step)
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    for _ in range(2):  # the run that is gone on with can be stopped and gone on with too
+        with monkeypatch.context() as patch:
+            if step:
+                patch.setattr(iteration_module, step, interrupted)
+            with pytest.raises(StoppedError) as told:
+                fastuda.train(
+                    recipe, path, settings=settings, resume=path.exists(), max_time=None if step else "0.001s",
+                    device="cpu", display=False,
+                )  # fmt: skip
+        command = re.search(r"continue with `fastuda (train .*)` \(in Python resume=True\)$", str(told.value))
+        assert command is not None, told.value
+        recipe = path / "recipe.toml"
+        settings = []
+    gone_on = CliRunner().invoke(app, [*shlex.split(command[1]), "--device", "cpu"], env={"COLUMNS": "300"})
+    assert gone_on.exit_code == 0, (gone_on.output, gone_on.exception)
+    results = json.loads((path / "results.json").read_text())
+    assert results["recipe"] == ("demo" if asked == "named" else "own")
+    assert results["adapted"]["iou"] == finished[1]["adapted"]["iou"]
+    # By the name that it was begun with it goes on as ever.
+    again: Any = tiny() if asked == "made in Python" else "demo"
+    assert fastuda.train(again, path, resume=True, device="cpu", display=False)["adapted"] == results["adapted"]
+
+
+def test_another_recipe_beside_the_runs_own_is_another_run(
+    finished: Any, tmp_path: Path, tiny: Callable[..., Recipe]
+) -> None:
+    path = near_the_end(finished, tmp_path)
+    (path / "pictures" / "recipe.toml").write_text(dump_recipe(tiny()))
+    with pytest.raises(UsageError, match="recipe: the run has demo, you ask for recipe"):
+        fastuda.train(path / "pictures" / "recipe.toml", path, resume=True, device="cpu", display=False)
 
 
 def test_resuming_a_finished_run_trains_nothing_and_keeps_its_results(

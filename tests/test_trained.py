@@ -16,9 +16,9 @@ from steps import small_network
 
 from fastuda.data.reading.listing import LeftOut
 from fastuda.errors import FastudaError
-from fastuda.evaluation.evaluate import EvaluationResult, write_result
 from fastuda.evaluation.load import load
 from fastuda.evaluation.model import Model
+from fastuda.evaluation.result import EvaluationResult, write_result
 from fastuda.model.digest import sealed
 from fastuda.recipe import Recipe
 from fastuda.runs.checkpoint import save_model
@@ -96,7 +96,10 @@ def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_recipe_of_another_class_count_is_refused_with_both_counts(weights: Path) -> None:
-    with pytest.raises(FastudaError, match=r"the model has 19 classes, the recipe 16; choose another recipe"):
+    with pytest.raises(
+        FastudaError,
+        match=r"the model has 19 classes, the recipe 16; choose another recipe \(--recipe, in Python recipe=\)",
+    ):
         load(weights, recipe="syn2cs", device="cpu")
 
 
@@ -117,12 +120,12 @@ def strangers_weights(path: Path, num_classes: int, tiny_recipe: Callable[..., R
     return path
 
 
-@pytest.mark.parametrize(("num_classes", "layout"), [(19, "gta5"), (16, "synthia")])
+@pytest.mark.parametrize(("num_classes", "preset"), [(19, "gta2cs-released"), (16, "syn2cs-released")])
 def test_weights_without_a_recipe_get_the_preset_of_their_class_count(
-    num_classes: int, layout: str, tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+    num_classes: int, preset: str, tmp_path: Path, tiny_recipe: Callable[..., Recipe]
 ) -> None:
     found = load(strangers_weights(tmp_path / "w.safetensors", num_classes, tiny_recipe), device="cpu")
-    assert found.recipe.source.layout == layout
+    assert found.recipe.model_copy(update={"model": Recipe.load(preset).model}) == Recipe.load(preset)
     # Input convention is the file's, whatever the preset says.
     assert found.recipe.model.input == "bgr-caffe"
     assert found.passes.normalisation.bgr

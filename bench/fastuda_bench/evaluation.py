@@ -12,13 +12,13 @@ from rich.table import Table
 from fastuda.data.loading.batch import EvaluationBatch
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.packing.pack import Packed
-from fastuda.evaluation.scoring import EVALUATION_BATCH, evaluate
+from fastuda.evaluation.scoring import EVALUATION_BATCH, scored
 from fastuda.model.build import build_network
 from fastuda.model.passes import Passes
 from fastuda.model.place import placed
 from fastuda.recipe import Recipe
-from fastuda.runtime.device import configure
 from fastuda.runtime.fast_path import FastPath
+from fastuda.runtime.switches import configure
 from fastuda_bench.results import Row, gpu, stamp, summary
 
 _WARM_UP = 8
@@ -36,12 +36,12 @@ def evaluation_row(recipe: Recipe, name: str, packed: Packed, device: torch.devi
     torch.manual_seed(recipe.seed)
     model = placed(build_network(recipe), FastPath.of(recipe.runtime, device), device).eval()
     threads = recipe.runtime.loader_threads
-    evaluate(model, EvaluationLoader(packed, EVALUATION_BATCH, threads, device, limit=_WARM_UP), recipe, passes)
+    scored(model, EvaluationLoader(packed, EVALUATION_BATCH, threads, device, limit=_WARM_UP), recipe, passes)
     seconds, waiting = [], []
     for _ in range(repeats):
         loader = _Watched(packed, EVALUATION_BATCH, threads, device)
         began = time.perf_counter()
-        evaluate(model, loader, recipe, passes)  # reads the counts back, so the device has come to its end
+        scored(model, loader, recipe, passes)  # reads the counts back, so the device has come to its end
         seconds.append(time.perf_counter() - began)
         waiting.append(100 * loader.waited / seconds[-1])
     taken = summary(seconds)

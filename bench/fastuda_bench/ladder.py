@@ -16,8 +16,8 @@ from fastuda.method.term import Losses
 from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 from fastuda.runtime import compiled
-from fastuda.runtime.device import configure
 from fastuda.runtime.fast_path import FastPath
+from fastuda.runtime.switches import configure
 from fastuda.training.iteration import Iteration, Way
 from fastuda_bench.begun import begun
 from fastuda_bench.plain_operations import plain_operations

@@ -20,8 +20,9 @@ from fastuda.data.loading.made import made_batches
 from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import load_recipe
-from fastuda.runtime.device import choose_device, configure
+from fastuda.runtime.device import choose_device
 from fastuda.runtime.fast_path import FastPath
+from fastuda.runtime.switches import configure
 from fastuda.training.iteration import Iteration
 from fastuda_bench.begun import begun
 from fastuda_bench.results import Row, write_json

@@ -10,8 +10,8 @@ from fastuda.data.datasets import Datasets
 from fastuda.model.passes import Passes
 from fastuda.recipe import Recipe
 from fastuda.recipe.paper import PAPER_HOURS, same_work
-from fastuda.runtime.device import configure
 from fastuda.runtime.fast_path import FastPath
+from fastuda.runtime.switches import configure
 from fastuda.training.loop import Loop
 from fastuda.training.readback import Readback
 from fastuda_bench.begun import begun

@@ -17,7 +17,8 @@ def evaluate(
     run_or_weights: options.RunOrWeights,
     target: options.Target = None,
     split: Annotated[
-        str | None, typer.Option(help="The split to score on, where the data set has splits; val by default.")
+        str | None,
+        typer.Option(help="The split to score on, where the data set has splits; the recipe's target.val_split."),
     ] = None,
     layout: Annotated[
         str | None,
@@ -49,13 +50,15 @@ def evaluate(
     """Score a model: per-class IoU, mIoU, accuracies; at full label size and the way the authors did it."""
     with reported():
         import fastuda
-        from fastuda.evaluation.evaluate import BOUNDARY_RADIUS, write_result
+        from fastuda.classes import known_values
+        from fastuda.evaluation.meters import BOUNDARY_RADIUS
+        from fastuda.evaluation.result import write_result
         from fastuda.files.disk import make_folder
         from fastuda.metrics.confidence_chart import reliability_chart, threshold_chart
         from fastuda.report.display import Display
         from fastuda.report.tables import boundary_table, confidence_table, protocol_table
 
-        kind = options.values(values)
+        kind = known_values(values)
         model = fastuda.load(run_or_weights, stage=stage, which=which, recipe=recipe, device=device)
         model = model.augmented(flip=flip, scales=options.scales(scales))
         result = fastuda.evaluate(

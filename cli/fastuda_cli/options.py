@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -66,17 +66,6 @@ def deadline(max_time: str | None) -> float | None:
     from fastuda.runtime.stop import duration
 
     return None if max_time is None else time.monotonic() + duration(max_time)
-
-
-def values(text: str) -> Literal["label-ids", "train-ids"]:
-    """`label-ids` or `train-ids`; UsageError for anything else."""
-    from fastuda.errors import UsageError
-
-    if text == "label-ids":
-        return "label-ids"
-    if text == "train-ids":
-        return "train-ids"
-    raise UsageError(f"--values {text}: label-ids or train-ids")
 
 
 def seeds(text: str) -> list[int]:

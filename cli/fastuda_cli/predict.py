@@ -37,12 +37,13 @@ def predict(
     """
     with reported():
         import fastuda
+        from fastuda.classes import known_values
         from fastuda.errors import FastudaError
         from fastuda.evaluation.predict import find_images
         from fastuda.evaluation.predict import predict as run_prediction
         from fastuda.report.display import Display
 
-        kind = options.values(values)
+        kind = known_values(values)
         inputs = find_images(images)
         model = fastuda.load(run_or_weights, stage=stage, which=which, recipe=recipe, device=device)
         model = model.augmented(flip=flip, scales=options.scales(scales))

@@ -59,7 +59,9 @@ def study(
         name = Path(table).stem
         deadline = options.deadline(max_time)
         display = Display(console).unfailing()
-        content = conduct(plan, folder, name, device=device, display=display, force=force, deadline=deadline)
+        content = conduct(
+            plan, folder, name, device=device, display=display, force=force, deadline=deadline, ends_process=True
+        )
         show_spread(display, content, folder, name, "the same command")
 
 

@@ -63,8 +63,8 @@ def train(
             return
         display = Display(console).unfailing()
         results = fastuda.train(
-            recipe, run, settings=chosen, init=init, resume=resume, force=force, max_time=max_time, device=device,
-            display=display,
+            recipe, run, settings=chosen, init=init, resume=resume, force=force, max_time=max_time,
+            ends_process=True, device=device, display=display,
         )  # fmt: skip
         display.console.print(score_table(results))
         picture = run / "pictures" / "comparison.png"
@@ -99,7 +99,9 @@ def _repeat(
     again = f"--run {folder} --resume added to the command"
     display = Display(console).unfailing()
     try:
-        content = conduct(plan, folder, "repeat", device=device, display=display, force=force, deadline=deadline)
+        content = conduct(
+            plan, folder, "repeat", device=device, display=display, force=force, deadline=deadline, ends_process=True
+        )
     except StoppedError as error:
         raise StoppedError(f"{folder}: stopped, everything saved; {again} goes on") from error
     show_spread(display, content, folder, "repeat", again)

@@ -20,7 +20,8 @@ from fastuda.recipe.validation import recipe_of
 from fastuda.runs.folder import RunFolder
 from fastuda.runtime.device import choose_device
 
-_RELEASED_RECIPES = {19: "gta2cs-released", 16: "syn2cs"}
+_RELEASED_RECIPES = {19: "gta2cs-released", 16: "syn2cs-released"}
+_HOW = "(--recipe, in Python recipe=)"
 
 
 def load(
@@ -38,7 +39,7 @@ def load(
         stage: of a run, `adapted` or `source_only`.
         which: of a run, `last`, or `best`, which was chosen on the evaluation split.
         recipe: a name, a TOML file or a Recipe in place of the file's own. Released weights carry none; without one
-            they get the preset of their class count (19: gta2cs-released, 16: syn2cs).
+            they get the preset of their class count (19: gta2cs-released, 16: syn2cs-released).
         device: `cuda` or `cpu`; None: a GPU if there is one.
 
     Raises:
@@ -56,14 +57,13 @@ def load(
         found = load_recipe(_RELEASED_RECIPES[network.num_classes])
     else:
         raise FastudaError(
-            f"{file}: these weights know {network.num_classes} classes and do not say which; name their recipe "
-            "(--recipe)"
+            f"{file}: these weights know {network.num_classes} classes and do not say which; name their recipe {_HOW}"
         )
     num_classes = len(found.classes.build())
     if num_classes != network.num_classes:
         raise FastudaError(
             f"{file}: the model has {network.num_classes} classes, the recipe {num_classes}; choose another recipe "
-            "(--recipe)"
+            f"{_HOW}"
         )
     found = found.model_copy(update={"model": found.model.model_copy(update={"input": imported.input})})
     return Model(network, found, Passes.of(found, torch_device), torch_device, file)
@@ -85,7 +85,7 @@ def _own_recipe(text: str, file: Path) -> Recipe:
         return found
     raise FastudaError(
         f"{file}: the recipe in its header (metadata `recipe`) cannot be used: {on_one_line(reason, 300)}; "
-        "name another (--recipe)"
+        f"name another {_HOW}"
     )
 
 

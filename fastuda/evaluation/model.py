@@ -65,7 +65,7 @@ class Model:
     ) -> Labels: ...
 
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]
         self,
         images: Sequence[GivenImage],
         *,
@@ -87,7 +87,7 @@ class Model:
     ) -> tuple[Labels, Confidence]: ...
 
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]
         self,
         images: Sequence[GivenImage],
         *,
@@ -96,6 +96,28 @@ class Model:
         flip: bool | None = None,
         scales: Sequence[float] | None = None,
     ) -> tuple[list[Labels], list[Confidence]]: ...
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self,
+        images: GivenImage,
+        *,
+        return_confidence: bool,
+        tiled: bool = False,
+        flip: bool | None = None,
+        scales: Sequence[float] | None = None,
+    ) -> Labels | tuple[Labels, Confidence]: ...
+
+    @overload
+    def predict(
+        self,
+        images: Sequence[GivenImage],
+        *,
+        return_confidence: bool,
+        tiled: bool = False,
+        flip: bool | None = None,
+        scales: Sequence[float] | None = None,
+    ) -> list[Labels] | tuple[list[Labels], list[Confidence]]: ...
 
     def predict(
         self,
@@ -145,9 +167,11 @@ class Model:
     def overlay(self, image: GivenImage, labels: Labels, *, strength: float = 0.55) -> Image.Image:
         """The image with the colours of its labels, uint8 [H, W], laid over; pixels without a class stay as they are.
 
-        `strength` is the colours' share, from 0 to 1. Raises as `predict` does, and ValueError for labels of another
-        kind or size than the image's.
+        `strength` is the colours' share, from 0 to 1. Raises as `predict` does, and ValueError for another share, and
+        for labels of another kind or size than the image's.
         """
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength {strength:g} came; the colours' share is from 0 to 1")
         photograph = photograph_of(image)
         width, height = photograph.size
         found = np.asarray(labels)

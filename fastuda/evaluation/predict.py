@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastuda.classes import Values
+from fastuda.classes import Values, known_values
 from fastuda.data.reading.faults import SampleError
 from fastuda.data.reading.globs import PICTURE_SUFFIXES
 from fastuda.data.reading.photograph import bands, read_photograph
@@ -116,9 +116,10 @@ def predict(
     is which class. The labels are those of `Model.predict`, as is `tiled`. Beyond the network's memory an image takes
     what its decoder makes of it, 4 bytes a pixel, and little that grows with its size.
 
-    Returns a fault for each image that cannot be read; the others are predicted. Raises FastudaError naming a file
-    that cannot be written, or when memory runs out.
+    Returns a fault for each image that cannot be read; the others are predicted. Raises UsageError for `values` of
+    another name, FastudaError naming a file that cannot be written, or when memory runs out.
     """
+    values = known_values(values)
     require_free(out, [item.name for item in inputs], (_OVERLAY, label_ending(values)))
     write_class_values(out, model.classes, values)
     faults = []

@@ -24,7 +24,7 @@ EVALUATION_BATCH = 4
 
 
 @torch.no_grad()
-def evaluate(
+def scored(
     model: Segmenter,
     loader: EvaluationLoader,
     recipe: Recipe,

@@ -7,6 +7,7 @@ to the rows of the table in `method/PROTOCOL.md`.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -81,19 +82,20 @@ class Recipe(Section):
     def load(
         cls,
         recipe: str | os.PathLike[str] | Recipe,
-        *settings: str,
+        *settings: str | Sequence[str],
         source: str | os.PathLike[str] | None = None,
         target: str | os.PathLike[str] | None = None,
     ) -> Recipe:
         """A recipe with some of its fields set: `Recipe.load("gta2cs+cmix", "method.tau=0.9", source="/data/gta5")`.
 
         `recipe` is a preset's name or the path of a TOML file, with or without `+variant`s, or another Recipe; each
-        setting is what `--set` takes, and `source` and `target` are the data sets' folders. Raises UsageError that
-        names the field, and the nearest known field or name.
+        setting, or each of a list of them, is what `--set` takes, and `source` and `target` are the data sets' folders.
+        Raises UsageError that names the field, and the nearest known field or name.
         """
         from fastuda.recipe.file import load_recipe, with_folders  # which knows this class
 
-        return load_recipe(recipe, with_folders(settings, source, target))
+        chosen = [one for given in settings for one in ([given] if isinstance(given, str) else given)]
+        return load_recipe(recipe, with_folders(chosen, source, target))
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

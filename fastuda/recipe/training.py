@@ -107,6 +107,6 @@ class Runtime(Section):
     loader_threads: Threads = 4
     """DALI's CPU threads a pipeline."""
     watchdog_minutes: Annotated[float, Field(ge=0, le=10_000)] = 30.0
-    """Without progress for so long a run prints what every thread does and ends, to be gone on with; 0 never does."""
+    """Without progress for so long a run says what its threads do, and a command ends, to be gone on with; 0 never."""
     deterministic: bool = False
     """Use kernels that do not differ from run to run, where there are such (on CPU: all)."""

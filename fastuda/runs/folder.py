@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,12 +74,13 @@ class RunFolder:
         """What is there; FastudaError where a new run would write over work, or one that is to go on is none."""
         standing = self.standing()
         if standing == "foreign" and resume:
-            raise FastudaError(f"{self.path}: no run to resume here, but other files; name the run's folder with --run")
+            raise FastudaError(f"{self.path}: no run to resume here, but other files; name the run's folder (--run)")
         if standing == "foreign":
-            raise FastudaError(f"{self.path}: exists already and is no run; choose another --run folder")
+            raise FastudaError(f"{self.path}: exists already and is no run; choose another run folder (--run)")
         if standing == "run" and not resume:
             raise FastudaError(
-                f"{self.path}: exists already; continue it with --resume, or choose another --run folder"
+                f"{self.path}: exists already; continue it with --resume (in Python resume=True), or choose another "
+                "run folder (--run)"
             )
         return standing
 
@@ -137,13 +139,18 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
+    def again(self) -> str:
+        """How to go on with a run that was begun here: by its own recipe, whatever it was begun with."""
+        recipe, run = (shlex.quote(str(path)) for path in (self.recipe, self.path))
+        return f"continue with `fastuda train {recipe} --run {run} --resume` (in Python resume=True)"
+
     def longer(self) -> str:
         """How to train on from what a run has learnt: its schedule was made for its own length."""
         models = [self.model(stage, "last") for stage in ("adapted", "source_only")]
         model = next((model for model in models if model.exists()), models[0])
         return (
             "a run's learning rates were scheduled for its own length, so it cannot grow: --resume without "
-            f"--iterations finishes it, and a new run goes on from its network with --init {model}"
+            f"--iterations finishes it, and a new run goes on from its network with --init {model} (in Python init=)"
         )
 
     def write_recipe(self, recipe: Recipe) -> None:

@@ -57,8 +57,8 @@ class Identity(BaseModel):
 
     name: str
     """The recipe's name."""
-    named: Fields
-    """The recipe of that name, or of that file, before any `--set`."""
+    named: Fields | None
+    """The recipe of that name, or of that file, before any `--set`; None where nothing tells."""
     asked: Fields
     """The recipe as asked for."""
     init: str | None = None
@@ -83,12 +83,12 @@ class Identity(BaseModel):
         data: Datasets,
         init: Path | None = None,
     ) -> Identity:
-        """Of a run of these parts on this machine; `named` is None where a recipe was never a file."""
+        """Of a run of these parts on this machine; `named` is None where nothing tells it from `asked`."""
         known = versions()
         splits = {"source": data.source, "target": data.target, "evaluation": data.evaluation}
         return cls(
             name=name,
-            named=fields_of(named or asked),
+            named=None if named is None else fields_of(named),
             asked=fields_of(asked),
             init=None if init is None else str(init.absolute()),
             recipe=fields_of(recipe),
@@ -105,7 +105,7 @@ class Identity(BaseModel):
         lines = []
         if name != self.name:
             lines.append(f"recipe: the run has {self.name}, you ask for {name}")
-        elif named is not None:
+        elif named is not None and self.named is not None:
             # Relative folders in a recipe file are meant from wherever the command is given.
             changed = differences(_without_paths(self.named), _without_paths(fields_of(named)))
             lines += [f"{line} ({name} has changed since)" for line in changed]

@@ -19,7 +19,7 @@ from fastuda.runs.record import RunRecord
 
 log = logging.getLogger(__name__)
 
-_FORCE = "--force goes on all the same, and run.json and results.json say so"
+_FORCE = "--force (in Python force=True) goes on all the same, and run.json and results.json say so"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Request:
     name: str
     """The recipe's name."""
     named: Recipe | None
-    """What the recipe of that name says before any setting; None for one that was never a file."""
+    """What the recipe of that name says before any setting; None for one that was never a file, and a run's own."""
     init: Path | None
     resume: bool
     force: bool

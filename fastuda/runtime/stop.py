@@ -31,13 +31,15 @@ class StopAskedError(FastudaError):
 
 
 class StopRequest:
-    """While entered, signals and a deadline set `received` instead of ending the process; a second Ctrl-C ends it.
+    """While entered, signals and a deadline set `received` instead of ending the process.
 
-    `deadline` is a time of `time.monotonic`.
+    A second Ctrl-C ends it at once, with exit code 130, where `ends_process` says that it is a command's own; in a
+    caller's process it raises KeyboardInterrupt. `deadline` is a time of `time.monotonic`.
     """
 
-    def __init__(self, deadline: float | None = None) -> None:
+    def __init__(self, deadline: float | None = None, *, ends_process: bool = False) -> None:
         self._deadline = deadline
+        self.ends_process = ends_process
         self._signal: str | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -77,6 +79,8 @@ class StopRequest:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self._signal is not None and number == signal.SIGINT:
+            if not self.ends_process:
+                raise KeyboardInterrupt
             with contextlib.suppress(OSError):  # a terminal that is gone
                 if os.isatty(1):
                     os.write(1, b"\x1b[?25h\n")  # progress bars hide the cursor

@@ -24,12 +24,13 @@ def conduct(
     display: Display,
     force: bool = False,
     deadline: float | None = None,
+    ends_process: bool = False,
 ) -> Report:
     """Run what has not run yet and write NAME.json and NAME.png into `folder`, anew after each cell.
 
     Returns the report of all cells; failed ones stand in its rows' `failures`. A signal, or the `deadline` of
-    `time.monotonic`, ends it before the next cell, if not in the middle of one. Raises as `run_study` does, and
-    HeldError when another study runs in the folder.
+    `time.monotonic`, ends it before the next cell, if not in the middle of one; `ends_process` is `train`'s. Raises as
+    `run_study` does, and HeldError when another study runs in the folder.
     """
 
     def keep(outcomes: list[Outcome]) -> None:
@@ -40,7 +41,10 @@ def conduct(
 
     for cell in plan.cells:
         require_text(cell.recipe)
-    with StopRequest(deadline) as stop, held(make_folder(folder), "running a study", wait=False):
+    with (
+        StopRequest(deadline, ends_process=ends_process) as stop,
+        held(make_folder(folder), "running a study", wait=False),
+    ):
         outcomes = run_study(plan, stop, device=device, display=display, finished=keep, force=force)
         return report(plan, outcomes, folder)
 

@@ -34,9 +34,10 @@ from fastuda.runs.folder import RunFolder
 from fastuda.runs.provenance import provenance
 from fastuda.runs.record import RunRecord
 from fastuda.runs.resume import Request, begun, continued, require_same_data
-from fastuda.runtime.device import choose_device, configure, device_name
+from fastuda.runtime.device import choose_device, device_name
 from fastuda.runtime.fast_path import FastPath, declined
 from fastuda.runtime.stop import StopAskedError, StoppedError, StopRequest
+from fastuda.runtime.switches import configured
 from fastuda.runtime.watchdog import Watchdog
 from fastuda.training.log import RunLog
 from fastuda.training.stage import Progress, Run, Stage, evaluate_model, run_stage
@@ -57,6 +58,7 @@ def train(
     force: bool = False,
     named: Recipe | None = None,
     deadline: float | None = None,
+    ends_process: bool = False,
     stop: StopRequest | None = None,
     display: Display,
 ) -> Results:
@@ -66,29 +68,34 @@ def train(
     from a trained network and skips the warm-up; `resume` continues a stopped run, from the beginning if it has no
     checkpoint yet, and `force` continues it though recipe, data, code or libraries are others. Without adaptation
     iterations the run is source-only training, or with `init` a score of that network. `deadline`, of
-    `time.monotonic`, ends it as a signal does. `stop` takes the place of both where a request goes beyond this run, as
-    a study's does; it is entered already. One that comes when all is trained lets the run finish.
+    `time.monotonic`, ends it as a signal does. `ends_process` says that the process is a command's own, which a second
+    Ctrl-C and the watchdog end. `stop` takes the place of all three where a request goes beyond this run, as a study's
+    does; it is entered already. One that comes when all is trained lets the run finish. torch's switches are put back.
 
     Raises FastudaError for anything the user can mend, HeldError when another process works in the folder, and
     StoppedError when a signal or the deadline ended the run, everything saved.
     """
     display = display.unfailing()
     torch_device = choose_device(device)
-    configure(recipe.runtime, torch_device)
     folder = RunFolder(path)
     for one in (recipe, with_demo_folders(recipe)):
         require_text(one)
     folder.require(resume=resume)  # before anything is made
-    again = f"continue with --run {path} --resume"
-    watchdog = Watchdog(recipe.runtime.watchdog_minutes, again)
-    own: AbstractContextManager[StopRequest] = StopRequest(deadline) if stop is None else nullcontext(stop)
-    with own as stop, folder.entered(), watchdog:
+    own: AbstractContextManager[StopRequest] = (
+        nullcontext(stop) if stop is not None else StopRequest(deadline, ends_process=ends_process)
+    )
+    with (
+        configured(recipe.runtime, torch_device),
+        own as stop,
+        folder.entered(),
+        Watchdog(recipe.runtime.watchdog_minutes, folder.again(), ends_process=stop.ends_process) as watchdog,
+    ):
         request = Request(recipe, name, named, init, resume, force)
         try:
             with shortage_told("the run"):  # wherever nothing more is known of it
                 return _train(request, folder, torch_device, display, stop, watchdog)
         except StopAskedError as asked:
-            raise StoppedError(f"{asked} before the first checkpoint; nothing is lost, {again}") from asked
+            raise StoppedError(f"{asked} before the first checkpoint; nothing is lost, {folder.again()}") from asked
 
 
 def _train(

@@ -14,7 +14,7 @@ from fastuda.data.loading.failures import numbers
 from fastuda.data.loading.sampling import DomainName
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.errors import FastudaError
-from fastuda.evaluation.scoring import EVALUATION_BATCH, evaluate
+from fastuda.evaluation.scoring import EVALUATION_BATCH, scored
 from fastuda.evaluation.target_statistics import gather_statistics
 from fastuda.memory.estimate import TrainingWork
 from fastuda.memory.out_of_memory import memory_told
@@ -143,8 +143,7 @@ def _pause(run: Run, stage: Stage, state: TrainingState, done: int, readback: Re
     _save(run, stage, state, done, readback)
     run.checkpoints.wait()
     raise StoppedError(
-        f"{run.stop.received}: stopped at iteration {done} of the {stage.work}, everything saved; "
-        f"continue with --run {run.folder.path} --resume"
+        f"{run.stop.received}: stopped at iteration {done} of the {stage.work}, everything saved; {run.folder.again()}"
     )
 
 
@@ -176,7 +175,7 @@ def _evaluate_average(run: Run, stage: Stage, state: TrainingState, iteration: i
 def evaluate_model(run: Run, stage: StageName, title: str, model: Segmenter, iteration: int) -> None:
     """Evaluate a model in eval mode; it is the stage's last and, if so, its best, to be written with the next save."""
     loader = EvaluationLoader(run.data.evaluation, EVALUATION_BATCH, run.recipe.runtime.loader_threads, run.device)
-    by_protocol = evaluate(model, loader, run.recipe, run.passes, progress=run.task("Evaluating"))
+    by_protocol = scored(model, loader, run.recipe, run.passes, progress=run.task("Evaluating"))
     own = by_protocol[run.recipe.eval.protocol]
     mious = {protocol: scores.to_json()["miou"] for protocol, scores in by_protocol.items()}
     record = Record.model_validate({"iteration": iteration, **own.to_json(), "by_protocol": mious})

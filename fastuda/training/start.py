@@ -29,13 +29,18 @@ def train(
     resume: bool = False,
     force: bool = False,
     max_time: str | None = None,
+    ends_process: bool = False,
     device: str | None = None,
     display: Display | bool = True,
 ) -> Results:
     """Train on the source, adapt to the target, score on the target; `load(run)` is then the trained model.
 
+    Meanwhile signals (SIGINT, SIGTERM, SIGUSR1) stop the run, where it is called in the main thread, and torch's
+    switches (determinism, TF32, cuDNN's benchmark mode) are the recipe's; afterwards both are again what they were.
+
     Args:
-        recipe: a name (`gta2cs`, `gta2cs+cmix`), a TOML file's path, or a Recipe.
+        recipe: a name (`gta2cs`, `gta2cs+cmix`), a TOML file's path, or a Recipe. With `resume` also the recipe.toml in
+            the run's folder, whatever the run was begun with.
         run: the run's folder, which holds its checkpoints, logs, pictures and results.json.
         source: the source data set's folder, if the recipe does not say it.
         target: the target data set's.
@@ -44,6 +49,9 @@ def train(
         resume: go on with the run in that folder, by its own recipe and `settings`; from its beginning if need be.
         force: with `resume`, go on although recipe, data, code or libraries are others; the results say so.
         max_time: stop after this time, all saved: `8h`, `90m`, `08:00:00`.
+        ends_process: let the run end this process as the command ends: at a second Ctrl-C (exit code 130), and when it
+            makes no progress for `runtime.watchdog_minutes` (76). Without, a second Ctrl-C raises KeyboardInterrupt,
+            and a run without progress logs a warning with the stack of every thread.
         device: `cuda` or `cpu`; None: a GPU if there is one.
         display: True: progress on the standard output; False: none; or where to show it.
 
@@ -54,22 +62,34 @@ def train(
     Raises:
         FastudaError: what the user can mend; HeldError when another process works in the folder, StoppedError when a
             signal (Ctrl-C, too) or `max_time` ended the run, everything saved.
+        KeyboardInterrupt: at a second Ctrl-C, at once; the last checkpoint stays, and `resume` goes on from it.
     """
     deadline = None if max_time is None else time.monotonic() + duration(max_time)
     path = user_path(run)
     chosen = with_folders([settings] if isinstance(settings, str) else settings, source, target)
+    name, named = _named(recipe, RunFolder(path), resume=resume)
     return run_training(
         asked_recipe(recipe, path, chosen, resume=resume, force=force),
         path,
-        name=recipe_name(recipe),
-        named=load_recipe(recipe),
+        name=name,
+        named=named,
         device=device,
         init=None if init is None else user_path(init),
         resume=resume,
         force=force,
         deadline=deadline,
+        ends_process=ends_process,
         display=display_of(display),
     )
+
+
+def _named(recipe: AnyRecipe, folder: RunFolder, *, resume: bool) -> tuple[str, Recipe | None]:
+    """The recipe's name, and what it says before any setting; of a run's own recipe.toml the run's name, and None."""
+    if resume and not isinstance(recipe, Recipe) and folder.goes_on():
+        beginning = folder.beginning()
+        if beginning is not None and os.path.realpath(user_path(recipe)) == os.path.realpath(folder.recipe):
+            return beginning[0], None
+    return recipe_name(recipe), load_recipe(recipe)
 
 
 def asked_recipe(recipe: AnyRecipe, run: Path, settings: Sequence[str], *, resume: bool, force: bool) -> Recipe:
@@ -78,6 +98,8 @@ def asked_recipe(recipe: AnyRecipe, run: Path, settings: Sequence[str], *, resum
     Raises UsageError for a recipe or setting that is none, and for `force` without `resume`.
     """
     if force and not resume:
-        raise UsageError("--force goes on with a run although it is another one: give it with --resume")
+        raise UsageError(
+            "--force goes on with a run although it is another one: give it with --resume (in Python resume=True)"
+        )
     folder = RunFolder(run)
     return load_recipe(folder.recipe if resume and folder.goes_on() else recipe, settings)

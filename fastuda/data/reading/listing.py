@@ -12,8 +12,8 @@ from fastuda.data.reading.globs import Found
 from fastuda.errors import FastudaError
 from fastuda.printable import on_one_line
 
-Files = dict[str, Path]
-"""Files by sample name."""
+FilesByName = dict[str, Path]
+"""By sample name."""
 
 _SHOWN = 3
 # What tools of this field write beside a picture of that name.
@@ -113,7 +113,7 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def gather(found: Iterable[Found]) -> tuple[Files, dict[str, list[Path]]]:
+def gather(found: Iterable[Found]) -> tuple[FilesByName, dict[str, list[Path]]]:
     """Files by name, and the names that several files bear."""
     by_name: dict[str, list[Path]] = {}
     for one in found:
@@ -123,7 +123,7 @@ def gather(found: Iterable[Found]) -> tuple[Files, dict[str, list[Path]]]:
     return single, {name: paths for name, paths in by_name.items() if len(paths) > 1}
 
 
-def pair(images: Files, labels: Files, twice: dict[str, list[Path]]) -> Listing:
+def pair(images: FilesByName, labels: FilesByName, twice: dict[str, list[Path]]) -> Listing:
     """Images and labels by name; a lonely file that another tool derived from a sample is no fault."""
     claimed = {**images, **dict.fromkeys(twice, Path())}
     lonely_images = [name for name in sorted(images.keys() - labels.keys()) if name not in twice]

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from unicodedata import normalize
 
-from fastuda.data.reading.listing import Files
+from fastuda.data.reading.listing import FilesByName
 from fastuda.errors import FastudaError
 from fastuda.files.text_file import read_text, without_comment
 from fastuda.printable import brief, on_one_line
 
 
-def chosen_names(listing: Path, images: Files, also: Iterable[str] = ()) -> set[str]:
+def chosen_names(listing: Path, images: FilesByName, also: Iterable[str] = ()) -> set[str]:
     """The sample names that a list means: one a line, as a name or as a file's, with or without its folder.
 
     `also` are names that have no single image and may be listed all the same. FastudaError names a line that
@@ -46,7 +46,7 @@ def chosen_names(listing: Path, images: Files, also: Iterable[str] = ()) -> set[
     return chosen
 
 
-def _aliases(images: Files) -> dict[str, str]:
+def _aliases(images: FilesByName) -> dict[str, str]:
     """Every way to write a sample's name in a list: as it is, or its file's name, with or without folder."""
     aliases: dict[str, str] = {}
     shared: set[str] = set()

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from fastuda.data.reading.listing import Files, Listing, Sample, gather, is_derived, pair, shown
+from fastuda.data.reading.listing import FilesByName, Listing, Sample, gather, is_derived, pair, shown
 from fastuda.data.reading.own_globs import globbed
 from fastuda.data.reading.places import placed_images, placed_labels
 from fastuda.data.reading.sample_list import chosen_names
@@ -70,11 +70,11 @@ def data_root(domain: Domain) -> Path:
     return root
 
 
-def _only(files: Files, names: set[str]) -> Files:
+def _only(files: FilesByName, names: set[str]) -> FilesByName:
     return {name: path for name, path in files.items() if name in names}
 
 
-def _unpaired(root: Path, images: Files, labels: Files) -> FastudaError:
+def _unpaired(root: Path, images: FilesByName, labels: FilesByName) -> FastudaError:
     return FastudaError(
         f"{on_one_line(root)}: {len(images)} images, but none has a label of its own name "
         f"(images such as {shown([*images.values()][:1])}, labels such as {shown([*labels.values()][:1]) or 'none'}; "

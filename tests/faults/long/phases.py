@@ -73,7 +73,7 @@ class Phases:
         changes: list[tuple[Any, str, Callable[..., Any]]] = [
             (fastuda.data.datasets, "draw_demo", marked("drawing", fastuda.data.datasets.draw_demo)),
             (fastuda.data.datasets, "prepare", marked("packing", fastuda.data.datasets.prepare)),
-            (fastuda.training.stage, "evaluate", marked("evaluation", fastuda.training.stage.evaluate)),
+            (fastuda.training.stage, "scored", marked("evaluation", fastuda.training.stage.scored)),
             (fastuda.training.run, "comparison_grid", marked("the end", fastuda.training.run.comparison_grid)),
             (CheckpointStore, "write", write),
             (Loop, "__call__", iteration),
