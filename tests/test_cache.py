@@ -21,6 +21,10 @@ def test_folder_comes_from_recipe_then_environment_then_home(monkeypatch: pytest
     monkeypatch.delenv("FASTUDA_CACHE")
     assert cache_folder(Data()) == Path.home() / ".cache/fastuda"
     assert cache_folder(Data(cache=Path("~/c"))) == Path.home() / "c"
+    monkeypatch.chdir(tmp_path)
+    assert cache_folder(Data(cache=Path("here"))) == tmp_path / "here"
+    monkeypatch.setenv("FASTUDA_CACHE", "there")
+    assert cache_folder(Data()) == tmp_path / "there", "what a run records of it holds wherever it goes on"
 
 
 def test_too_little_space_is_said_before_writing(tmp_path: Path) -> None:

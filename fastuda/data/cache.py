@@ -10,6 +10,6 @@ from fastuda.recipe import Data
 
 
 def cache_folder(data: Data) -> Path:
-    """The recipe's `data.cache`, else `$FASTUDA_CACHE`, else `~/.cache/fastuda`; not created here."""
+    """The recipe's `data.cache`, else `$FASTUDA_CACHE`, else `~/.cache/fastuda`: an absolute path; not created here."""
     chosen = data.cache or os.environ.get("FASTUDA_CACHE") or Path("~/.cache/fastuda")
-    return user_path(chosen)
+    return user_path(chosen).absolute()
