@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from steps import AS_IT_IS, NUM_IMAGES, VIEW, batches, begin, differ, tensors, tiny
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastuda.method.draws import Draws
 from fastuda.method.losses import mixed_losses, weighted_sum
@@ -37,14 +37,15 @@ def _one_thread() -> Iterator[None]:
 
 
 class Witness(DeepLabV2):
-    """A network that notes what it is given, whether gradients are on, and whether it is in training mode."""
+    """A network that notes what it is given, whether gradients are on, and whether BatchNorm is in training mode."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.seen: list[tuple[set[float], bool, bool]] = []
 
     def forward(self, images: Tensor) -> Outputs:
-        self.seen.append((set(images.flatten().tolist()), torch.is_grad_enabled(), self.training))
+        in_training = all(layer.training for layer in self.modules() if isinstance(layer, nn.BatchNorm2d))
+        self.seen.append((set(images.flatten().tolist()), torch.is_grad_enabled(), in_training))
         return super().forward(images)
 
 

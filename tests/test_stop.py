@@ -104,7 +104,7 @@ def test_a_second_ctrl_c_ends_each_command_with_its_exit_code(
 def test_a_second_ctrl_c_out_of_python_leaves_a_run_to_go_on_with(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, trains = iter(range(100)), iteration_module.adaptation_step
+    calls, trains, before = iter(range(100)), iteration_module.adaptation_step, signal.getsignal(signal.SIGINT)
 
     def interrupted(*arguments: Any) -> Any:
         for _ in range(2 * (next(calls) == 4)):
@@ -118,7 +118,7 @@ def test_a_second_ctrl_c_out_of_python_leaves_a_run_to_go_on_with(
         with pytest.raises(KeyboardInterrupt):
             fastuda.train("demo", tmp_path / "run", **asked)
     assert not torch.are_deterministic_algorithms_enabled()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     results = fastuda.train("demo", tmp_path / "run", resume=True, **asked)
     assert (results["resumed"], results["adapted"]["last"]["iteration"]) == (1, 6)
 
