@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from added_modules import added, documented
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fastuda.data.packing.pack import Packed
@@ -102,8 +103,11 @@ def test_its_file_is_read_back_whole_numbers_and_all(tmp_path: Path) -> None:
     model = network()
     state, header = model.state_dict(), described(model)
     assert FAMILY.interpret(state, header, None).state["order"].tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
+    save_weights(tmp_path / "model.safetensors", state, header)  # tied weights, too
+    written = load_file(tmp_path / "model.safetensors")
+    assert torch.equal(written["first.weight"], written["second.weight"])
     before = torch.get_rng_state()
-    FAMILY.interpret(state, header, None)
+    FAMILY.interpret(written, header, None)
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(FastudaError, match="order is float32, not int64"):
         FAMILY.interpret({**state, "order": torch.zeros(8)}, header, None)
@@ -139,6 +143,18 @@ def test_the_worker_reads_frozen_and_tied_weights_from_the_student(tmp_path: Pat
     assert torch.equal(worker.head.weight.float(), student.head.weight.bfloat16().float())
     with torch.no_grad(), teaching(worker), teaching(state.worker), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(worker(IMAGES).logits, state.worker(IMAGES).logits)
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_a_frozen_weight_that_a_group_lists_stays_as_it_is(precision: torch.dtype | None) -> None:
+    model, before = network(), network().stem.weight
+    everything = [ParameterGroup("backbone", list(model.parameters()))]
+    model.parameter_groups = lambda: everything  # type: ignore[method-assign]
+    state = TrainingState.begin(model, Sgd(weight_decay=0.1), 10, 0.9, flat=True, precision=precision)
+    trained(state)
+    assert torch.equal(model.stem.weight, before)
+    assert isinstance(state.worker, Unusual)
+    assert not state.worker.stem.weight.requires_grad
 
 
 def test_nothing_draws_in_a_teacher_however_it_is_written() -> None:

@@ -140,7 +140,7 @@ def _is_drawn(root: Path, record: dict[str, object], jobs: list[_Job]) -> bool:
 def _draw_all(jobs: list[_Job], workers: int | None, progress: Callable[[int, int], None] | None) -> None:
     for folder in {path.parent for job in jobs for path in _paths(job) if path is not None}:
         folder.mkdir(parents=True, exist_ok=True)
-    workers = min(workers or os.cpu_count() or 1, len(jobs))
+    workers = min(workers or len(os.sched_getaffinity(0)), len(jobs))
     # Closed before the caller removes its folder, so that no worker is still writing into it.
     with closing(_counts(jobs, workers)) as counts:
         for done in counts:

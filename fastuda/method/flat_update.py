@@ -197,7 +197,7 @@ def _twin(student: Segmenter, precision: torch.dtype, moved: Sequence[nn.Paramet
     twin = copy.deepcopy(student, {id(one): one for one in shared})
     for module in twin.cast_modules():
         if id(module.weight) not in kept:
-            module.weight = nn.Parameter(module.weight.detach().to(precision))
+            module.weight = nn.Parameter(module.weight.detach().to(precision), module.weight.requires_grad)
     return twin
 
 

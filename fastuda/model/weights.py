@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,8 +45,10 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
 
     The file is whole and durable, or as it was and FastudaError is raised.
 
-    `state` may lie on any device in any memory format. Include `described(model)` in `metadata` for a file that
-    `read_weights` is to read.
+    `state` may lie on any device in any memory format; tied weights are written under each of their names. Include
+    `described(model)` in `metadata` for a file that `read_weights` is to read.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    times = Counter(tensor.data_ptr() for tensor in tensors.values())
+    tensors = {key: tensor.clone() if times[tensor.data_ptr()] > 1 else tensor for key, tensor in tensors.items()}
     write_atomic(path, save(tensors, sealed(tensors, metadata)), durable=True)
