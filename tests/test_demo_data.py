@@ -19,7 +19,7 @@ from fastuda.classes import CITYSCAPES_19, CITYSCAPES_IDS, ClassSet
 from fastuda.data.datasets import with_demo_data
 from fastuda.demo import crew, draw_demo, furniture, people, vehicles
 from fastuda.demo.canvas import Camera, Painter
-from fastuda.demo.look import SOURCE, TARGET
+from fastuda.demo.domains import SOURCE, TARGET
 from fastuda.demo.scene import draw_scene
 from fastuda.errors import FastudaError
 from fastuda.recipe.file import load_recipe

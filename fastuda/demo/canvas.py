@@ -10,12 +10,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from fastuda.classes import CITYSCAPES_IDS
-from fastuda.demo.look import Colour, Look
+from fastuda.demo.look import Look
+from fastuda.demo.palettes import Colour
 
 LABEL_ID = {name: label_id for label_id, name in CITYSCAPES_IDS.items()} | {"void": 0}
 Point2 = tuple[float, float]
 Point3 = tuple[float, float, float]
 _NEAR = 1.0
+_OTHER_SHAPE = 0.55
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,22 @@ class Camera:
 class Painter:
     """Draws onto an RGBA image whose fourth channel is the labelId, so both always agree.
 
-    Colours fade with depth towards `air`; nothing is antialiased.
+    Colours fade with depth towards `air`; nothing is antialiased. `strange` is how strange the thing that is being
+    drawn looks, from 0 (as in the other domain) to 1; where `woven` is given, an image [H, W] of the mode "L", it is
+    drawn there too, as 0 to 255.
     """
 
+    strange = 0.0
+
     def __init__(
-        self, image: Image.Image, camera: Camera, look: Look, rng: np.random.Generator, air: Colour, haze: float
+        self,
+        image: Image.Image,
+        camera: Camera,
+        look: Look,
+        rng: np.random.Generator,
+        air: Colour,
+        haze: float,
+        woven: Image.Image | None = None,
     ) -> None:
         self.camera = camera
         self.rng = rng
@@ -69,18 +82,26 @@ class Painter:
         self._air = air
         self._haze = haze
         self._draw = ImageDraw.Draw(image)
+        self._woven = None if woven is None else ImageDraw.Draw(woven)
+
+    @property
+    def other_shape(self) -> bool:
+        """Whether the thing is so strange that its shape is another too."""
+        return self.strange > _OTHER_SHAPE
 
     def colour(self, material: str) -> Colour:
         """One of the material's colours with this domain's jitter, the same for all channels and each."""
-        colours = self._look.palette[material]
-        red, green, blue = colours[int(self.rng.integers(len(colours)))]
+        red, green, blue = self._look.colour(material, self.strange, self.rng)
         common, *own = self.rng.uniform(-0.5, 0.5, 4) * self._look.jitter
         return _clip(red + common + own[0]), _clip(green + common + own[1]), _clip(blue + common + own[2])
 
     def face(self, points: Sequence[Point3], colour: Colour, label: str) -> None:
         """A filled polygon through world points."""
         project = self.camera.project
-        self._draw.polygon([project(p) for p in points], self._ink(colour, points[0][2], label))
+        corners = [project(p) for p in points]
+        self._draw.polygon(corners, self._ink(colour, points[0][2], label))
+        if self._woven is not None:
+            self._woven.polygon(corners, self._thread())
 
     def disc(self, centre: Point3, radius: float, colour: Colour, label: str, squeeze: float = 1.0) -> None:
         """A filled disc facing the camera, its width scaled by `squeeze`."""
@@ -88,16 +109,23 @@ class Painter:
         left, top = self.camera.project((x - radius * squeeze, y + radius, z))
         right, bottom = self.camera.project((x + radius * squeeze, y - radius, z))
         self._draw.ellipse((left, top, right, bottom), self._ink(colour, z, label))
+        if self._woven is not None:
+            self._woven.ellipse((left, top, right, bottom), self._thread())
 
     def bar(self, start: Point3, end: Point3, thickness: float, colour: Colour, label: str) -> None:
         """A straight bar, `thickness` metres wide but at least one pixel."""
         width = max(1, round(self.camera.focal * thickness / max(start[2], _NEAR)))
         ends = (self.camera.project(start), self.camera.project(end))
         self._draw.line(ends, self._ink(colour, start[2], label), width)
+        if self._woven is not None:
+            self._woven.line(ends, self._thread(), width)
 
     def pixels(self, metres: float, z: float) -> float:
         """Size in pixels of `metres` at depth `z`."""
         return self.camera.focal * metres / max(z, _NEAR)
+
+    def _thread(self) -> int:
+        return round(255 * self.strange)
 
     def _ink(self, colour: Colour, z: float, label: str) -> tuple[int, int, int, int]:
         clear = math.exp(-self._haze * z)

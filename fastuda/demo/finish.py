@@ -13,18 +13,37 @@ from fastuda.demo.look import Look
 from fastuda.demo.noise import TILE, tile, window
 
 
-def finish(painted: Image.Image, look: Look, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Split a painted RGBA image into the photographed RGB [H, W, 3] and its labelIds [H, W], both uint8."""
+def finish(
+    painted: Image.Image, woven: Image.Image | None, look: Look, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Split a painted RGBA image into the photographed RGB [H, W, 3] and its labelIds [H, W], both uint8.
+
+    `woven` is how strange each pixel's thing looks, which is what its class's weave is worth there.
+    """
     pixels = np.asarray(painted)
     label = pixels[..., 3].copy()
     height, width = label.shape
     texture = _amplitude(look.grain)[label] * window("grain", rng, height, width)
     texture += _amplitude(look.blotch)[label] * window("blotch", rng, height, width)
+    if woven is not None:
+        texture += _weave(np.asarray(woven), label, look, rng)
     textured = np.clip(pixels[..., :3] + texture[..., None], 0, 255).astype(np.uint8)
     image = Image.fromarray(textured, "RGB").convert("RGB", _colour_matrix(look, rng))
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(*look.blur) * width / 512))
     image = image.point(_tone(rng.uniform(*look.gamma)) * 3)
     return _sensor(np.asarray(image), look, rng), label
+
+
+def _weave(
+    strange: NDArray[np.uint8], label: NDArray[np.uint8], look: Look, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    height, width = label.shape
+    out = np.zeros((height, width), np.float32)
+    for kind in sorted({kind for kind, _ in look.weave.values()}):
+        amplitude = _amplitude({"": 0.0} | {name: size for name, (own, size) in look.weave.items() if own == kind})
+        out += amplitude[label] * window(kind, rng, height, width)
+    out *= strange / np.float32(255)
+    return out
 
 
 def _amplitude(by_class: Mapping[str, float]) -> NDArray[np.float32]:

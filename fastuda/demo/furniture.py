@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 
 from fastuda.demo.canvas import Painter, Point3, shade
-from fastuda.demo.look import Colour
+from fastuda.demo.palettes import Colour
 
 
 def tree(painter: Painter, x: float, z: float, high: float) -> None:
     """A trunk and a crown of overlapping leaf clumps, darker below."""
     rng = painter.rng
     trunk, leaf = painter.colour("trunk"), painter.colour("leaf")
+    if painter.other_shape:
+        _conifer(painter, x, z, high, trunk, leaf)
+        return
     crown = high * rng.uniform(0.28, 0.36)
     base = high - 1.7 * crown
     half = 0.02 * high + 0.06
@@ -21,6 +24,20 @@ def tree(painter: Painter, x: float, z: float, high: float) -> None:
     centre = high - crown
     painter.disc((x, centre, z), crown * 0.85, shade(leaf, 0.8), "vegetation")
     _clumps(painter, (x, centre, z), crown, leaf, 16)
+
+
+def _conifer(painter: Painter, x: float, z: float, high: float, trunk: Colour, leaf: Colour) -> None:
+    """A bare foot and tiers of branches, narrower towards the top."""
+    foot, wide = 0.14 * high, high * painter.rng.uniform(0.17, 0.26)
+    corners = ((x - 0.12, 0, z), (x + 0.12, 0, z), (x + 0.1, foot, z), (x - 0.1, foot, z))
+    painter.face(corners, trunk, "vegetation")
+    tiers = 5
+    for i in range(tiers):
+        low, top = foot + (high - foot) * i / (tiers + 1), foot + (high - foot) * (i + 2) / (tiers + 1)
+        half = wide * (1 - i / (tiers + 0.5))
+        tone = shade(leaf, 0.72 + 0.08 * i)
+        painter.face(((x - half, low, z), (x + half, low, z), (x, top, z)), tone, "vegetation")
+        painter.face(((x - half, low, z), (x - 0.1 * half, low, z), (x, top, z)), shade(tone, 0.85), "vegetation")
 
 
 def bush(painter: Painter, x: float, z: float, high: float) -> None:

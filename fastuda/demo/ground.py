@@ -37,26 +37,47 @@ class Street:
     sun: float
 
 
+@dataclass(frozen=True)
+class Sky:
+    """The sky's colour at the horizon, RGB, which is the air's too, and how strange it looks, 0 to 1."""
+
+    low: NDArray[np.float32]
+    strange: float
+
+
 def paint_ground(
-    camera: Camera, street: Street, look: Look, rng: np.random.Generator, air: NDArray[np.float32], haze: float
-) -> NDArray[np.uint8]:
-    """Sky and ground [H, W, 4] uint8: RGB and labelId."""
+    camera: Camera, street: Street, look: Look, rng: np.random.Generator, sky: Sky, haze: float
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Sky and ground: [H, W, 4] uint8, RGB and labelId; and how strange each pixel's surface looks, [H, W] uint8."""
     out = np.empty((camera.height, camera.width, 4), np.uint8)
+    strange = np.zeros((camera.height, camera.width), np.uint8)
     first = int(camera.horizon) + 1
-    out[:first, :, :3] = _sky(camera, look, rng, first, air)
+    out[:first, :, :3] = _sky(camera, look, rng, first, sky)
     out[:first, :, 3] = LABEL_ID["sky"]
     rows = np.arange(first, camera.height, dtype=np.float32)[:, None]
     z = np.minimum(camera.focal * camera.eye / (rows - camera.horizon), _FAR).astype(np.float32)
     columns = np.arange(camera.width, dtype=np.float32)[None]
     x = ((columns - camera.centre) / camera.focal - camera.bend * z) * z
     surface = _surface(street, x, z)
-    colours = np.array([_pick(look, name, rng) for name in _SURFACES], np.float32)
+    colours, strangeness = _surfaces(look, rng)
+    far = (z > rng.uniform(6, 30)).astype(np.intp) * np.ones(surface.shape, np.intp)
     gain = _texture(street, look, x, z, surface, rng)
     clear = np.exp(-haze * z)[..., None]
-    rgb = colours[surface] * (gain[..., None] * clear) + air * (1 - clear)
+    rgb = colours[far, surface] * (gain[..., None] * clear) + sky.low * (1 - clear)
     out[first:, :, :3] = np.clip(rgb, 0, 255)
     out[first:, :, 3] = np.array([LABEL_ID[name] for name in _SURFACE_LABELS], np.uint8)[surface]
-    return out
+    strange[:first] = round(255 * sky.strange)
+    strange[first:] = np.round(255 * strangeness[far, surface])
+    return out, strange
+
+
+def _surfaces(look: Look, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Colours [2, S, 3] of the surfaces near by and farther on, and how strange they look [2, S]."""
+    strange = np.array([[look.strangeness(rng) for _ in _SURFACES] for _ in range(2)], np.float32)
+    colours = [[_pick(look, name, rng, float(s)) for name, s in zip(_SURFACES, row, strict=True)] for row in strange]
+    if not look.strange:
+        colours[1] = colours[0]
+    return np.array(colours, np.float32), strange
 
 
 def cast_shadows(
@@ -73,14 +94,12 @@ def cast_shadows(
     return Image.fromarray(ground, "RGBA")
 
 
-def _sky(
-    camera: Camera, look: Look, rng: np.random.Generator, rows: int, air: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _sky(camera: Camera, look: Look, rng: np.random.Generator, rows: int, sky: Sky) -> NDArray[np.float32]:
     height = (np.linspace(1, 0, rows, dtype=np.float32) ** 0.8)[:, None, None]
-    sky = air + (_pick(look, "sky top", rng) - air) * height
+    blue = sky.low + (_pick(look, "sky top", rng, sky.strange) - sky.low) * height
     density = window("cloud", rng, rows, camera.width, 2.5) - 1.2 + rng.uniform(*look.cloud_cover)
     cover = np.clip(density, 0, 1)[..., None] * (0.3 + 0.7 * height)
-    out: NDArray[np.float32] = np.clip(sky + (_pick(look, "cloud", rng) - sky) * cover, 0, 255)
+    out: NDArray[np.float32] = np.clip(blue + (_pick(look, "cloud", rng, sky.strange) - blue) * cover, 0, 255)
     return out
 
 
@@ -130,7 +149,6 @@ def _texture(
     return gain
 
 
-def _pick(look: Look, material: str, rng: np.random.Generator) -> NDArray[np.float32]:
-    colours = look.palette[material]
-    base = np.array(colours[int(rng.integers(len(colours)))], np.float32)
+def _pick(look: Look, material: str, rng: np.random.Generator, strange: float) -> NDArray[np.float32]:
+    base = np.array(look.colour(material, strange, rng), np.float32)
     return base + np.float32(rng.uniform(-0.5, 0.5) * look.jitter)

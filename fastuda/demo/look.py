@@ -1,11 +1,15 @@
-"""How each of the two drawn domains looks: palettes, textures, light, camera and sensor."""
+"""How each of the two drawn domains looks: colours, textures, light, camera and sensor."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-Colour = tuple[int, int, int]
+import numpy as np
+
+from fastuda.demo import palettes
+from fastuda.demo.palettes import Colour, Palette
+
 Range = tuple[float, float]
 
 
@@ -20,7 +24,7 @@ class Look:
     512-wide image and in grey levels; `vignette` is the share of light lost in the corners.
     """
 
-    palette: Mapping[str, tuple[Colour, ...]]
+    palette: Palette
     grain: Mapping[str, float]
     blotch: Mapping[str, float]
     jitter: int
@@ -38,59 +42,36 @@ class Look:
     blur: Range
     noise: Range
     vignette: Range = field(default=(0.0, 0.0))
+    strange: Palette = field(default_factory=dict)
+    """By material, the colours of things that look strange; empty where nothing does."""
+    weave: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    """By class name, the noise tile that things of it are textured with, the stranger the more, and its amplitude in
+    grey levels."""
+    familiar: float = 1.0
+    """Share of the things that hardly look strange: those from which labels can spread."""
+
+    def strangeness(self, rng: np.random.Generator) -> float:
+        """How strange the next thing looks: 0 to 1, and below a quarter for a share `familiar` of all."""
+        if not self.strange:
+            return 0.0
+        return rng.uniform(0.0, 0.25) if rng.random() < self.familiar else rng.uniform(0.25, 1.0)
+
+    def colour(self, material: str, strange: float, rng: np.random.Generator) -> Colour:
+        """One of the material's colours, as far on the way to one of its strange ones as `strange` says."""
+        here = _one(self.palette[material], rng)
+        if material not in self.strange:
+            return here
+        there = _one(self.strange[material], rng)
+        red, green, blue = (round(a + strange * (b - a)) for a, b in zip(here, there, strict=True))
+        return red, green, blue
 
 
-_SHARED: dict[str, tuple[Colour, ...]] = {
-    "tyre": ((24, 24, 26),),
-    "light box": ((28, 30, 30),),
-    "lamp off": ((70, 60, 50),),
-    "lamp red": ((255, 60, 40),),
-    "lamp amber": ((255, 190, 40),),
-    "lamp green": ((60, 240, 130),),
-    "skin": ((232, 190, 160), (200, 150, 115), (120, 82, 60)),
-    "hair": ((60, 42, 30), (30, 26, 26), (150, 115, 70)),
-    "tail light": ((215, 30, 30),),
-    "head light": ((250, 245, 215),),
-    "plate": ((230, 230, 225),),
-}
+def _one(colours: tuple[Colour, ...], rng: np.random.Generator) -> Colour:
+    return colours[int(rng.integers(len(colours)))]
+
 
 SOURCE = Look(
-    palette=_SHARED
-    | {
-        "asphalt": ((88, 90, 98), (96, 96, 102), (80, 82, 92)),
-        "marking": ((246, 246, 246),),
-        "kerb": ((205, 204, 200),),
-        "sidewalk": ((194, 176, 158), (186, 180, 172), (200, 186, 160)),
-        "terrain": ((104, 186, 62), (122, 196, 76), (88, 170, 60)),
-        "sky top": ((66, 136, 236), (84, 150, 240)),
-        "sky low": ((176, 214, 252), (160, 206, 250)),
-        "cloud": ((255, 255, 255),),
-        "facade": ((230, 198, 138), (214, 118, 84), (150, 188, 216), (238, 228, 204), (196, 148, 176)),
-        "roof": ((168, 70, 52), (96, 92, 110)),
-        "glass": ((52, 84, 128), (70, 110, 150)),
-        "door": ((110, 64, 40), (40, 80, 90)),
-        "wall": ((150, 142, 168), (168, 150, 150)),
-        "fence": ((146, 92, 50), (186, 130, 84)),
-        "pole": ((118, 122, 130), (98, 104, 112)),
-        "sign red": ((226, 32, 36),),
-        "sign blue": ((24, 84, 214),),
-        "sign yellow": ((250, 206, 24),),
-        "sign white": ((250, 250, 250),),
-        "trunk": ((112, 76, 46),),
-        "leaf": ((48, 146, 48), (70, 166, 58), (38, 124, 52)),
-        "top": ((226, 60, 60), (50, 110, 226), (246, 206, 60), (244, 244, 244), (150, 60, 190)),
-        "trousers": ((36, 54, 116), (46, 44, 50), (150, 120, 84)),
-        "helmet": ((240, 240, 240), (230, 50, 40)),
-        "car": ((222, 30, 34), (30, 84, 222), (244, 244, 246), (250, 200, 30), (36, 40, 48)),
-        "truck": ((240, 120, 30), (40, 120, 204), (206, 40, 60)),
-        "cargo": ((238, 238, 240), (208, 218, 230), (246, 226, 160)),
-        "bus": ((252, 186, 16), (228, 60, 40)),
-        "train": ((30, 158, 140), (60, 190, 160)),
-        "trim": ((236, 236, 236),),
-        "motorcycle": ((200, 40, 30), (40, 40, 150), (40, 44, 46)),
-        "bicycle": ((30, 140, 190), (200, 60, 60), (60, 60, 64)),
-        "bin": ((60, 120, 80), (70, 74, 84)),
-    },
+    palette=palettes.SOURCE,
     grain={"": 2.5, "sky": 1.0},
     blotch={"": 2.0, "sky": 0.5, "vegetation": 8.0, "terrain": 5.0},
     jitter=30,
@@ -110,42 +91,7 @@ SOURCE = Look(
 )
 
 TARGET = Look(
-    palette=_SHARED
-    | {
-        "asphalt": ((105, 102, 98), (96, 93, 92), (112, 106, 104)),
-        "marking": ((217, 214, 206), (201, 197, 188)),
-        "kerb": ((171, 168, 161),),
-        "sidewalk": ((162, 153, 145), (154, 144, 136), (174, 166, 156)),
-        "terrain": ((121, 143, 71), (115, 138, 69), (125, 140, 77)),
-        "sky top": ((128, 160, 208), (150, 172, 204)),
-        "sky low": ((212, 220, 223), (199, 210, 221)),
-        "cloud": ((191, 192, 197),),
-        "facade": ((168, 122, 92), (172, 141, 126), (128, 136, 143), (198, 182, 156), (147, 116, 116)),
-        "roof": ((113, 71, 61), (87, 86, 94)),
-        "glass": ((56, 70, 86), (80, 97, 111)),
-        "door": ((83, 58, 44), (54, 70, 73)),
-        "wall": ((134, 129, 141), (145, 130, 127)),
-        "fence": ((126, 92, 63), (147, 117, 90)),
-        "pole": ((102, 105, 107), (114, 116, 115)),
-        "sign red": ((190, 42, 42),),
-        "sign blue": ((38, 80, 162),),
-        "sign yellow": ((218, 182, 53),),
-        "sign white": ((224, 223, 217),),
-        "trunk": ((88, 69, 52),),
-        "leaf": ((70, 107, 49), (89, 117, 57), (57, 91, 49)),
-        "top": ((114, 70, 77), (106, 71, 101), (109, 108, 93), (195, 191, 184), (121, 87, 105)),
-        "trousers": ((45, 53, 83), (45, 43, 46), (117, 100, 78)),
-        "helmet": ((197, 195, 192), (108, 57, 57)),
-        "car": ((102, 50, 56), (89, 107, 150), (204, 204, 203), (154, 88, 40), (45, 56, 81)),
-        "truck": ((175, 108, 59), (70, 106, 149), (147, 54, 61)),
-        "cargo": ((201, 199, 195), (168, 175, 181), (196, 178, 136)),
-        "bus": ((212, 162, 58), (182, 72, 54)),
-        "train": ((62, 132, 120), (86, 153, 133)),
-        "trim": ((203, 201, 197),),
-        "motorcycle": ((135, 49, 42), (49, 50, 102), (43, 45, 47)),
-        "bicycle": ((53, 105, 131), (142, 64, 60), (57, 57, 60)),
-        "bin": ((64, 94, 71), (71, 74, 80)),
-    },
+    palette=palettes.TARGET,
     grain={"": 5.0, "terrain": 7.0, "vegetation": 7.0, "sky": 2.0},
     blotch={"": 4.0, "terrain": 9.0, "road": 3.0, "vegetation": 13.0, "sky": 1.0, "sidewalk": 3.0},
     jitter=24,
@@ -163,4 +109,24 @@ TARGET = Look(
     blur=(0.4, 0.84),
     noise=(2.3, 5.4),
     vignette=(0.08, 0.16),
+    familiar=0.35,
+    strange=palettes.STRANGE,
+    weave={
+        "road": ("cobbles", 14.0),
+        "sidewalk": ("courses", 16.0),
+        "building": ("courses", 18.0),
+        "wall": ("slats", 18.0),
+        "fence": ("courses", 14.0),
+        "vegetation": ("slats", 20.0),
+        "terrain": ("cobbles", 20.0),
+        "sky": ("blotch", 8.0),
+        "person": ("slats", 24.0),
+        "rider": ("courses", 24.0),
+        "car": ("courses", 12.0),
+        "truck": ("slats", 18.0),
+        "bus": ("slats", 18.0),
+        "train": ("courses", 18.0),
+        "motorcycle": ("slats", 14.0),
+        "bicycle": ("slats", 14.0),
+    },
 )

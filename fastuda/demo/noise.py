@@ -13,7 +13,10 @@ TILE = 512
 
 @cache
 def tile(kind: str) -> NDArray[np.float32]:
-    """Noise [TILE, TILE] float32, mean 0, variance 1: `grain` (white), `blotch` (leaf-sized), `cloud` (1/f)."""
+    """Noise [TILE, TILE] float32, mean 0, variance 1: `grain` (white), `blotch` (leaf-sized), `cloud` (1/f).
+
+    And what is laid or woven: `courses` (broken horizontal bands), `slats` (upright ones), `cobbles` (coarse, regular).
+    """
     white = np.random.default_rng(np.random.SeedSequence(20)).standard_normal((TILE, TILE))
     if kind != "grain":
         rows, columns = np.fft.fftfreq(TILE)[:, None], np.fft.fftfreq(TILE)[None]
@@ -21,6 +24,12 @@ def tile(kind: str) -> NDArray[np.float32]:
         frequency[0, 0] = np.inf
         if kind == "cloud":
             gain = np.where(frequency < 0.2, (1 / frequency) ** 1.6, 0)
+        elif kind == "courses":
+            gain = np.exp(-(((np.abs(rows) - 0.14) / 0.015) ** 2) - (columns / 0.03) ** 2)
+        elif kind == "slats":
+            gain = np.exp(-(((np.abs(columns) - 0.12) / 0.015) ** 2) - (rows / 0.02) ** 2)
+        elif kind == "cobbles":
+            gain = np.exp(-(((frequency - 0.16) / 0.015) ** 2))
         else:
             gain = np.exp(-(((frequency - 0.1) / 0.06) ** 2))
         white = np.fft.ifft2(np.fft.fft2(white) * gain).real

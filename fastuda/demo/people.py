@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from fastuda.demo.canvas import Painter, Point2, Point3, shade
-from fastuda.demo.look import Colour
+from fastuda.demo.palettes import Colour
 
 
 def person(painter: Painter, x: float, z: float) -> None:
@@ -14,6 +14,7 @@ def person(painter: Painter, x: float, z: float) -> None:
     size = rng.uniform(0.86, 1.02)
     stride = rng.uniform(0.0, 0.28)
     top, trousers = painter.colour("top"), painter.colour("trousers")
+    coat = painter.other_shape
 
     def part(corners: tuple[Point2, ...], colour: Colour) -> None:
         painter.face([(x + size * dx, size * y, z) for dx, y in corners], colour, "person")
@@ -24,6 +25,8 @@ def person(painter: Painter, x: float, z: float) -> None:
     part(((-0.24, 1.42), (-0.14, 1.42), (-0.24 - swing, 0.75), (-0.35 - swing, 0.78)), shade(top, 0.8))
     part(((0.24, 1.42), (0.14, 1.42), (0.24 + swing, 0.75), (0.35 + swing, 0.78)), shade(top, 0.8))
     part(((-0.24, 1.46), (0.24, 1.46), (0.19, 0.82), (-0.19, 0.82)), top)
+    if coat:
+        part(((-0.2, 0.9), (0.2, 0.9), (0.3 + 0.4 * stride, 0.35), (-0.3 - 0.4 * stride, 0.35)), shade(top, 0.92))
     _head(painter, (x, 1.62 * size, z), 0.15 * size, "person", painter.colour("hair"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastuda.demo.canvas import Painter, shade
 from fastuda.demo.furniture import bush, tree
-from fastuda.demo.look import Colour
+from fastuda.demo.palettes import Colour
 
 _PIECE = 8.0
 
@@ -35,8 +35,23 @@ def building(painter: Painter, x: float, near: float, far: float, lit: bool) -> 
     ribbon(painter, x, (near, far), (high - 0.5, high), painter.colour("roof"), "building")
     ribbon(painter, x, (near, far), (0, 0.7), shade(front, 0.8), "building")
     ribbon(painter, x, (near, far), (3.2, 3.45), shade(front, 1.15), "building")
+    if painter.other_shape:
+        _gables(painter, x, near, far, high, end)
     _windows(painter, x, near, far, floors, lit)
     _end_windows(painter, x, near, floors)
+
+
+def _gables(painter: Painter, x: float, near: float, far: float, high: float, end: Colour) -> None:
+    """A steep roof with gables along the street, seen in front and at the end wall."""
+    roof = painter.colour("roof")
+    out = x + (14 if x > 0 else -14)
+    middle, top = (x + out) / 2, high + painter.rng.uniform(3, 6)
+    painter.face(((x, high, near), (x, high, far), (middle, top, far), (middle, top, near)), roof, "building")
+    painter.face(((x, high, near), (middle, top, near), (out, high, near)), end, "building")
+    count = max(1, round((far - near) / 7))
+    for i in reversed(range(count)):
+        a, b = near + (far - near) * i / count, near + (far - near) * (i + 1) / count
+        painter.face(((x, high, a), (x, high, b), (x, high + 2.4, (a + b) / 2)), shade(end, 1.1), "building")
 
 
 def _windows(painter: Painter, x: float, near: float, far: float, floors: int, lit: bool) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from fastuda.demo.canvas import Painter, Point2, Point3, shade
-from fastuda.demo.look import Colour
+from fastuda.demo.palettes import Colour
 
 Panel = tuple[str, tuple[Point2, ...]]
 
@@ -82,6 +82,22 @@ VAN = Body(
     nose=_CAR_NOSE,
     wheels=(-1.35, 1.4),
 )
+COMPACT = Body(
+    label="car",
+    width=1.7,
+    profile=(
+        (-1.9, 0.28), (-1.95, 0.9), (-1.85, 1.15), (-1.35, 1.62), (-0.2, 1.66), (0.5, 1.58), (1.2, 1.08), (1.75, 0.92),
+        (1.95, 0.6), (1.95, 0.28),
+    ),
+    edges=("body", "body", "glass", "body", "body", "glass", "body", "body", "body"),
+    sides=(
+        ("glass", ((-1.6, 1.1), (-1.2, 1.52), (-0.35, 1.56), (-0.35, 1.1))),
+        ("glass", ((-0.25, 1.1), (-0.25, 1.56), (0.4, 1.5), (0.95, 1.1))),
+    ),
+    tail=(*_pair("tail light", 0.6, 0.8, 0.8, 1.3), ("plate", _box(-0.26, 0.26, 0.5, 0.63))),
+    nose=(*_pair("head light", 0.5, 0.78, 0.6, 0.82), ("tyre", _box(-0.3, 0.3, 0.36, 0.48))),
+    wheels=(-1.25, 1.25),
+)  # fmt: skip
 TRUCK = Body(
     label="truck",
     width=2.4,
@@ -166,6 +182,8 @@ class Pose:
 
 def vehicle(painter: Painter, body: Body, pose: Pose) -> None:
     """Draw the vehicle, faces far from the camera first; ends and flanks only where they face it."""
+    if painter.other_shape and body.label == "car":
+        body = COMPACT
     paint = {"body": painter.colour(body.label), "cargo": painter.colour("cargo"), "glass": painter.colour("glass")}
     half = body.width / 2
     ahead, aside = pose.camera_from(painter.camera.bend)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from fastuda.classes import CITYSCAPES_19, CITYSCAPES_IDS, ClassSet
 from fastuda.demo import crew
-from fastuda.demo.look import SOURCE, TARGET, Look
+from fastuda.demo.domains import SOURCE, TARGET, Domain
 from fastuda.demo.scene import draw_scene
 from fastuda.errors import FastudaError
 
@@ -25,16 +25,16 @@ MARKER = "demo.json"
 """Written last; a folder without it is no finished demo."""
 
 # Raised whenever the same seed draws other pictures than before.
-_GENERATOR = 1
+_GENERATOR = 2
 _CHUNK = 4
 _COMPRESS_LEVEL = 2
 
 
 @dataclass(frozen=True)
 class _Split:
-    look: Look
+    domain: Domain
     image: str
-    label: str | None
+    label: str
     palette: bool
     first: int
 
@@ -43,7 +43,13 @@ class _Split:
 _SPLITS = {
     "num_source": _Split(SOURCE, "source/images/{:05d}.png", "source/labels/{:05d}.png", True, 1),
     "num_source_val": _Split(SOURCE, "source_val/images/{:05d}.png", "source_val/labels/{:05d}.png", True, 1),
-    "num_target": _Split(TARGET, "target/leftImg8bit/train/demo/demo_{:06d}_leftImg8bit.png", None, False, 0),
+    "num_target": _Split(
+        TARGET,
+        "target/leftImg8bit/train/demo/demo_{:06d}_leftImg8bit.png",
+        "target/gtFine/train/demo/demo_{:06d}_gtFine_labelIds.png",
+        False,
+        0,
+    ),
     "num_val": _Split(
         TARGET,
         "target/leftImg8bit/val/demo/demo_{:06d}_leftImg8bit.png",
@@ -78,7 +84,8 @@ def draw_demo(
     """Draw both domains under `root`; a finished demo with the same settings is left as it is.
 
     Writes `source` and `source_val` (GTA5 layout: RGB images, palette PNGs of labelIds) and `target`
-    (Cityscapes layout: `leftImg8bit/{train,val}`, and for `val` only `gtFine` labelIds); void is 0.
+    (Cityscapes layout: `leftImg8bit/{train,val}`, `gtFine/{train,val}` with labelIds); void is 0. The labels of the
+    target's training images are there to measure what they would have been worth, and adaptation never reads them.
     The files are a function of `seed`, `size` (width, height in pixels) and their own number, whatever
     the number of `workers` (processes, which never run the caller's script; every core by default).
     `progress(done, total)` counts images, and is called while nothing new is done too: what it raises
@@ -131,14 +138,14 @@ def _is_drawn(root: Path, record: dict[str, object], jobs: list[_Job]) -> bool:
         ) from None
     if found != record:
         raise FastudaError(f"{root} holds a demo drawn with {found}, not {record}; choose another folder or delete it")
-    missing = [path for job in jobs for path in _paths(job) if path is not None and not path.is_file()]
+    missing = [path for job in jobs for path in _paths(job) if not path.is_file()]
     if missing:
         raise FastudaError(f"{root} lacks {len(missing)} of its files, first {missing[0]}; delete it and draw again")
     return True
 
 
 def _draw_all(jobs: list[_Job], workers: int | None, progress: Callable[[int, int], None] | None) -> None:
-    for folder in {path.parent for job in jobs for path in _paths(job) if path is not None}:
+    for folder in {path.parent for job in jobs for path in _paths(job)}:
         folder.mkdir(parents=True, exist_ok=True)
     workers = min(workers or len(os.sched_getaffinity(0)), len(jobs))
     # Closed before the caller removes its folder, so that no worker is still writing into it.
@@ -168,18 +175,16 @@ def _draw_one(job: _Job) -> None:
     split = _SPLITS[job.split]
     key = (job.seed, list(_SPLITS).index(job.split), job.index)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
-    image, label = draw_scene(rng, split.look, job.size)
+    image, label = draw_scene(rng, split.domain, job.size)
     image_path, label_path = _paths(job)
     Image.fromarray(image).save(image_path, compress_level=_COMPRESS_LEVEL)
-    if label_path is not None:
-        _label_image(label, palette=split.palette).save(label_path, compress_level=_COMPRESS_LEVEL)
+    _label_image(label, palette=split.palette).save(label_path, compress_level=_COMPRESS_LEVEL)
 
 
-def _paths(job: _Job) -> tuple[Path, Path | None]:
+def _paths(job: _Job) -> tuple[Path, Path]:
     split = _SPLITS[job.split]
     number = split.first + job.index
-    label = job.root / split.label.format(number) if split.label is not None else None
-    return job.root / split.image.format(number), label
+    return job.root / split.image.format(number), job.root / split.label.format(number)
 
 
 def _label_image(label: NDArray[np.uint8], *, palette: bool) -> Image.Image:
