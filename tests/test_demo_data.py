@@ -49,17 +49,20 @@ def test_layout(demo: Path) -> None:
     source_val = {f"source_val/{kind}/0000{i}.png" for kind in ("images", "labels") for i in (1, 2)}
     train = {f"target/leftImg8bit/train/demo/demo_00000{i}_leftImg8bit.png" for i in (0, 1)}
     val = {f"target/leftImg8bit/val/demo/demo_00000{i}_leftImg8bit.png" for i in (0, 1)}
-    truth = {f"target/gtFine/val/demo/demo_00000{i}_gtFine_labelIds.png" for i in (0, 1)}
+    truth = {
+        f"target/gtFine/{split}/demo/demo_00000{i}_gtFine_labelIds.png" for split in ("train", "val") for i in (0, 1)
+    }
     assert set(contents(demo)) == source | source_val | train | val | truth | {"demo.json"}
     assert [p.name for p in demo.parent.iterdir()] == ["drawn"]
 
 
 def test_images_and_labels_agree(demo: Path) -> None:
     pairs = [(p, demo / "source/labels" / p.name) for p in (demo / "source/images").iterdir()]
-    for path in (demo / "target/leftImg8bit/val/demo").iterdir():
-        name = path.name.replace("leftImg8bit", "gtFine_labelIds")
-        pairs.append((path, demo / "target/gtFine/val/demo" / name))
-    assert len(pairs) == 5
+    for path in (demo / "target/leftImg8bit").rglob("*.png"):
+        pairs.append(
+            (path, Path(str(path).replace("/leftImg8bit/", "/gtFine/").replace("leftImg8bit", "gtFine_labelIds")))
+        )
+    assert len(pairs) == 7
     for image_path, label_path in pairs:
         with Image.open(image_path) as image, Image.open(label_path) as label:
             assert (image.mode, image.size, label.size) == ("RGB", SIZE, SIZE)
@@ -84,7 +87,7 @@ def test_same_bytes_for_a_seed_whatever_the_workers(demo: Path, tmp_path: Path) 
 def test_a_scene_does_not_depend_on_how_many_are_drawn(demo: Path, tmp_path: Path) -> None:
     fewer = draw(tmp_path / "fewer", num_source=1, num_source_val=0, num_target=1, num_val=0)
     fewer.pop("demo.json")
-    assert len(fewer) == 3
+    assert len(fewer) == 4
     assert fewer.items() <= contents(demo).items()
 
 
@@ -123,7 +126,7 @@ def test_the_label_is_the_drawn_silhouette(bend: float) -> None:
     image = Image.new("RGBA", SIZE)
     rng = np.random.default_rng(0)
     camera = Camera(*SIZE, focal=SIZE[0], centre=64, horizon=30, eye=1.5, bend=bend)
-    painter = Painter(image, camera, SOURCE, rng, air=(255, 255, 255), haze=0.01)
+    painter = Painter(image, camera, SOURCE.look, rng, air=(255, 255, 255), haze=0.01)
     vehicles.vehicle(painter, vehicles.SALOON, vehicles.Pose(-2.0, 12.0, 0.3))
     furniture.tree(painter, 3.0, 11.0, 6.0)
     people.person(painter, 0.5, 10.0)
