@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastuda.model.deeplab.aspp import ASPP
+from fastuda.model.aspp import ASPP
 from fastuda.model.deeplab.network import DeepLabV2
 
 

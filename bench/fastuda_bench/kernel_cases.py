@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastuda.model.deeplab.aspp import ASPP
+from fastuda.model.aspp import ASPP
 from fastuda_bench import formulas
 from fastuda_bench.limits import Work
 from fastuda_kernels.batch_norm import batch_norm, batch_norm_twice

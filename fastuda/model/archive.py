@@ -22,12 +22,14 @@ from safetensors import safe_open
 from fastuda.errors import FastudaError, UnreadableError
 from fastuda.files.regular_file import IrregularError, open_regular
 from fastuda.model.digest import verify
+from fastuda.model.onnx_file import read_onnx
 from fastuda.printable import on_one_line
 
 MOST_BYTES = 16 << 30
 """The largest file that is read; fastuda's largest network has a quarter of it in fp64."""
 
 _MOST_HEADER_BYTES = 16 << 20
+_MOST_ONNX_BYTES = 1 << 30
 _MOST_TENSORS = 20_000
 _MOST_ENTRIES = 100_000
 _SPARE_BYTES = 1 << 30
@@ -48,7 +50,8 @@ _NUMPY_SCALARS: list[Any] = [
 
 
 def read_archive(path: Path) -> tuple[Mapping[object, object], dict[str, str]]:
-    """The content of a `.safetensors` or `torch.save` file, and a safetensors file's metadata, its checksum verified.
+    """The content of a `.safetensors` or `torch.save` file, and a safetensors file's metadata, its checksum verified;
+    of a `.onnx` file its convolutions (`read_onnx`).
 
     Tensors may be anything that such a file can hold, of any dtype, layout and shape, but none was computed on, and
     none needs more memory than the file has. Raises FastudaError, with the path, when the file is missing, no regular
@@ -64,6 +67,8 @@ def read_archive(path: Path) -> tuple[Mapping[object, object], dict[str, str]]:
             )
         if size == 0:
             raise FastudaError(f"{path}: no readable weights: the file is empty; copy or download it again")
+        if path.suffix == ".onnx":
+            return _read_onnx(path, file, start, size), {}
         zipped = start.startswith(b"PK\x03\x04")
         # A safetensors file is a length of eight bytes, then JSON; one of torch.save may bear its suffix.
         pickled = zipped or start.startswith(b"\x80")
@@ -139,6 +144,16 @@ def _read_safetensors(path: Path, file: BinaryIO, start: bytes) -> tuple[Mapping
         raise _unreadable(path, error) from error
     verify(tensors, metadata, path)
     return dict(tensors), metadata
+
+
+def _read_onnx(path: Path, file: BinaryIO, start: bytes, size: int) -> Mapping[object, object]:
+    if size > _MOST_ONNX_BYTES:
+        raise FastudaError(f"{path}: an ONNX file of {size / 1e9:.1f} GB, which none of fastuda's networks has")
+    try:
+        convolutions: dict[Any, object] = {**read_onnx(start + file.read())}
+        return convolutions
+    except FastudaError as error:
+        raise FastudaError(f"{path}: {error}") from error
 
 
 def _check_zip(path: Path, file: BinaryIO, size: int) -> None:

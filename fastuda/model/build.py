@@ -11,7 +11,8 @@ from fastuda.errors import FastudaError
 from fastuda.files.lock import Look
 from fastuda.files.paths import user_path
 from fastuda.model.download import fetch
-from fastuda.model.family import ImportedWeights, LoadReport, family_of
+from fastuda.model.family import ImportedWeights, LoadReport, Packaged, family_of
+from fastuda.model.packaged import find_packaged
 from fastuda.model.segmenter import Segmenter
 from fastuda.model.weights import read_family_weights
 from fastuda.printable import on_one_line
@@ -25,9 +26,9 @@ def build_model(
 ) -> tuple[Segmenter, Recipe]:
     """The network on the CPU, and the recipe with the weights' own conventions written in.
 
-    Weights come from `init` (a whole network: `--init`) or else from `model.weights`: what the family has
-    published (downloaded once into `cache`), a URL, a file, or `random`. Which of a file's conventions hold against
-    the recipe is the family's to say (`Family.adopt`).
+    Weights come from `init` (a whole network: `--init`) or else from `model.weights`: what the family knows by a
+    word (downloaded once into `cache`, or found in an installed package), a URL, a file, or `random`. Which of a
+    file's conventions hold against the recipe is the family's to say (`Family.adopt`).
 
     Raises FastudaError when a file cannot be had, read or matched. `look` is `fetch`'s.
     """
@@ -72,9 +73,11 @@ def _start(settings: Model, cache: Path, look: Look | None) -> Path:
     """The file that `model.weights` names: by its URL, by a word of the family's, or itself."""
     if "://" in settings.weights:
         return fetch(settings.weights, cache / "weights", settings.sha256, look)
-    published = family_of(settings.kind).pretrained(settings)
-    if published is not None:
-        return fetch(published.url, cache / "weights", published.sha256, look)
+    known = family_of(settings.kind).pretrained(settings)
+    if isinstance(known, Packaged):
+        return find_packaged(known, settings.weights)
+    if known is not None:
+        return fetch(known.url, cache / "weights", known.sha256, look)
     path = user_path(settings.weights)
     if not path.exists():
         raise FastudaError(

@@ -57,6 +57,22 @@ class Published:
     """Hex digits of its SHA-256, or their beginning; None where the file name has them (`resnet50-0676ba61.pth`)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Packaged:
+    """Weights inside an ordinary package, which an extra of fastuda's installs."""
+
+    distribution: str
+    """What pip calls it."""
+    package: str
+    """Its import package, at the top; never imported."""
+    file: str
+    """Below the package's folder."""
+    sha256: str
+    """All hex digits of the file's SHA-256."""
+    extra: str = "small"
+    """Which of fastuda's extras has it."""
+
+
 @dataclass(frozen=True)
 class LoadReport:
     """What loading weights into a network did."""
@@ -145,8 +161,8 @@ class Family(ABC, Generic[T]):
         model.load_state_dict(imported.state, strict=False)
         return LoadReport(len(imported.state), imported.dropped, ())
 
-    def pretrained(self, settings: T) -> Published | None:
-        """What is published under the word `model.weights`; None where it is no word of this family's.
+    def pretrained(self, settings: T) -> Published | Packaged | None:
+        """What the word `model.weights` stands for; None where it is no word of this family's.
 
         Raises FastudaError for weights that go with other settings than these.
         """

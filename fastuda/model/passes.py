@@ -27,7 +27,8 @@ _RGB_IMAGENET = Normalisation(
     bgr=False,
 )
 _BGR_CAFFE = Normalisation(mean=(104.00698793, 116.66876762, 122.67891434), scale=(1.0, 1.0, 1.0), bgr=True)
-_NORMALISATIONS = {"rgb-imagenet": _RGB_IMAGENET, "bgr-caffe": _BGR_CAFFE}
+_RGB_TF = Normalisation(mean=(127.0, 127.0, 127.0), scale=(1 / 128, 1 / 128, 1 / 128), bgr=False)
+_NORMALISATIONS = {"rgb-imagenet": _RGB_IMAGENET, "bgr-caffe": _BGR_CAFFE, "rgb-tf": _RGB_TF}
 
 
 @dataclass(frozen=True)

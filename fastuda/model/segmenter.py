@@ -70,7 +70,7 @@ class ParameterGroup:
 class Segmenter(nn.Module, ABC):
     """A network from normalised images to class scores at low resolution."""
 
-    output_stride: ClassVar[int]
+    output_stride: int
     """Pixels from one position of the output to the next."""
     align_corners: ClassVar[bool] = True
     """How its logits lie over the image, as `torch.nn.functional.interpolate` has it: their corners at the image's

@@ -15,7 +15,7 @@ from fastuda.recipe.choice import Choice, by_kind
 
 PACKAGE = "fastuda.model"
 
-InputConvention = Literal["rgb-imagenet", "bgr-caffe"]
+InputConvention = Literal["rgb-imagenet", "bgr-caffe", "rgb-tf"]
 
 
 class Model(Choice):
@@ -37,7 +37,8 @@ class Model(Choice):
     kind: str
     """Which network: `deeplab-v2`."""
     input: InputConvention = "rgb-imagenet"
-    """Input convention: RGB mean/std, or BGR 0-255 minus the Caffe mean (protocol row 20)."""
+    """Input convention: RGB mean/std, BGR 0-255 minus the Caffe mean, or TensorFlow's RGB from -1 to 1, that is 0-255
+    minus 127, by 128 (protocol row 20)."""
     weights: str = "random"
     """What to start from: a file, a URL, or `random`."""
     sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{8,64}$")] | None = None

@@ -83,7 +83,10 @@ FIELDS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no input": (lambda m: m.pop("input"), "input: Field required"),
     "no aspp": (lambda m: m.pop("aspp"), "aspp: Field required"),
     "another stride": (lambda m: m.update(stride_on="7x7"), "stride_on: Input should be '1x1' or '3x3' (got '7x7')"),
-    "another input": (lambda m: m.update(input=3), "input: Input should be 'rgb-imagenet' or 'bgr-caffe' (got 3)"),
+    "another input": (
+        lambda m: m.update(input=3),
+        "input: Input should be 'rgb-imagenet', 'bgr-caffe' or 'rgb-tf' (got 3)",
+    ),
     "padding 2": (lambda m: m.update(pool_padding=2), "pool_padding: Input should be 0 or 1 (got 2)"),
     "padding true": (lambda m: m.update(pool_padding=True), "pool_padding: Input should be 0 or 1 (got True)"),
     "padding as text": (lambda m: m.update(pool_padding="1"), "pool_padding: Input should be 0 or 1 (got '1')"),

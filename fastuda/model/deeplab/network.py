@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fastuda.model.deeplab.aspp import ASPP
+from fastuda.model.aspp import ASPP
 from fastuda.model.deeplab.resnet import Depth, ResNet, StrideOn
 from fastuda.model.grouped_batch_norm import GroupedBatchNorm2d
 from fastuda.model.segmenter import Outputs, ParameterGroup, Segmenter
@@ -27,7 +26,7 @@ class DeepLabV2(Segmenter):
     row 18); `auxiliary` adds the classifier on layer3. Without weights the backbone is random.
     """
 
-    output_stride: ClassVar[int] = 8
+    output_stride = 8
 
     def __init__(
         self,

@@ -33,7 +33,8 @@ class Table(Model):
     batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of a new batch in BatchNorm's running statistics; below the usual 0.1 they remember more batches."""
     weights: str = "imagenet"
-    """Backbone to start from: `imagenet` (torchvision's, downloaded once), a file, a URL, or `random`. The authors'
+    """Backbone to start from: `imagenet` (torchvision's, downloaded once), `open-nsfw` (Yahoo's half-width ResNet-50,
+    for `depth = 50` and `width = 0.5`, out of a package of the extra `small`), a file, a URL, or `random`. The authors'
     own start is a ResNet-101 converted from Caffe, DeepLab_resnet_pretrained_init-f81d91e8.pth: give that file, as it
     is. torchvision's backbones were trained with the stride elsewhere, on the 3×3 (protocol row 17)."""
     convention: Literal["auto", "torchvision", "caffe"] = "auto"
