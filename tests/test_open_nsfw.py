@@ -165,6 +165,10 @@ def test_files_that_are_no_such_network_are_refused(tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph), str(path))
     with pytest.raises(FastudaError, match=r"Open-NSFW classifier alone, with 53 convolutions, and this one has 1"):
         read_weights(path)
+    onnx.save(helper.make_model(graph), str(path), save_as_external_data=True, location="beside", size_threshold=0)
+    assert (tmp_path / "beside").exists()
+    with pytest.raises(FastudaError, match="its weights lie in another file, which is not read"):
+        read_weights(path)
 
 
 def test_a_missing_reader_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

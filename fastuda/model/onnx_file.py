@@ -34,6 +34,8 @@ def read_onnx(content: bytes) -> dict[str, Tensor]:
         raise FastudaError("to read an ONNX file takes the package onnx: pip install 'fastuda[small]'") from error
     try:
         graph = onnx.load_model_from_string(content).graph
+        if any(one.data_location == onnx.TensorProto.EXTERNAL for one in graph.initializer):
+            raise ValueError("its weights lie in another file, which is not read")
         constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
         for node in graph.node:
             if node.op_type == "Identity" and node.input[0] in constants:
