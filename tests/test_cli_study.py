@@ -65,14 +65,22 @@ def test_a_study_prints_its_tables_and_goes_on_where_it_was(tmp_path: Path) -> N
     command = ["study", "table6", "--base", "demo", "--run", tmp_path / "study", *tiny(), "--seeds"]
     code, output = fastuda(*command, "0")
     assert code == 0, output
-    for part in ("[3/3] contrast on x_st, seed 0", "IoU by class", "paper (GTA5 → Cityscapes)", "56.8", "table6.json"):
+    for part in (
+        "[4/4] source only, further, seed 0",
+        "one seed: nothing can be told",
+        "IoU by class",
+        "paper (GTA5 → Cityscapes)",
+        "56.8",
+        "table6.json",
+    ):
         assert part in output
     code, output = fastuda(*command, "0,1")
     assert code == 0, output
-    assert output.count("finished before") == 3
+    assert output.count("finished before") == 4
     content = json.loads((tmp_path / "study" / "table6.json").read_text())
     assert content["seeds"] == [0, 1]
-    assert [len(row["cells"]) for row in content["rows"]] == [2, 2]
+    assert [len(row["cells"]) for row in content["rows"]] == [2, 2, 2]
+    assert [bool(row["gain_over_control"]) for row in content["rows"]] == [True, True, False]
     with Image.open(tmp_path / "study" / "table6.png") as picture:
         assert picture.width > 1000
 

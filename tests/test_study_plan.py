@@ -17,7 +17,8 @@ FOLDER = Path("runs/x")
 def plan_of(
     *rows: Row, seeds: tuple[int, ...] = (0,), settings: tuple[str, ...] = (), init: Path | None = None
 ) -> Plan:
-    return plan_study(Table(title="t", rows=rows), "demo", seeds, settings, FOLDER, init=init)
+    """Without a control, which has tests of its own."""
+    return plan_study(Table(title="t", rows=rows), "demo", seeds, settings, FOLDER, init=init, control=False)
 
 
 def folders(plan: Plan) -> list[str]:
@@ -27,7 +28,7 @@ def folders(plan: Plan) -> list[str]:
 def test_the_rows_of_table_3_share_a_warm_up_a_seed_and_go_seed_by_seed() -> None:
     plan = plan_study(load_table("table3"), "demo", [0, 3], [], FOLDER)
     rows = ["cmix", "cmix-picl", "cmix-procl", "cmix-htcm", "cmix-picl-procl", "cmix-picl-htcm", "cmix-procl-htcm"]
-    once = ["warm-up", *rows, "base"]
+    once = ["warm-up", "control", *rows, "base"]
     assert folders(plan) == [f"{row}/seed-0" for row in once] + [f"{row}/seed-3" for row in once]
     for cell in plan.cells:
         assert cell.recipe.seed == cell.seed
@@ -117,6 +118,23 @@ def test_a_warm_up_of_its_own_has_no_adaptation() -> None:
 def test_a_row_that_is_no_recipe_over_the_base_is_refused_before_anything_runs() -> None:
     with pytest.raises(UsageError, match=r"row 'source only' over demo: (.|\n)*nothing to train"):
         plan_of(Row(name="source only", variant="source-only"), settings=("warmup.iterations=0",))
+
+
+def test_a_control_is_planned_unless_the_table_or_the_command_says_otherwise() -> None:
+    def planned(control: bool, asked: bool) -> list[str]:
+        table = Table(title="t", rows=(Row(name="all"),), control=control)
+        return list(plan_study(table, "demo", (0,), (), FOLDER, control=asked).of_row)
+
+    assert planned(True, True) == ["all", "source only, further"]
+    assert planned(True, False) == planned(False, True) == ["all"]
+
+
+def test_the_control_starts_from_the_shared_warm_up_and_trains_as_long_on_the_source_alone() -> None:
+    plan = plan_study(Table(title="t", rows=(Row(name="all"),)), "demo", (0,), (), FOLDER)
+    warmup, everything, control = plan.cells
+    assert (control.warmup, control.init) == (warmup, everything.init)
+    assert control.recipe.train == everything.recipe.train
+    assert (control.recipe.mix.enabled, control.recipe.htcm.enabled, control.recipe.contrast.pixel) == (False,) * 3
 
 
 def test_repeats_are_whole_runs_with_the_seeds_from_the_recipes_on() -> None:

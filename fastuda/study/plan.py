@@ -56,9 +56,19 @@ class Plan:
 
 
 def plan_study(
-    table: Table, base: str, seeds: Sequence[int], settings: Sequence[str], folder: Path, *, init: Path | None = None
+    table: Table,
+    base: str,
+    seeds: Sequence[int],
+    settings: Sequence[str],
+    folder: Path,
+    *,
+    init: Path | None = None,
+    control: bool = True,
 ) -> Plan:
     """Lay out rows × seeds below `folder`: one seed's whole table first, so that a stopped study has whole tables.
+
+    What is drawn follows from the seed alone, so rows with one seed see the same batches, unless they change what is
+    drawn: batch, views or jitter. With `control`, and unless the table says otherwise, one of its rows is a control.
 
     Rows whose warm-up is the same share one (protocol row 22); `init` takes the place of all of them, and its runs
     lie in a folder of their own, named by the file's SHA-256. Raises UsageError for a row that is no valid recipe
@@ -66,6 +76,8 @@ def plan_study(
     """
     if init is not None:
         folder = folder / f"init-{_digest(init)}"
+    if control and table.control:
+        table = table.with_control()
     cells: list[Cell] = []
     of_row: dict[str, list[Reading]] = {row.name: [] for row in table.rows}
     for seed in seeds:

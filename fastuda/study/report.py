@@ -12,6 +12,7 @@ from fastuda.study.plan import Plan, Reading
 from fastuda.study.run import Outcome
 from fastuda.study.spread import spread, spread_of_records
 from fastuda.study.table import Row
+from fastuda.study.verdict import verdict
 from fastuda.training.run import Results
 
 Report = dict[str, Any]
@@ -20,21 +21,30 @@ Report = dict[str, Any]
 def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
     """The study as JSON: `rows` in the table's order, each with its `cells`, `last`, `best`, `gain` and `paper`.
 
-    `gain` is over the first row, seed by seed, so that what a seed's warm-up adds to both is not in it. `differs`
-    names what was not the same in all runs (`data`, `device`, `versions`), which makes their scores less alike
-    than they look.
+    `gain` is over the first row, seed by seed, so that what a seed's warm-up adds to both is not in it;
+    `gain_over_control` likewise over the row `control` (None in that row, and without one), with every seed's own gain,
+    the mean's 95 % interval and what that tells. `differs` names what was not the same in all runs (`data`, `device`,
+    `versions`), which makes their scores less alike than they look.
     """
     by_folder = {outcome.cell.folder: outcome for outcome in outcomes}
-    rows: list[dict[str, Any]] = []
+    found: list[tuple[Row, list[dict[str, Any]], dict[str, str]]] = []
     for row in plan.table.rows:
-        cells, failures = [], {}
+        cells: list[dict[str, Any]] = []
+        failures: dict[str, str] = {}
         for reading in plan.of_row[row.name]:
             outcome = by_folder.get(reading.cell.folder)
             if outcome is not None and outcome.results is not None:
                 cells.append(_cell(reading, outcome.results, folder))
             elif outcome is not None:
                 failures[str(reading.cell.seed)] = outcome.failure
-        rows.append(_row(row, plan.base, cells, failures, rows[0]["cells"] if rows else cells))
+        found.append((row, cells, failures))
+    control = plan.table.control_row
+    first, over = found[0][1], next((cells for row, cells, _ in found if row == control), None)
+    rows = [
+        {**_row(row, plan.base, cells, failures), "gain": spread(list(_gains(cells, first).values())),
+         "gain_over_control": None if over is None or row == control else _gain_over_control(cells, over)}
+        for row, cells, failures in found
+    ]  # fmt: skip
     done = [outcome.results for outcome in outcomes if outcome.results is not None]
     return {
         "title": plan.table.title,
@@ -42,6 +52,7 @@ def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
         "base": plan.base,
         "settings": [setting for setting in plan.settings if not setting.startswith(("source.root=", "target.root="))],
         "seeds": list(plan.seeds),
+        "control": None if control is None else control.name,
         "rows": rows,
         "protocol": next((cell["last"]["protocol"] for row in rows for cell in row["cells"]), None),
         "data": done[0]["data"] if done else {},
@@ -68,11 +79,20 @@ def _cell(reading: Reading, results: Results, folder: Path) -> dict[str, Any]:
     }
 
 
-def _row(
-    row: Row, base: str, cells: list[dict[str, Any]], failures: dict[str, str], first: list[dict[str, Any]]
-) -> dict[str, Any]:
-    by_seed = {cell["seed"]: cell["last"]["miou"] for cell in first}
-    gains = [cell["last"]["miou"] - by_seed[cell["seed"]] for cell in cells if cell["seed"] in by_seed]
+def _gains(cells: list[dict[str, Any]], over: list[dict[str, Any]]) -> dict[int, float]:
+    """By seed: how much higher a row's last mIoU is than another's, percent."""
+    by_seed = {cell["seed"]: cell["last"]["miou"] for cell in over}
+    return {cell["seed"]: cell["last"]["miou"] - by_seed[cell["seed"]] for cell in cells if cell["seed"] in by_seed}
+
+
+def _gain_over_control(cells: list[dict[str, Any]], control: list[dict[str, Any]]) -> dict[str, Any]:
+    gains = _gains(cells, control)
+    told = verdict(list(gains.values()))
+    by_seed = {str(seed): round(gain, 4) for seed, gain in gains.items()}
+    return {**spread(list(gains.values())), "by_seed": by_seed, **(told.to_json() if told is not None else {})}
+
+
+def _row(row: Row, base: str, cells: list[dict[str, Any]], failures: dict[str, str]) -> dict[str, Any]:
     return {
         "name": row.name,
         "recipe": row.recipe(base),
@@ -82,7 +102,6 @@ def _row(
         "paper_subsets": row.paper_subsets,
         "last": spread_of_records([cell["last"] for cell in cells]) if cells else None,
         "best": spread_of_records([cell["best"] for cell in cells]) if cells else None,
-        "gain": spread(gains),
         "cells": cells,
         "failures": failures,
     }
