@@ -49,7 +49,10 @@ def test_the_source_only_row_reads_the_warm_up_that_the_others_start_from() -> N
 
 @pytest.mark.parametrize(
     "change",
-    ["method.tau=0.5", "mix.fraction=0.3", "contrast.on=hts", "train.iterations=9", "auxiliary.labels=prediction"],
+    [
+        *("method.tau=0.5", "mix.fraction=0.3", "contrast.on=hts", "train.iterations=9", "auxiliary.labels=prediction"),
+        "eval.batch_norm=target",
+    ],
 )
 def test_what_only_the_adaptation_reads_leaves_the_warm_up_shared(change: str) -> None:
     plan = plan_of(Row(name="a"), Row(name="b", set=(change,)))
@@ -66,6 +69,20 @@ def test_a_row_that_changes_the_warm_up_has_its_own(change: str) -> None:
     folder = plan.cells[3].folder.parent.name
     assert folders(plan) == ["warm-up/seed-0", "base/seed-0", f"warm-up-{folder}/seed-0", f"{folder}/seed-0"]
     assert plan.cells[3].warmup == plan.cells[2]
+
+
+def test_the_row_of_statistics_alone_starts_from_the_shared_warm_up_and_is_a_run_of_its_own() -> None:
+    plan = plan_of(Row(name="all"), Row(name="bn", variant="statistics"), Row(name="bare", variant="source-only"))
+    assert folders(plan) == ["warm-up/seed-0", "base/seed-0", "statistics/seed-0"]
+    (bn,), (bare,) = plan.of_row["bn"], plan.of_row["bare"]
+    assert (bn.cell.warmup, bn.stage) == (plan.cells[0], "adapted")
+    assert (bare.cell, bare.stage) == (plan.cells[0], "source_only")
+
+
+def test_target_statistics_for_all_rows_leave_source_only_as_it_was() -> None:
+    plan = plan_of(Row(name="bare", variant="source-only"), Row(name="all"), settings=("eval.batch_norm=target",))
+    assert folders(plan) == ["warm-up/seed-0", "base/seed-0"]
+    assert [cell.recipe.eval.batch_norm for cell in plan.cells] == ["running", "target"]
 
 
 def test_the_released_rows_warm_up_is_of_its_own_network() -> None:

@@ -78,6 +78,11 @@ class Recipe(Section):
     runtime: Runtime = Runtime()
     """Device-side switches."""
 
+    @property
+    def has_adapted_stage(self) -> bool:
+        """Whether a run has a stage after the source-only one: trained, or of target statistics alone."""
+        return self.train.iterations > 0 or self.eval.batch_norm == "target"
+
     @classmethod
     def load(
         cls,

@@ -41,7 +41,8 @@ class Train(Section):
     )
 
     iterations: Iterations = 250_000
-    """Adaptation iterations; 0 trains on the source alone."""
+    """Adaptation iterations; 0 trains on the source alone, and with `eval.batch_norm = "target"` adapts the statistics
+    of that network alone."""
     batch_size: BatchSize = 2
     """Images a domain, an iteration and a process."""
     evaluate_every: Interval | None = None
@@ -60,7 +61,7 @@ class Train(Section):
 class Evaluation(Section):
     """How a model is scored (protocol row 23)."""
 
-    of_warmup: ClassVar[tuple[str, ...] | None] = None
+    of_warmup: ClassVar[tuple[str, ...] | None] = ("size", "protocol", "subsets", "pictures", "flip", "scales")
 
     size: Size = (1280, 640)
     """Width and height of the network's input."""
@@ -75,7 +76,8 @@ class Evaluation(Section):
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1, max_length=32)] = (1.0,)
     """Test-time augmentation: average the answers at these multiples of `size`; 1 alone in the paper."""
     batch_norm: Literal["running", "target"] = "running"
-    """Statistics at evaluation: those gathered in training, or gathered anew on target training images."""
+    """Statistics at the adaptation's evaluations: those gathered in training, or gathered anew on target training
+    images. The source-only stage is scored with its own."""
 
 
 class Runtime(Section):

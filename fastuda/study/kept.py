@@ -78,7 +78,7 @@ def _require_scores(cell: Cell, results: _Results) -> None:
 def _stages(cell: Cell) -> list[StageName]:
     """Those that the cell's run scores."""
     starts = cell.init is not None or cell.recipe.warmup.iterations > 0
-    return [*([SOURCE_ONLY] if starts else []), *([ADAPTED] if cell.recipe.train.iterations > 0 else [])]
+    return [*([SOURCE_ONLY] if starts else []), *([ADAPTED] if cell.recipe.has_adapted_stage else [])]
 
 
 def _reason(error: ValueError | RecursionError) -> str:

@@ -92,12 +92,12 @@ def plan_study(
                 if shared is warmup:
                     cells.append(warmup)
                 warmup, start = shared, RunFolder(shared.folder).model("source_only", "last")
-            if warmup is not None and recipe.train.iterations == 0:
+            if warmup is not None and not recipe.has_adapted_stage:
                 of_row[row.name].append(Reading(warmup, "source_only"))
                 continue
             cell = Cell(row.name, seed, name, recipe, folder / row.folder / f"seed-{seed}", start, warmup)
             cells.append(cell)
-            of_row[row.name].append(Reading(cell, "source_only" if recipe.train.iterations == 0 else "adapted"))
+            of_row[row.name].append(Reading(cell, "adapted" if recipe.has_adapted_stage else "source_only"))
     rows = {name: tuple(found) for name, found in of_row.items()}
     return Plan(table, base, tuple(seeds), tuple(settings), tuple(cells), rows)
 
@@ -112,7 +112,7 @@ def plan_repeats(recipe: Recipe, name: str, count: int, folder: Path, *, init: P
     stages: dict[str, Literal["source_only", "adapted"]] = {}
     if init is not None or recipe.warmup.iterations > 0:
         stages["source only"] = "source_only"
-    if recipe.train.iterations > 0:
+    if recipe.has_adapted_stage:
         stages["adapted"] = "adapted"
     table = Table(title=recipe.description, rows=tuple(Row(name=stage) for stage in stages))
     of_row = {row: tuple(Reading(cell, stage) for cell in cells) for row, stage in stages.items()}
@@ -137,7 +137,8 @@ def _recipe(base: str, row: Row, settings: Sequence[str], seed: int, *, source_o
         if not source_only:
             return recipe
         kept = [name for name, term in recipe.terms.items() if term.of_warmup != ()]
-        alone = ((), (f"parts={json.dumps(kept)}", "train.iterations=0")) if kept else (("source-only",), ())
+        parts = f"parts={json.dumps(kept)}"
+        alone = ((), (parts, "train.iterations=0", "eval.batch_norm=running")) if kept else (("source-only",), ())
         return load_recipe(base, settings, layers=[*layers, alone])
     except UsageError as error:
         raise UsageError(f"row {row.name!r} over {base}: {error}") from error

@@ -75,7 +75,10 @@ class Stage:
 
 
 def run_stage(run: Run, stage: Stage, model: Segmenter, saved: SavedState | None) -> Segmenter:
-    """Train one stage from `model`, or from where `saved` stopped; returns it with its averaged weights."""
+    """Train one stage from `model`, or from where `saved` stopped; returns it with its averaged weights.
+
+    A stage of no iterations is one evaluation, with whatever statistics that has.
+    """
     if saved is not None and STAGES.index(stage.name) < STAGES.index(saved.stage):
         return model  # this stage was complete; the saved state is of the one after it
     with memory_told(stage.work, run.recipe, run.device):
@@ -100,10 +103,14 @@ def run_stage(run: Run, stage: Stage, model: Segmenter, saved: SavedState | None
             "%s: the learning rate rises over %d iterations (ramp_up), and there are %d: it never gets to its value",
             *(stage.name, stage.optimizer.ramp_up, stage.num_iterations),
         )
-    if start == 0:
+    if start == 0 and notes.last is None:
         _save(run, stage, state, 0, readback)  # so that --resume works from the first moment
     elif _evaluates(run, stage, start) and (notes.last is None or notes.last.iteration != start):
         _pause(run, stage, state, start, readback, evaluates=True)  # the stop came before, or during, its evaluation
+    if stage.num_iterations == 0:
+        if notes.last is None:
+            _pause(run, stage, state, 0, readback, evaluates=True)
+        return state.student
     loop = Loop(state, run.data, run.recipe, run.passes, run.fast, stage.work, failed=run.notes.failed)
 
     state.student.train()
