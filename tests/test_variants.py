@@ -14,6 +14,7 @@ from fastuda.recipe.file import dump_recipe, load_recipe, recipe_name, variant_n
 PARTS = {
     "source-only": (False, False, False, False, False),
     "statistics": (False, False, False, False, False),
+    "oracle": (False, False, False, False, False),
     "control": (False, False, False, False, False),
     "cmix": (True, False, False, False, False),
     "cmix-picl": (True, True, False, False, False),

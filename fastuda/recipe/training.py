@@ -54,6 +54,9 @@ class Train(Section):
     last."""
     checkpoints_kept: Annotated[int, Field(ge=1, le=1000)] = 2
     """How many states `--resume` may go on from are kept: the newest, and its elders in case it is damaged."""
+    labels: Literal["source", "target"] = "source"
+    """Whose labelled images L_s of the adaptation is on; `target` is no adaptation but its ceiling: trained on the
+    target's own training labels, which nothing else ever reads. It needs `parts = []`."""
     optimizer: SerializeAsAny[Optimizer] = Sgd()
     """The adaptation's optimiser."""
 

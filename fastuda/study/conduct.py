@@ -28,6 +28,8 @@ def conduct(
 ) -> Report:
     """Run what has not run yet and write NAME.json and NAME.png into `folder`, anew after each cell.
 
+    Rows that the plan leaves out are told first.
+
     Returns the report of all cells; failed ones stand in its rows' `failures`. A signal, or the `deadline` of
     `time.monotonic`, ends it before the next cell, if not in the middle of one; `ends_process` is `train`'s. Raises as
     `run_study` does, and HeldError when another study runs in the folder.
@@ -39,6 +41,8 @@ def conduct(
         if any(row["last"] is not None for row in content["rows"]):
             study_chart(folder / f"{name}.png", content)
 
+    for row, why in plan.left_out.items():
+        display.note(f"left out: {row}; {why}")
     for cell in plan.cells:
         require_text(cell.recipe)
     with (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +53,8 @@ class Plan:
     cells: tuple[Cell, ...]
     of_row: dict[str, tuple[Reading, ...]]
     """By the row's name, one a seed; a source-only row reads the warm-up that the others start from."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Why rows of the table are not run, by name: they need what the recipe does not have."""
 
 
 def plan_study(
@@ -78,6 +80,7 @@ def plan_study(
         folder = folder / f"init-{_digest(init)}"
     if control and table.control:
         table = table.with_control()
+    table, left_out = _with_what_there_is(table, base, settings)
     cells: list[Cell] = []
     of_row: dict[str, list[Reading]] = {row.name: [] for row in table.rows}
     for seed in seeds:
@@ -99,7 +102,19 @@ def plan_study(
             cells.append(cell)
             of_row[row.name].append(Reading(cell, "adapted" if recipe.has_adapted_stage else "source_only"))
     rows = {name: tuple(found) for name, found in of_row.items()}
-    return Plan(table, base, tuple(seeds), tuple(settings), tuple(cells), rows)
+    return Plan(table, base, tuple(seeds), tuple(settings), tuple(cells), rows, left_out)
+
+
+def _with_what_there_is(table: Table, base: str, settings: Sequence[str]) -> tuple[Table, dict[str, str]]:
+    """The table without the rows that need what the base recipe does not have, and why each is left out."""
+    if all(row.needs is None for row in table.rows):
+        return table, {}
+    lacking = load_recipe(base, settings).target.lacks_training_labels
+    left_out = {row.name: f"it needs {row.needs}: {lacking}" for row in table.rows if row.needs and lacking}
+    kept = tuple(row for row in table.rows if row.name not in left_out)
+    if not kept:
+        raise UsageError(f"no row is left over {base}: {'; '.join(f'{row}: {why}' for row, why in left_out.items())}")
+    return table.model_copy(update={"rows": kept}), left_out
 
 
 def plan_repeats(recipe: Recipe, name: str, count: int, folder: Path, *, init: Path | None = None) -> Plan:

@@ -25,6 +25,7 @@ def score_table(report: Report) -> Table:
             escape(row["name"]), *_scores(row, first, bool(over)), *([_paper(row["paper"])] if has_paper else [])
         )
     differs = f"\nnot the same in all runs: {', '.join(report['differs'])}" if report["differs"] else ""
+    differs += "".join(f"\nleft out: {escape(row)}; {escape(why)}" for row, why in report.get("left_out", {}).items())
     table.caption = (
         "mean ± standard deviation over seeds; the gain is taken seed by seed\n"
         "* chosen on the evaluation set, as the paper does; `last` is the honest one" + differs

@@ -54,12 +54,20 @@ def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
         "seeds": list(plan.seeds),
         "control": None if control is None else control.name,
         "rows": rows,
+        "left_out": plan.left_out,
         "protocol": next((cell["last"]["protocol"] for row in rows for cell in row["cells"]), None),
         "data": done[0]["data"] if done else {},
         "device": done[0]["device"] if done else None,
         **provenance(),
-        "differs": [key for key in ("data", "device", "versions") if any(one[key] != done[0][key] for one in done)],
+        "differs": [key for key in ("data", "device", "versions") if any(_differ(one, done[0], key) for one in done)],
     }
+
+
+def _differ(one: Results, other: Results, key: str) -> bool:
+    """Of the data the splits that both runs read: a row may read one more."""
+    if key != "data":
+        return bool(one[key] != other[key])
+    return any(one[key][split] != other[key][split] for split in one[key].keys() & other[key].keys())
 
 
 def write_report(path: Path, content: Report) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import resources
+from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -29,6 +30,8 @@ class Row(Section):
     """The variant over the base, several joined by `+`; without it the base itself."""
     set: tuple[str, ...] = ()
     """Further settings, as `--set` takes them; they win over the user's."""
+    needs: Literal["target labels"] | None = None
+    """What the row is left out without: labels of the target's training images, which the recipe may not have."""
     paper: float | None = None
     """The mIoU that the paper prints, percent."""
     paper_iou: dict[str, float] = Field(default_factory=dict)

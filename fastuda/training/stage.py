@@ -11,7 +11,6 @@ import torch
 from fastuda.data.datasets import Datasets
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.loading.failures import numbers
-from fastuda.data.loading.sampling import DomainName
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.errors import FastudaError
 from fastuda.evaluation.scoring import EVALUATION_BATCH, scored
@@ -217,9 +216,7 @@ def _save(run: Run, stage: Stage, state: TrainingState, iteration: int, readback
 def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
     if first < 0:
         return
-    names = _names_at(run, "source", first)
-    if stage.work == "adaptation":
-        names += _names_at(run, "target", first)
+    names = _names_at(run, stage, first)
     run.checkpoints.wait()
     try:
         kept = run.store.newest_sound()
@@ -233,7 +230,9 @@ def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
     )
 
 
-def _names_at(run: Run, domain: DomainName, iteration: int) -> list[str]:
-    packed = run.data.source if domain == "source" else run.data.target
-    failed = numbers(packed, run.notes.failed.get(domain, {}))
-    return TrainingLoader.names_at(packed, domain, run.recipe, iteration, failed)
+def _names_at(run: Run, stage: Stage, iteration: int) -> list[str]:
+    names: list[str] = []
+    for domain, (split, packed) in run.data.trained_on(adapts=stage.work == "adaptation").items():
+        failed = numbers(packed, run.notes.failed.get(split, {}))
+        names += TrainingLoader.names_at(packed, domain, run.recipe, iteration, failed)
+    return names

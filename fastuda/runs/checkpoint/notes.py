@@ -56,10 +56,10 @@ class Notes(_Checked):
     """Rows of log.jsonl so far; 0 in a run that was begun when they were not counted."""
     stalled: Seconds = 0.0
     """Seconds that training stood still for them."""
-    failed: dict[Literal["source", "target"], dict[str, str]] = Field(default_factory=dict)
-    """Samples of each domain that failed while they were read, by name, and why (`data.on_error`)."""
+    failed: dict[Literal["source", "target", "labelled_target"], dict[str, str]] = Field(default_factory=dict)
+    """Samples of each split that failed while they were read, by name, and why (`data.on_error`)."""
 
-    def add_failed(self, failed: Mapping[Literal["source", "target"], Mapping[str, str]]) -> None:
+    def add_failed(self, failed: Mapping[Literal["source", "target", "labelled_target"], Mapping[str, str]]) -> None:
         """Keep samples that failed, each with the reason of its first failure."""
         for domain, reasons in failed.items():
             if reasons:
