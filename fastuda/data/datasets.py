@@ -49,6 +49,10 @@ class Datasets:
     labelled_target: Packed | None = None
     """The target's training images with their labels at `views.target_size`; where `train.labels` asks for them."""
 
+    viewed_evaluation: Packed | None = None
+    """The evaluation images at `views.target_size`, labels at their own; where `eval.pseudo_labels` looks at them. No
+    split of its own."""
+
     def splits(self) -> dict[str, Packed]:
         """Each by its name."""
         named = {"source": self.source, "target": self.target, "evaluation": self.evaluation}
@@ -142,9 +146,16 @@ def prepare_all(recipe: Recipe, progress: Progress, look: Look | None = None) ->
         target=_prepare("target training", recipe.target, "train", target_size, "none", recipe, progress, look),
         evaluation=prepare_evaluation(recipe, recipe.target, progress, look),
         labelled_target=labelled,
+        viewed_evaluation=_viewed(recipe, progress, look),
     )
     _look_at_labels("source training", data.source, recipe.source, recipe)
     return data
+
+
+def _viewed(recipe: Recipe, progress: Progress, look: Look | None) -> Packed | None:
+    if not recipe.eval.pseudo_labels or not recipe.has_adapted_stage:
+        return None
+    return _prepare("evaluation", recipe.target, "val", recipe.views.target_size, "own", recipe, progress, look)
 
 
 def prepare_evaluation(recipe: Recipe, domain: Domain, progress: Progress, look: Look | None = None) -> Packed:

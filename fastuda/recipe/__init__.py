@@ -86,6 +86,12 @@ class Recipe(Section):
         return [*own, *self.terms]
 
     @property
+    def makes_pseudo_labels(self) -> bool:
+        """Whether anything is trained on what the teacher says of the target."""
+        views = self.mix.enabled or self.htcm.enabled or any(term.of_warmup == () for term in self.terms.values())
+        return views and self.train.iterations > 0
+
+    @property
     def trains_on_target_labels(self) -> bool:
         """Whether a stage of the run reads the labels of the target's training images."""
         return self.train.labels == "target" and self.train.iterations > 0

@@ -81,6 +81,9 @@ class Evaluation(Section):
     batch_norm: Literal["running", "target"] = "running"
     """Statistics at the adaptation's evaluations: those gathered in training, or gathered anew on target training
     images. The source-only stage is scored with its own."""
+    pseudo_labels: bool = False
+    """At the adaptation's evaluations, also hold what the teacher says of the evaluation images, at
+    `views.target_size`, against their labels: to look at, never to train or to choose. Moves no number."""
 
 
 class Runtime(Section):

@@ -23,6 +23,7 @@ _FREE = {
     "data.max_failed",
     "data.max_unpaired",
     "data.on_error",
+    "eval.pseudo_labels",
     "runtime.loader_threads",
     "runtime.watchdog_minutes",
     "train.checkpoint_every",

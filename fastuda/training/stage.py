@@ -13,18 +13,20 @@ from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.loading.failures import numbers
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.errors import FastudaError
+from fastuda.evaluation.pseudo_labels import look_at_pseudo_labels
 from fastuda.evaluation.scoring import EVALUATION_BATCH, scored
 from fastuda.evaluation.target_statistics import gather_statistics
 from fastuda.memory.estimate import TrainingWork
 from fastuda.memory.out_of_memory import memory_told
 from fastuda.method.state import TrainingState
+from fastuda.metrics.pseudo_labels import PseudoLabelScores
 from fastuda.model.passes import Passes
 from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Optimizer, Recipe
 from fastuda.recipe.paper import same_work
 from fastuda.report.display import Display, StageProgress
 from fastuda.runs.checkpoint.model_file import ModelFile
-from fastuda.runs.checkpoint.notes import STAGES, Notes, Record, StageName, StageNotes
+from fastuda.runs.checkpoint.notes import STAGES, Notes, PseudoLabelRecord, Record, StageName, StageNotes
 from fastuda.runs.checkpoint.state_file import SavedState, restore_state
 from fastuda.runs.checkpoint.store import CheckpointStore
 from fastuda.runs.checkpoint.writer import CheckpointWriter
@@ -170,16 +172,30 @@ def _evaluates(run: Run, stage: Stage, done: int) -> bool:
 
 
 def _evaluate_average(run: Run, stage: Stage, state: TrainingState, iteration: int) -> None:
-    """Evaluate the averaged model."""
+    """Evaluate the averaged model, after a look at what the teacher says (`eval.pseudo_labels`)."""
+    looked = None
+    if stage.work == "adaptation" and run.data.viewed_evaluation is not None:
+        progress = run.task("Looking at pseudo-labels")
+        looked = look_at_pseudo_labels(state, run.data.viewed_evaluation, run.recipe, run.passes, progress=progress)
     model = state.evaluation_model()
     if stage.work == "adaptation" and run.recipe.eval.batch_norm == "target":
         failed = numbers(run.data.target, run.notes.failed.get("target", {}))
         gather_statistics(model, run.data.target, run.recipe, run.passes, run.device, failed)
-    evaluate_model(run, stage.name, stage.work, model, iteration)
+    evaluate_model(run, stage.name, stage.work, model, iteration, looked)
 
 
-def evaluate_model(run: Run, stage: StageName, title: str, model: Segmenter, iteration: int) -> None:
-    """Evaluate a model in eval mode; it is the stage's last and, if so, its best, to be written with the next save."""
+def evaluate_model(
+    run: Run,
+    stage: StageName,
+    title: str,
+    model: Segmenter,
+    iteration: int,
+    pseudo_labels: PseudoLabelScores | None = None,
+) -> None:
+    """Evaluate a model in eval mode; it is the stage's last and, if so, its best, to be written with the next save.
+
+    What `pseudo_labels` were worth at the time is kept beside its scores.
+    """
     loader = EvaluationLoader(run.data.evaluation, EVALUATION_BATCH, run.recipe.runtime.loader_threads, run.device)
     by_protocol = scored(model, loader, run.recipe, run.passes, progress=run.task("Evaluating"))
     own = by_protocol[run.recipe.eval.protocol]
@@ -188,6 +204,8 @@ def evaluate_model(run: Run, stage: StageName, title: str, model: Segmenter, ite
 
     notes = run.notes.stages.setdefault(stage, StageNotes())
     notes.last = record
+    if pseudo_labels is not None:
+        notes.add_pseudo_labels(PseudoLabelRecord(iteration=iteration, **pseudo_labels.to_json()))
     files = {"last": record}
     if notes.best is None or record.miou > notes.best.miou:
         # The paper's "early stopping": chosen on the very images that it is scored on.
@@ -196,7 +214,7 @@ def evaluate_model(run: Run, stage: StageName, title: str, model: Segmenter, ite
         ModelFile.of(run.folder.model(stage, which), model, run.recipe, scores.model_dump())
         for which, scores in files.items()
     ]
-    run.log.evaluation(stage, iteration, own)
+    run.log.evaluation(stage, iteration, own, pseudo_labels)
     run.display.evaluated(title, iteration, own)
 
 

@@ -33,6 +33,38 @@ class Record(_Checked):
     by_protocol: dict[str, float | None]
 
 
+Percent = Annotated[float, Field(ge=0, le=100)] | None
+"""None where there is nothing to take a share of."""
+
+
+class ClassPseudoLabels(_Checked):
+    """Pseudo-labels of one class, as `metrics.pseudo_labels` has them."""
+
+    share_true: Percent
+    share_predicted: Percent
+    share_kept: Percent
+    precision: Percent
+    recall: Percent
+    precision_above_tau: Percent
+    recall_above_tau: Percent
+
+
+class PseudoLabels(_Checked):
+    """Pseudo-labels held against labels at one evaluation."""
+
+    tau: Annotated[float, Field(ge=0, lt=1)]
+    precision: Percent
+    precision_above_tau: Percent
+    share_kept: Percent
+    classes: dict[str, ClassPseudoLabels]
+
+
+class PseudoLabelRecord(PseudoLabels):
+    """And when that was."""
+
+    iteration: Count
+
+
 class StageNotes(_Checked):
     """One stage so far."""
 
@@ -42,6 +74,12 @@ class StageNotes(_Checked):
     """The newest evaluation."""
     best: Record | None = None
     """The evaluation of the highest mIoU; chosen on the very images that it is scored on."""
+    pseudo_labels: list[PseudoLabelRecord] = Field(default_factory=list)
+    """By evaluation, the oldest first (`eval.pseudo_labels`)."""
+
+    def add_pseudo_labels(self, record: PseudoLabelRecord) -> None:
+        """Keep what an evaluation found; one that is made again takes the place of its earlier self."""
+        self.pseudo_labels = [*(one for one in self.pseudo_labels if one.iteration < record.iteration), record]
 
 
 class Notes(_Checked):
