@@ -29,9 +29,9 @@ def study_chart(path: Path, report: Report) -> None:
     axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
     for draw, own in zip(drawn, axes, strict=True):
         draw(own, rows, report)
-    axes[0].set_yticks(range(len(rows)), [_plain(row["name"]) for row in rows], fontsize=9)
+    axes[0].set_yticks(range(len(rows)), [plain_text(row["name"]) for row in rows], fontsize=9)
     axes[0].invert_yaxis()
-    figure.suptitle(_plain(report["title"]), fontsize=11)
+    figure.suptitle(plain_text(report["title"]), fontsize=11)
     content = io.BytesIO()
     figure.savefig(content, dpi=150, format="png")
     write_atomic(path, content.getvalue())
@@ -77,13 +77,13 @@ def _draw_paper(axes: Any, rows: list[dict[str, Any]], report: Report) -> None:
 
 
 def _finish(axes: Any, label: str) -> None:
-    axes.set_xlabel(_plain(label), fontsize=9)
+    axes.set_xlabel(plain_text(label), fontsize=9)
     axes.margins(x=0.12, y=0.12)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Text that matplotlib does not read as mathematics."""
     return text.replace("$", r"\$")

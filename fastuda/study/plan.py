@@ -16,6 +16,8 @@ from fastuda.recipe.warmup import warmup_fields
 from fastuda.runs.folder import RunFolder
 from fastuda.study.table import Row, Table
 
+_LOOK = "eval.pseudo_labels=true"
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -145,12 +147,13 @@ def _warmup(base: str, row: Row, settings: Sequence[str], seed: int, folder: Pat
 
 
 def _recipe(base: str, row: Row, settings: Sequence[str], seed: int, *, source_only: bool = False) -> Recipe:
-    """The row's recipe, or its source-only stage alone."""
+    """The row's recipe, looking at its pseudo-labels unless something else is said; or its source-only stage alone."""
     layers: list[Layer] = [(row.variants, row.set), ((), (f"seed={seed}",))]
     try:
         recipe = load_recipe(base, settings, layers=layers)
         if not source_only:
-            return recipe
+            looking = load_recipe(base, [_LOOK, *settings], layers=layers)
+            return looking if looking.makes_pseudo_labels else recipe
         kept = [name for name, term in recipe.terms.items() if term.of_warmup != ()]
         parts = f"parts={json.dumps(kept)}"
         alone = ((), (parts, "train.iterations=0", "eval.batch_norm=running")) if kept else (("source-only",), ())

@@ -62,6 +62,35 @@ def class_tables(report: Report, width: int) -> list[Table]:
 _CLASS_COLUMN, _ROW_COLUMN = 18, 15
 
 
+def pseudo_label_tables(report: Report, width: int) -> list[Table]:
+    """A class a line: precision and recall of the last pseudo-labels above τ by row; in parts that fit, maybe none."""
+    rows = [row for row in report["rows"] if row.get("pseudo_labels") is not None]
+    a_table = max(1, (width - _CLASS_COLUMN) // _ROW_COLUMN)
+    return [_pseudo_label_table(rows[start : start + a_table]) for start in range(0, len(rows), a_table)]
+
+
+def _pseudo_label_table(rows: list[dict[str, Any]]) -> Table:
+    found = [row["pseudo_labels"] for row in rows]
+    table = Table(title="Pseudo-labels above τ at the last evaluation: precision / recall, percent")
+    table.add_column("class", no_wrap=True)
+    for row in rows:
+        table.add_column(escape(row["name"]), justify="right", max_width=_ROW_COLUMN)
+    for name in found[0]["classes"]:
+        own = [one["classes"][name] for one in found]
+        table.add_row(
+            escape(name), *(f"{_mean(a['precision_above_tau'])} / {_mean(a['recall_above_tau'])}" for a in own)
+        )
+    table.add_section()
+    table.add_row("all, precision", *(_mean(one["precision_above_tau"]) for one in found))
+    table.add_row("pixels above τ", *(_mean(one["share_kept"]) for one in found))
+    table.caption = "on the evaluation labels, which are used to look alone; recall: of all pixels of the class"
+    return table
+
+
+def _mean(value: dict[str, Any]) -> str:
+    return "–" if value["mean"] is None else f"{value['mean']:.0f}"
+
+
 def _class_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="IoU by class, percent")
     table.add_column("class", no_wrap=True)

@@ -24,7 +24,8 @@ def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
     `gain` is over the first row, seed by seed, so that what a seed's warm-up adds to both is not in it;
     `gain_over_control` likewise over the row `control` (None in that row, and without one), with every seed's own gain,
     the mean's 95 % interval and what that tells. `differs` names what was not the same in all runs (`data`, `device`,
-    `versions`), which makes their scores less alike than they look.
+    `versions`), which makes their scores less alike than they look. `pseudo_labels`, where they were looked at, are a
+    cell's history, and a row's last evaluation over its seeds.
     """
     by_folder = {outcome.cell.folder: outcome for outcome in outcomes}
     found: list[tuple[Row, list[dict[str, Any]], dict[str, str]]] = []
@@ -76,7 +77,8 @@ def write_report(path: Path, content: Report) -> None:
 
 
 def _cell(reading: Reading, results: Results, folder: Path) -> dict[str, Any]:
-    """One run's scores of the stage that the row is about."""
+    """One run's scores of the stage that the row is about, and its pseudo-labels where they were looked at."""
+    looked = results[reading.stage].get("pseudo_labels")
     return {
         "seed": reading.cell.seed,
         "run": str(reading.cell.folder.relative_to(folder)),
@@ -84,6 +86,7 @@ def _cell(reading: Reading, results: Results, folder: Path) -> dict[str, Any]:
         "best": results[reading.stage]["best"],
         "seconds": results["seconds"].get(reading.stage, 0.0),
         "date": results["date"],
+        **({"pseudo_labels": looked} if looked else {}),
     }
 
 
@@ -100,6 +103,18 @@ def _gain_over_control(cells: list[dict[str, Any]], control: list[dict[str, Any]
     return {**spread(list(gains.values())), "by_seed": by_seed, **(told.to_json() if told is not None else {})}
 
 
+def _last_pseudo_labels(found: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Spread over seeds of what the last evaluations say of pseudo-labels, overall and by class; None of none."""
+    if not found:
+        return None
+    overall = {key: spread([one[key] for one in found]) for key in ("precision", "precision_above_tau", "share_kept")}
+    first = found[0]["classes"]
+    classes = {
+        name: {key: spread([one["classes"][name][key] for one in found]) for key in first[name]} for name in first
+    }
+    return {"tau": found[0]["tau"], **overall, "classes": classes}
+
+
 def _row(row: Row, base: str, cells: list[dict[str, Any]], failures: dict[str, str]) -> dict[str, Any]:
     return {
         "name": row.name,
@@ -110,6 +125,7 @@ def _row(row: Row, base: str, cells: list[dict[str, Any]], failures: dict[str, s
         "paper_subsets": row.paper_subsets,
         "last": spread_of_records([cell["last"] for cell in cells]) if cells else None,
         "best": spread_of_records([cell["best"] for cell in cells]) if cells else None,
+        "pseudo_labels": _last_pseudo_labels([cell["pseudo_labels"][-1] for cell in cells if "pseudo_labels" in cell]),
         "cells": cells,
         "failures": failures,
     }
