@@ -151,3 +151,13 @@ def test_a_study_has_the_row_beside_others_that_share_the_warm_up(
     assert [one["source_only"]["miou"] for one in kept] == bare
     assert [one["adapted"]["miou"] for one in kept] == bn
     assert content()["rows"] == found["rows"]
+
+
+def test_a_study_of_a_network_given_has_the_row_too(finished: Any, recipe: Recipe, cache: Path, tmp_path: Path) -> None:
+    init = finished[0] / "checkpoints" / "source_only-last.safetensors"
+    rows = (Row(name="bare", variant="source-only"), Row(name="bn", variant="statistics"))
+    table, settings = Table(title="t", rows=rows, control=False), [*TINY, f"data.cache={cache}"]
+    plan = plan_study(table, "demo", (0,), settings, tmp_path / "study", init=init)
+    found = conduct(plan, tmp_path / "study", "t", device="cpu", display=Display(Console(file=io.StringIO())))
+    whole, _ = run(recipe, tmp_path / "whole")
+    assert [row["cells"][0]["last"]["miou"] for row in found["rows"]] == [one["miou"] for one in scores(whole)]
