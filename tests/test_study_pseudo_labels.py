@@ -12,15 +12,15 @@ from PIL import Image
 from test_study_report import FOLDER, ORIGIN, record
 from test_study_run import TINY, conducted
 
-from fastuda.errors import FastudaError
-from fastuda.recipe.file import load_recipe
+from fastuda.errors import FastudaError, UsageError
+from fastuda.recipe.file import dump_recipe, load_recipe
 from fastuda.runs.identity import differences, fields_of
 from fastuda.study.kept import kept_results
 from fastuda.study.plan import Plan, plan_repeats, plan_study
 from fastuda.study.printed import pseudo_label_tables
 from fastuda.study.pseudo_label_chart import has_pseudo_labels, pseudo_label_chart
 from fastuda.study.report import report
-from fastuda.study.run import Outcome
+from fastuda.study.run import Outcome, _refuse_another
 from fastuda.study.table import Row, Table, load_table
 
 ROWS = (Row(name="bare", variant="source-only"), Row(name="CMix", variant="cmix"), Row(name="all"))
@@ -142,3 +142,17 @@ def test_a_study_leaves_histories_and_curves(cache: Path, tmp_path: Path) -> Non
     silent = plan_study(Table(title="t", rows=rows), "demo", (0,), settings, tmp_path / "q", control=False)
     assert "pseudo_labels" not in conducted(silent, tmp_path / "q")["rows"][1]["cells"][0]
     assert not (tmp_path / "q" / "t-pseudo-labels.png").exists()
+
+
+def test_a_warm_up_of_an_earlier_study_with_target_statistics_is_the_same_run(tmp_path: Path) -> None:
+    settings = ["eval.batch_norm=target"]
+    warmup = plan_study(Table(title="t", rows=ROWS), "demo", (0,), settings, tmp_path, control=False).cells[0]
+    asked = warmup.folder.with_name("seed-0.asked.toml")
+    asked.parent.mkdir()
+    before = warmup.recipe.model_copy(update={"eval": load_recipe("demo", settings).eval})
+    lines = [line for line in dump_recipe(before).splitlines() if not line.startswith("pseudo_labels")]
+    asked.write_text("\n".join(lines))
+    _refuse_another(warmup)
+    asked.write_text("\n".join(lines).replace("ema_decay = 0.98", "ema_decay = 0.5"))
+    with pytest.raises(UsageError, match=r"method\.ema_decay"):
+        _refuse_another(warmup)
