@@ -64,7 +64,7 @@ def _draw_gains(axes: Any, rows: list[dict[str, Any]], report: Report) -> None:
         )  # fmt: skip
         where = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 8}
         axes.annotate(f"{gain['mean']:+.1f}", (gain["mean"], i), **where)
-    _finish(axes, f"gain over {report['control']}, percent; mean and 95 % interval")
+    _finish(axes, f"gain over {report['control']}, percent;\nmean and 95 % interval")
 
 
 def _draw_paper(axes: Any, rows: list[dict[str, Any]], report: Report) -> None:

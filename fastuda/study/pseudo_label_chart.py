@@ -36,6 +36,7 @@ def pseudo_label_chart(path: Path, report: Report) -> None:
         own.set_xlabel("adaptation iterations", fontsize=9)
         own.set_ylabel(label, fontsize=9)
         own.set_ylim(0, 100)
+        own.xaxis.get_major_locator().set_params(integer=True)
         own.grid(color="#dddddd", linewidth=0.6)
         own.spines[["top", "right"]].set_visible(False)
     axes[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
