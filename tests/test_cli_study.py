@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from fastuda.errors import FastudaError
+from fastuda.study.plan import Plan
 from fastuda_cli.main import app
 
 TINY = [
@@ -65,16 +67,40 @@ def test_a_study_prints_its_tables_and_goes_on_where_it_was(tmp_path: Path) -> N
     command = ["study", "table6", "--base", "demo", "--run", tmp_path / "study", *tiny(), "--seeds"]
     code, output = fastuda(*command, "0")
     assert code == 0, output
-    for part in ("[3/3] contrast on x_st, seed 0", "IoU by class", "paper (GTA5 → Cityscapes)", "56.8", "table6.json"):
+    for part in (
+        "[4/4] source only, further, seed 0",
+        "one seed: nothing can be told",
+        "IoU by class",
+        "paper (GTA5 → Cityscapes)",
+        "56.8",
+        "table6.json",
+    ):
         assert part in output
     code, output = fastuda(*command, "0,1")
     assert code == 0, output
-    assert output.count("finished before") == 3
+    assert output.count("finished before") == 4
     content = json.loads((tmp_path / "study" / "table6.json").read_text())
     assert content["seeds"] == [0, 1]
-    assert [len(row["cells"]) for row in content["rows"]] == [2, 2]
+    assert [len(row["cells"]) for row in content["rows"]] == [2, 2, 2]
+    assert [bool(row["gain_over_control"]) for row in content["rows"]] == [True, True, False]
     with Image.open(tmp_path / "study" / "table6.png") as picture:
         assert picture.width > 1000
+
+
+@pytest.mark.parametrize(("more", "control"), [((), True), (("--no-control",), False)])
+def test_a_study_has_a_control_unless_told_otherwise(
+    more: tuple[str, ...], control: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[Plan] = []
+
+    def conducted(plan: Plan, *_: object, **__: object) -> None:
+        planned.append(plan)
+        raise FastudaError("enough")
+
+    monkeypatch.setattr("fastuda.study.conduct.conduct", conducted)
+    code, output = fastuda("study", "table6", "--base", "demo", "--run", tmp_path / "study", "--seeds", "0", *more)
+    assert (code, "enough" in output) == (1, True)
+    assert (planned[0].table.control_row is not None) == control
 
 
 def test_repeat_names_a_file_in_the_place_of_its_folder(tmp_path: Path) -> None:

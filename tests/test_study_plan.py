@@ -17,7 +17,8 @@ FOLDER = Path("runs/x")
 def plan_of(
     *rows: Row, seeds: tuple[int, ...] = (0,), settings: tuple[str, ...] = (), init: Path | None = None
 ) -> Plan:
-    return plan_study(Table(title="t", rows=rows), "demo", seeds, settings, FOLDER, init=init)
+    """Without a control, which has tests of its own."""
+    return plan_study(Table(title="t", rows=rows), "demo", seeds, settings, FOLDER, init=init, control=False)
 
 
 def folders(plan: Plan) -> list[str]:
@@ -27,7 +28,7 @@ def folders(plan: Plan) -> list[str]:
 def test_the_rows_of_table_3_share_a_warm_up_a_seed_and_go_seed_by_seed() -> None:
     plan = plan_study(load_table("table3"), "demo", [0, 3], [], FOLDER)
     rows = ["cmix", "cmix-picl", "cmix-procl", "cmix-htcm", "cmix-picl-procl", "cmix-picl-htcm", "cmix-procl-htcm"]
-    once = ["warm-up", *rows, "base"]
+    once = ["warm-up", "control", *rows, "base"]
     assert folders(plan) == [f"{row}/seed-0" for row in once] + [f"{row}/seed-3" for row in once]
     for cell in plan.cells:
         assert cell.recipe.seed == cell.seed
@@ -48,7 +49,10 @@ def test_the_source_only_row_reads_the_warm_up_that_the_others_start_from() -> N
 
 @pytest.mark.parametrize(
     "change",
-    ["method.tau=0.5", "mix.fraction=0.3", "contrast.on=hts", "train.iterations=9", "auxiliary.labels=prediction"],
+    [
+        *("method.tau=0.5", "mix.fraction=0.3", "contrast.on=hts", "train.iterations=9", "auxiliary.labels=prediction"),
+        "eval.batch_norm=target",
+    ],
 )
 def test_what_only_the_adaptation_reads_leaves_the_warm_up_shared(change: str) -> None:
     plan = plan_of(Row(name="a"), Row(name="b", set=(change,)))
@@ -65,6 +69,20 @@ def test_a_row_that_changes_the_warm_up_has_its_own(change: str) -> None:
     folder = plan.cells[3].folder.parent.name
     assert folders(plan) == ["warm-up/seed-0", "base/seed-0", f"warm-up-{folder}/seed-0", f"{folder}/seed-0"]
     assert plan.cells[3].warmup == plan.cells[2]
+
+
+def test_the_row_of_statistics_alone_starts_from_the_shared_warm_up_and_is_a_run_of_its_own() -> None:
+    plan = plan_of(Row(name="all"), Row(name="bn", variant="statistics"), Row(name="bare", variant="source-only"))
+    assert folders(plan) == ["warm-up/seed-0", "base/seed-0", "statistics/seed-0"]
+    (bn,), (bare,) = plan.of_row["bn"], plan.of_row["bare"]
+    assert (bn.cell.warmup, bn.stage) == (plan.cells[0], "adapted")
+    assert (bare.cell, bare.stage) == (plan.cells[0], "source_only")
+
+
+def test_target_statistics_for_all_rows_leave_source_only_as_it_was() -> None:
+    plan = plan_of(Row(name="bare", variant="source-only"), Row(name="all"), settings=("eval.batch_norm=target",))
+    assert folders(plan) == ["warm-up/seed-0", "base/seed-0"]
+    assert [cell.recipe.eval.batch_norm for cell in plan.cells] == ["running", "target"]
 
 
 def test_the_released_rows_warm_up_is_of_its_own_network() -> None:
@@ -117,6 +135,23 @@ def test_a_warm_up_of_its_own_has_no_adaptation() -> None:
 def test_a_row_that_is_no_recipe_over_the_base_is_refused_before_anything_runs() -> None:
     with pytest.raises(UsageError, match=r"row 'source only' over demo: (.|\n)*nothing to train"):
         plan_of(Row(name="source only", variant="source-only"), settings=("warmup.iterations=0",))
+
+
+def test_a_control_is_planned_unless_the_table_or_the_command_says_otherwise() -> None:
+    def planned(control: bool, asked: bool) -> list[str]:
+        table = Table(title="t", rows=(Row(name="all"),), control=control)
+        return list(plan_study(table, "demo", (0,), (), FOLDER, control=asked).of_row)
+
+    assert planned(True, True) == ["all", "source only, further"]
+    assert planned(True, False) == planned(False, True) == ["all"]
+
+
+def test_the_control_starts_from_the_shared_warm_up_and_trains_as_long_on_the_source_alone() -> None:
+    plan = plan_study(Table(title="t", rows=(Row(name="all"),)), "demo", (0,), (), FOLDER)
+    warmup, everything, control = plan.cells
+    assert (control.warmup, control.init) == (warmup, everything.init)
+    assert control.recipe.train == everything.recipe.train
+    assert (control.recipe.mix.enabled, control.recipe.htcm.enabled, control.recipe.contrast.pixel) == (False,) * 3
 
 
 def test_repeats_are_whole_runs_with_the_seeds_from_the_recipes_on() -> None:

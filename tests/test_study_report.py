@@ -13,11 +13,12 @@ from PIL import Image
 from fastuda.study.chart import study_chart
 from fastuda.study.conduct import failures
 from fastuda.study.plan import Plan, plan_study
-from fastuda.study.printed import class_tables, score_table
+from fastuda.study.printed import class_tables, score_table, verdict_table
 from fastuda.study.report import report, write_report
 from fastuda.study.run import Outcome
 from fastuda.study.spread import plus_minus, spread, spread_of_records
 from fastuda.study.table import Row, Table
+from fastuda_bench.study_figures import study
 
 FOLDER = Path("runs/x")
 ROWS = (
@@ -26,7 +27,10 @@ ROWS = (
     Row(name="all"),
 )
 # mIoU by row and seed.
-MIOU = {"source only": (30.0, 34.0), "CMix": (36.0, 39.0), "all": (38.0, 45.0)}
+MIOU = {
+    "source only": (30.0, 34.0, 31.0), "source only, further": (32.0, 33.0, 32.0), "CMix": (36.0, 39.0, 37.0),
+    "all": (38.0, 45.0, 32.5),
+}  # fmt: skip
 
 
 ORIGIN = {"versions": {"torch": "2"}, "date": "2026-01-02 03:04"}
@@ -45,13 +49,18 @@ def results(miou: float, stage: str) -> dict[str, Any]:
 @pytest.fixture
 def plan() -> Plan:
     settings = ("source.root=/secret", "target.root=/secret", "method.tau=0.9")
-    return plan_study(Table(title="A title", pair="A → B", rows=ROWS), "demo", (0, 1), settings, FOLDER)
+    return plan_study(Table(title="A title", pair="A → B", rows=ROWS), "demo", (0, 1), settings, FOLDER, control=False)
+
+
+@pytest.fixture
+def controlled() -> Plan:
+    return plan_study(Table(title="A title", rows=ROWS), "demo", (0, 1, 2), (), FOLDER)
 
 
 def outcomes(plan: Plan, *, failing: str = "") -> list[Outcome]:
     found = []
     for row, readings in plan.of_row.items():
-        for reading, miou in zip(readings, MIOU[row], strict=True):
+        for reading, miou in zip(readings, MIOU[row], strict=False):
             failed = row == failing and reading.cell.seed == 1
             scored = None if failed else results(miou, reading.stage)
             found.append(Outcome(reading.cell, scored, "the loss was not finite" if failed else ""))
@@ -102,6 +111,66 @@ def test_gains_are_taken_seed_by_seed(plan: Plan) -> None:
     content = report(plan, outcomes(plan), FOLDER)
     assert content["rows"][1]["gain"] == {"n": 2, "mean": 5.5, "std": 0.7071}
     assert content["rows"][2]["gain"]["mean"] == 9.5
+
+
+def test_gains_over_the_control_are_told_row_by_row(controlled: Plan) -> None:
+    content = report(controlled, outcomes(controlled), FOLDER)
+    assert content["control"] == "source only, further"
+    source_only, control, cmix, everything = (row["gain_over_control"] for row in content["rows"])
+    assert control is None
+    assert source_only["by_seed"] == {"0": -2.0, "1": 1.0, "2": -1.0}
+    assert cmix["by_seed"] == {"0": 4.0, "1": 6.0, "2": 5.0}
+    # 5 ± 4.3027 · 1 / √3
+    assert (cmix["mean"], cmix["std"], cmix["interval"], cmix["verdict"]) == (5.0, 1.0, [2.5159, 7.4841], "better")
+    assert everything["verdict"] == "nothing can be told yet"
+    assert everything["seeds_needed"] > 3
+    assert content["rows"][2]["gain"]["mean"] == pytest.approx(5.6667, abs=1e-3)
+
+
+def test_a_seed_whose_control_failed_has_no_gain_over_it(controlled: Plan) -> None:
+    content = report(controlled, outcomes(controlled, failing="source only, further"), FOLDER)
+    assert content["rows"][2]["gain_over_control"]["by_seed"] == {"0": 4.0, "2": 5.0}
+    unfinished = report(controlled, outcomes(controlled)[:3], FOLDER)
+    assert unfinished["rows"][2]["gain_over_control"] == {"n": 0, "mean": None, "std": None, "by_seed": {}}
+
+
+def test_verdicts_are_printed_with_every_seeds_gain(controlled: Plan, console_text: Callable[[Any], str]) -> None:
+    content = report(controlled, outcomes(controlled), FOLDER)
+    text = console_text(verdict_table(content))
+    (cmix,) = [line for line in text.splitlines() if "CMix" in line]
+    for part in ("+4.0, +6.0, +5.0", "+5.0", "+2.5 to +7.5", "better"):
+        assert part in cmix
+    assert "seeds would, if the gain stays so" in next(line for line in text.splitlines() if "│ all" in line)
+    assert "by chance" in text
+    scores = console_text(score_table(content))
+    assert "+5.0 ± 1.0" in next(line for line in scores.splitlines() if "CMix" in line)
+
+
+def test_without_a_control_nothing_is_told_of_one(plan: Plan, console_text: Callable[[Any], str]) -> None:
+    content = report(plan, outcomes(plan), FOLDER)
+    assert content["control"] is None
+    assert [row["gain_over_control"] for row in content["rows"]] == [None] * 3
+    assert verdict_table(content) is None
+    assert "further" not in console_text(score_table(content))
+
+
+def test_a_report_of_an_earlier_version_is_printed_and_drawn(
+    controlled: Plan, console_text: Callable[[Any], str], tmp_path: Path
+) -> None:
+    content = report(controlled, outcomes(controlled), FOLDER)
+    content.pop("control")
+    for row in content["rows"]:
+        row.pop("gain_over_control")
+    assert "+5.7 ± 0.6" in console_text(score_table(content))
+    assert verdict_table(content) is None
+    study_chart(tmp_path / "a.png", content)
+    assert (tmp_path / "a.png").exists()
+    assert "gain over source only, further" not in study(content)
+
+
+def test_the_pages_table_has_the_gain_over_the_control_and_the_verdict(controlled: Plan) -> None:
+    (line,) = [one for one in study(report(controlled, outcomes(controlled), FOLDER)).splitlines() if "| CMix" in one]
+    assert "| +5.0 ± 1.0 | better |" in line
 
 
 def test_a_report_tells_where_it_comes_from_and_no_folders_of_the_data(plan: Plan) -> None:
@@ -171,6 +240,13 @@ def test_a_name_that_looks_like_mathematics_is_drawn_as_it_is(tmp_path: Path) ->
     only = [Outcome(readings[0].cell, results(40.0, "adapted"))]
     study_chart(tmp_path / "a.png", report(plan, only, FOLDER))
     assert (tmp_path / "a.png").exists()
+
+
+def test_gains_over_the_control_are_drawn_on_an_axis_of_their_own(plan: Plan, controlled: Plan, tmp_path: Path) -> None:
+    for name, one in (("without.png", plan), ("with.png", controlled)):
+        study_chart(tmp_path / name, report(one, outcomes(one), FOLDER))
+    with Image.open(tmp_path / "without.png") as without, Image.open(tmp_path / "with.png") as picture:
+        assert picture.width == without.width + 600
 
 
 def test_the_picture_shows_the_numbers(plan: Plan, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture
 def study(settings: list[str], tmp_path: Path) -> Callable[..., dict[str, Any]]:
     def run(folder: Path = tmp_path / "study", *more: str, seeds: tuple[int, ...] = (0,)) -> dict[str, Any]:
-        plan = plan_study(Table(title="t", rows=ROWS), "demo", seeds, [*settings, *more], folder)
+        plan = plan_study(Table(title="t", rows=ROWS, control=False), "demo", seeds, [*settings, *more], folder)
         return conducted(plan, folder)
 
     return run
@@ -63,7 +63,7 @@ def conducted(plan: Plan, folder: Path, name: str = "t") -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def finished(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("studies") / "finished"
-    plan = plan_study(Table(title="t", rows=ROWS), "demo", (0, 1), settings, folder)
+    plan = plan_study(Table(title="t", rows=ROWS, control=False), "demo", (0, 1), settings, folder)
     return folder, conducted(plan, folder)
 
 
@@ -90,7 +90,9 @@ def test_a_study_leaves_its_report_and_picture_and_every_run(finished: Any) -> N
     assert scores(kept) == scores(content)
     assert [len(found) for found in scores(content)] == [2, 2, 2, 2]
     assert (folder / "t.png").stat().st_size > 10_000
-    assert {p.name for p in folder.iterdir()} == {"warm-up", "cmix", "dsp-soft", "base", "t.json", "t.png", ".lock"}
+    assert {p.name for p in folder.iterdir()} == {
+        *("warm-up", "cmix", "dsp-soft", "base"), *("t.json", "t.png", "t-pseudo-labels.png", ".lock")
+    }  # fmt: skip
 
 
 def test_a_row_ends_in_the_same_bits_as_the_plain_run(finished: Any, settings: list[str], tmp_path: Path) -> None:
@@ -241,5 +243,5 @@ def test_repeats_report_both_stages_and_equal_plain_runs(finished: Any, settings
 
 def test_a_network_given_is_scored_and_adapted(finished: Any, settings: list[str], tmp_path: Path) -> None:
     init = finished[0] / "warm-up" / "seed-0" / "checkpoints" / "source_only-last.safetensors"
-    plan = plan_study(Table(title="t", rows=ROWS[:2]), "demo", (0,), settings, tmp_path / "s", init=init)
+    plan = plan_study(Table(title="t", rows=ROWS[:2], control=False), "demo", (0,), settings, tmp_path / "s", init=init)
     assert scores(conducted(plan, tmp_path / "s")) == [scores(finished[1])[0][:1], scores(finished[1])[1][:1]]

@@ -8,7 +8,7 @@ import pytest
 
 from fastuda.errors import UsageError
 from fastuda.recipe.file import load_recipe
-from fastuda.study.table import load_table, table_names
+from fastuda.study.table import Row, Table, load_table, table_names
 
 # As the paper prints them.
 PAPER = {
@@ -18,7 +18,7 @@ PAPER = {
     "table4": [35.3, 52.1, 52.8, 53.6, 54.5, 56.6],
     "table5": [52.9, 53.8, 54.6, 55.2, 56.6, 55.8],
     "table6": [56.8, 58.8],
-    "summary": [35.3, None, 52.1, 56.6, 58.8, None],
+    "summary": [35.3, None, None, 52.1, 56.6, 58.8, None, None],
 }
 
 
@@ -55,6 +55,34 @@ def test_the_papers_classes_are_those_of_its_pair_and_average_to_its_miou(name: 
         if row.paper_iou:
             assert set(row.paper_iou) == names
             assert sum(row.paper_iou.values()) / len(names) == pytest.approx(row.paper, abs=0.06)
+
+
+def rows(*pairs: tuple[str, str | None], control: bool = True) -> Table:
+    return Table(title="t", control=control, rows=tuple(Row(name=name, variant=variant) for name, variant in pairs))
+
+
+def test_a_control_is_added_after_a_first_row_source_only_or_else_at_the_end() -> None:
+    first = rows(("bare", "source-only"), ("all", None)).with_control()
+    assert [(row.name, row.variant) for row in first.rows] == [
+        ("bare", "source-only"), ("source only, further", "control"), ("all", None)
+    ]  # fmt: skip
+    assert first.control_row == first.rows[1]
+    last = rows(("all", None), ("bare", "source-only")).with_control()
+    assert [row.name for row in last.rows] == ["all", "bare", "source only, further"]
+
+
+def test_a_table_with_a_control_gets_no_other_and_a_name_that_is_taken_is_not_taken_twice() -> None:
+    own = rows(("all", None), ("mine", "control"), ("both", "control+edge"))
+    assert own.with_control() is own
+    assert own.control_row == own.rows[1]
+    named = rows(("source only, further", None), ("source only, further (control)", "edge")).with_control()
+    assert named.rows[-1].name == "source only, further (control) (control)"
+    assert rows(("all", None)).control_row is None
+
+
+def test_the_control_is_the_one_that_sets_nothing_further() -> None:
+    table = Table(title="t", rows=(Row(name="a", variant="control", set=("seed=1",)), Row(name="b", variant="control")))
+    assert table.control_row == table.rows[1]
 
 
 def test_rows_of_two_tables_that_are_one_recipe_share_a_folder() -> None:

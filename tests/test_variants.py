@@ -13,6 +13,8 @@ from fastuda.recipe.file import dump_recipe, load_recipe, recipe_name, variant_n
 # Which of CMix, PiCL, ProCL, HTCM and the edge losses are on, as tables 3 and 4 say.
 PARTS = {
     "source-only": (False, False, False, False, False),
+    "statistics": (False, False, False, False, False),
+    "oracle": (False, False, False, False, False),
     "control": (False, False, False, False, False),
     "cmix": (True, False, False, False, False),
     "cmix-picl": (True, True, False, False, False),
@@ -45,9 +47,12 @@ def test_a_variant_switches_these_parts(base: str, variant: str) -> None:
     assert parts(load_recipe(f"{base}+{variant}")) == PARTS[variant]
 
 
-def test_only_source_only_has_no_adaptation() -> None:
-    without = [name for name in variant_names() if load_recipe(f"gta2cs+{name}").train.iterations == 0]
-    assert without == ["source-only"]
+def test_source_only_and_statistics_train_no_adaptation_and_statistics_alone_scores_one() -> None:
+    recipes = {name: load_recipe(f"gta2cs+{name}") for name in variant_names()}
+    assert [name for name, one in recipes.items() if one.train.iterations == 0] == ["source-only", "statistics"]
+    assert [name for name, one in recipes.items() if not one.has_adapted_stage] == ["source-only"]
+    target = load_recipe("gta2cs", ["eval.batch_norm=target"], layers=[(["source-only"], ())])
+    assert not target.has_adapted_stage
 
 
 @pytest.mark.parametrize(("base", "opacity"), [("gta2cs", 0.9), ("syn2cs", 0.8)])

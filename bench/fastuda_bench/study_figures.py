@@ -9,17 +9,24 @@ from fastuda_bench.markdown import number, table
 
 
 def study(content: dict[str, Any]) -> str:
-    """A row a line: last and best mIoU over seeds, the gain over the first row, the paper's number."""
+    """A row a line: last and best mIoU over seeds, the gain over the first row, the paper's number.
+
+    Where gains over a control were taken, these too, and what they tell.
+    """
     first = content["rows"][0]["name"]
+    has_control = any(row.get("gain_over_control") for row in content["rows"])
     lines = []
     for row in content["rows"]:
         if row["last"] is None:
-            lines.append((row["name"], "failed", "", "", number(row["paper"])))
+            lines.append((row["name"], "failed", "", *([""] * (2 if has_control else 0)), "", number(row["paper"])))
             continue
         gain = "" if row["name"] == first else plus_minus(row["gain"], signed=True)
-        values = (plus_minus(row["last"]["miou"]), gain, plus_minus(row["best"]["miou"]), number(row["paper"]))
-        lines.append((row["name"], *values))
-    head = ("row", "last", f"gain over {first}", "best", f"paper ({content['pair']})")
+        over = row.get("gain_over_control")
+        told = (plus_minus(over, signed=True), over.get("verdict", "")) if over else ("", "")
+        values = (plus_minus(row["best"]["miou"]), number(row["paper"]))
+        lines.append((row["name"], plus_minus(row["last"]["miou"]), gain, *(told if has_control else ()), *values))
+    control = (f"gain over {content['control']}", "verdict") if has_control else ()
+    head = ("row", "last", f"gain over {first}", *control, "best", f"paper ({content['pair']})")
     return table(head, lines) + "\n" + _note(content)
 
 

@@ -13,12 +13,17 @@ def show_spread(display: Display, content: dict[str, Any], folder: Path, name: s
     """Show a report's tables and where it lies; FastudaError when a run of it failed, which `again` retries."""
     from fastuda.errors import FastudaError
     from fastuda.study.conduct import failures
-    from fastuda.study.printed import class_tables, score_table
+    from fastuda.study.printed import class_tables, pseudo_label_tables, score_table, verdict_table
 
-    for table in class_tables(content, display.console.width):
+    width = display.console.width
+    for table in (*class_tables(content, width), *pseudo_label_tables(content, width)):
         display.console.print(table)
     display.console.print(score_table(content))
-    for kind, file in (("results", folder / f"{name}.json"), ("picture", folder / f"{name}.png")):
+    verdicts = verdict_table(content)
+    if verdicts is not None:
+        display.console.print(verdicts)
+    files = {"results": f"{name}.json", "picture": f"{name}.png", "pseudo-labels": f"{name}-pseudo-labels.png"}
+    for kind, file in ((kind, folder / file) for kind, file in files.items()):
         if file.exists():
             display.note(f"{kind}: {file}")
     lines = failures(content)

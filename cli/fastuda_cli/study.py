@@ -30,12 +30,22 @@ def study(
         Path | None,
         typer.Option(help="A trained network that all rows start from: no warm-up.", parser=options.path),
     ] = None,
+    control: Annotated[
+        bool,
+        typer.Option(
+            "--control/--no-control",
+            help="Add a row that trains on the source alone for as long, where the table has none.",
+        ),
+    ] = True,
     force: options.Force = False,
     max_time: options.MaxTime = None,
     device: options.Device = None,
     set_: options.Settings = None,
 ) -> None:
     """Run a table's rows with several seeds, one after another, and print mean ± deviation beside the paper's mIoU.
+
+    Every row is compared with a control, which trains on the source alone for as long: its gain seed by seed, the 95 %
+    interval, and whether that is better, worse, or more seeds are needed to tell.
 
     Rows with the same warm-up share it, as do tables on the same base. After a stop or a kill the same command
     goes on: finished runs are kept.
@@ -55,7 +65,7 @@ def study(
         base = base or rows.base
         folder = run or Path("runs") / f"study-{recipe_name(base)}"
         chosen = options.settings(set_, source, target)
-        plan = plan_study(rows, base, options.seeds(seeds), chosen, folder, init=init)
+        plan = plan_study(rows, base, options.seeds(seeds), chosen, folder, init=init, control=control)
         name = Path(table).stem
         deadline = options.deadline(max_time)
         display = Display(console).unfailing()

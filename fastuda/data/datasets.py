@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from fastuda.classes import IGNORE_INDEX
 from fastuda.data.cache import cache_folder
 from fastuda.data.checking.suspicion import Suspicion, class_suspicions, foreground_suspicion
+from fastuda.data.loading.sampling import DomainName
 from fastuda.data.packing.pack import Packed
 from fastuda.data.packing.prepare import LabelSize, prepare
 from fastuda.data.reading.listing import counted
@@ -30,6 +32,10 @@ Progress = Callable[[str], Callable[[int, int], None]]
 """Given what is being done, a function to call with (done, total)."""
 
 
+SplitName = Literal["source", "target", "labelled_target"]
+"""A packed split that is trained on."""
+
+
 @dataclass(frozen=True)
 class Datasets:
     """Packed splits of one run."""
@@ -40,19 +46,34 @@ class Datasets:
     """Images alone at `views.target_size`."""
     evaluation: Packed
     """Images at `eval.size`, labels at their own."""
+    labelled_target: Packed | None = None
+    """The target's training images with their labels at `views.target_size`; where `train.labels` asks for them."""
+
+    viewed_evaluation: Packed | None = None
+    """The evaluation images at `views.target_size`, labels at their own; where `eval.pseudo_labels` looks at them. No
+    split of its own."""
+
+    def splits(self) -> dict[str, Packed]:
+        """Each by its name."""
+        named = {"source": self.source, "target": self.target, "evaluation": self.evaluation}
+        return named if self.labelled_target is None else {**named, "labelled_target": self.labelled_target}
+
+    def trained_on(self, *, adapts: bool) -> dict[DomainName, tuple[SplitName, Packed]]:
+        """What each domain's loader of a stage reads: in the adaptation the labelled target, if any, as the source."""
+        if not adapts:
+            return {"source": ("source", self.source)}
+        target: tuple[SplitName, Packed] = ("target", self.target)
+        if self.labelled_target is not None:
+            return {"source": ("labelled_target", self.labelled_target), "target": target}
+        return {"source": ("source", self.source), "target": target}
 
     def fingerprints(self) -> dict[str, str]:
         """Fingerprint of each split, for results.json."""
-        return {
-            "source": self.source.fingerprint,
-            "target": self.target.fingerprint,
-            "evaluation": self.evaluation.fingerprint,
-        }
+        return {name: packed.fingerprint for name, packed in self.splits().items()}
 
     def left_out(self) -> dict[str, dict[str, int]]:
         """What each split does not use, by reason, for results.json."""
-        splits = {"source": self.source, "target": self.target, "evaluation": self.evaluation}
-        return {name: packed.left_out.to_json() for name, packed in splits.items()}
+        return {name: packed.left_out.to_json() for name, packed in self.splits().items()}
 
 
 def with_demo_data(recipe: Recipe, progress: Progress, look: Look | None = None) -> Recipe:
@@ -109,16 +130,32 @@ def _demo_root(recipe: Recipe, demo: Demo) -> Path:
 
 
 def prepare_all(recipe: Recipe, progress: Progress, look: Look | None = None) -> Datasets:
-    """Pack, or find packed, the three splits that a run reads; `look` and what is raised are as `prepare` has them."""
+    """Pack, or find packed, the splits that a run reads; `look` and what is raised are as `prepare` has them.
+
+    Labels of the target's training images are looked for where `train.labels` asks for them, and nowhere else.
+    """
     source_size = recipe.views.source_size
     target_size = recipe.views.target_size
+    labelled = None
+    if recipe.trains_on_target_labels:
+        what = "labelled target training"
+        labelled = _prepare(what, recipe.target, "train", target_size, "resized", recipe, progress, look)
+        _look_at_labels(what, labelled, recipe.target, recipe)
     data = Datasets(
         source=_prepare("source training", recipe.source, "train", source_size, "resized", recipe, progress, look),
         target=_prepare("target training", recipe.target, "train", target_size, "none", recipe, progress, look),
         evaluation=prepare_evaluation(recipe, recipe.target, progress, look),
+        labelled_target=labelled,
+        viewed_evaluation=_viewed(recipe, progress, look),
     )
     _look_at_labels("source training", data.source, recipe.source, recipe)
     return data
+
+
+def _viewed(recipe: Recipe, progress: Progress, look: Look | None) -> Packed | None:
+    if not recipe.eval.pseudo_labels or not recipe.has_adapted_stage:
+        return None
+    return _prepare("evaluation", recipe.target, "val", recipe.views.target_size, "own", recipe, progress, look)
 
 
 def prepare_evaluation(recipe: Recipe, domain: Domain, progress: Progress, look: Look | None = None) -> Packed:

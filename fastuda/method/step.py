@@ -44,7 +44,7 @@ def adaptation_step(
     on_source = _source_losses(state.worker.train(), source, recipe, passes)
     state.backward(weighted_sum(on_source, recipe))  # its activations go before the mixed passes come
 
-    pseudo = label_target(_teacher(state, recipe), target, passes)
+    pseudo = label_target(teacher_of(state, recipe), target, passes)
     student, draws = state.worker.train(), Draws(recipe.seed, state.iteration)
     with nullcontext() if recipe.method.running_statistics == "all" else frozen_running_statistics(student):
         views = mixed_views(student, source, target, pseudo, recipe, passes, draws)
@@ -66,8 +66,8 @@ def _source_losses(student: Segmenter, source: DomainBatch, recipe: Recipe, pass
     return passes.optimised(source_losses)(passes.raw(student, images, features=features), labels, recipe)
 
 
-def _teacher(state: TrainingState, recipe: Recipe) -> Segmenter:
+def teacher_of(state: TrainingState, recipe: Recipe) -> Segmenter:
     """Who makes the pseudo-labels, and with which BatchNorm statistics (protocol row 3)."""
     if recipe.method.teacher_batch_norm == "running":
         return state.worker.eval() if recipe.method.teacher == "student" else state.evaluation_model()
-    return state.worker if recipe.method.teacher == "student" else state.averaged.train()
+    return (state.worker if recipe.method.teacher == "student" else state.averaged).train()

@@ -16,6 +16,7 @@ from fastuda.recipe.mask import Mask
 from fastuda.recipe.method import Auxiliary, Contrast, Edge, Htcm, Method, Mix, SourceMix
 from fastuda.recipe.model import Model
 from fastuda.recipe.optimizer import AdamW, Optimizer, Sgd
+from fastuda.recipe.parts import SWITCHES
 from fastuda.recipe.section import Section, Seed
 from fastuda.recipe.term import Terms
 from fastuda.recipe.training import Evaluation, Runtime, Train, Warmup
@@ -42,7 +43,7 @@ class Recipe(Section):
     source: Domain
     """The labelled data set."""
     target: Domain
-    """The data set to adapt to; its training labels are never read."""
+    """The data set to adapt to; its training labels are never read, but for `train.labels = "target"`."""
     demo: Demo | None = None
     """How many images to draw when no folders are given; the demo alone has it."""
     data: Data = Data()
@@ -78,6 +79,28 @@ class Recipe(Section):
     runtime: Runtime = Runtime()
     """Device-side switches."""
 
+    @property
+    def parts(self) -> list[str]:
+        """The method's parts that are on, and the further terms, by the names that a variant's `parts` has."""
+        own = [part for part, (section, field) in SWITCHES.items() if getattr(getattr(self, section), field)]
+        return [*own, *self.terms]
+
+    @property
+    def makes_pseudo_labels(self) -> bool:
+        """Whether anything is trained on what the teacher says of the target."""
+        views = self.mix.enabled or self.htcm.enabled or any(term.of_warmup == () for term in self.terms.values())
+        return views and self.train.iterations > 0
+
+    @property
+    def trains_on_target_labels(self) -> bool:
+        """Whether a stage of the run reads the labels of the target's training images."""
+        return self.train.labels == "target" and self.train.iterations > 0
+
+    @property
+    def has_adapted_stage(self) -> bool:
+        """Whether a run has a stage after the source-only one: trained, or of target statistics alone."""
+        return self.train.iterations > 0 or self.eval.batch_norm == "target"
+
     @classmethod
     def load(
         cls,
@@ -112,6 +135,16 @@ class Recipe(Section):
                     f"{where}.ids names no class of this recipe: {', '.join(unknown)} "
                     f'(classes: {", ".join(names)}; "ignore" for values to leave out)'
                 )
+        if self.train.labels == "target" and self.parts:
+            raise ValueError(
+                'train.labels = "target" trains on labels alone: it needs parts = [], and on are '
+                f"{', '.join(self.parts)}"
+            )
+        if self.train.labels == "target" and self.target.lacks_training_labels:
+            raise ValueError(
+                'train.labels = "target" needs labels of the target\'s training images: '
+                f"{self.target.lacks_training_labels}"
+            )
         mixed_by = {"st": ("mix", self.mix.enabled), "hts": ("htcm", self.htcm.enabled)}
         section, enabled = mixed_by[self.contrast.on]
         if not enabled and (self.contrast.pixel or self.contrast.prototype):

@@ -73,7 +73,8 @@ class Domain(Section):
     images: Globs | None = None
     """folder: glob of the training images below `root`, or a list of globs: `images/*.{jpg,png}`, `images/*`."""
     labels: Globs | None = None
-    """folder: glob of their label files; what each `*` stands for must agree with the image's."""
+    """folder: glob of their label files; what each `*` stands for must agree with the image's. Those of the target are
+    read with `train.labels = "target"` alone."""
     val_images: Globs | None = None
     """folder: glob of the evaluation images."""
     val_labels: Globs | None = None
@@ -88,6 +89,16 @@ class Domain(Section):
     def holds_train_ids(self) -> bool:
         """Whether label values are taken for train ids, 255 being ignored, as the recipe says nothing of them."""
         return LAYOUTS[self.layout].by_globs and self.ids is None
+
+    @property
+    def lacks_training_labels(self) -> str:
+        """Why there are no labels of the training images, as far as the recipe tells; empty where there are."""
+        layout = LAYOUTS[self.layout]
+        if layout.by_globs:
+            return "" if self.labels else f'layout "{layout.name}" has them where `labels` is a glob of their files'
+        if self.split in layout.splits and self.split not in layout.labelled:
+            return f"{layout.title} comes without labels of its split {self.split}"
+        return ""
 
     @field_validator("layout")
     @classmethod

@@ -41,7 +41,8 @@ class Train(Section):
     )
 
     iterations: Iterations = 250_000
-    """Adaptation iterations; 0 trains on the source alone."""
+    """Adaptation iterations; 0 trains on the source alone, and with `eval.batch_norm = "target"` adapts the statistics
+    of that network alone."""
     batch_size: BatchSize = 2
     """Images a domain, an iteration and a process."""
     evaluate_every: Interval | None = None
@@ -53,6 +54,9 @@ class Train(Section):
     last."""
     checkpoints_kept: Annotated[int, Field(ge=1, le=1000)] = 2
     """How many states `--resume` may go on from are kept: the newest, and its elders in case it is damaged."""
+    labels: Literal["source", "target"] = "source"
+    """Whose labelled images L_s of the adaptation is on; `target` is no adaptation but its ceiling: trained on the
+    target's own training labels, which nothing else ever reads. It needs `parts = []`."""
     optimizer: SerializeAsAny[Optimizer] = Sgd()
     """The adaptation's optimiser."""
 
@@ -60,7 +64,7 @@ class Train(Section):
 class Evaluation(Section):
     """How a model is scored (protocol row 23)."""
 
-    of_warmup: ClassVar[tuple[str, ...] | None] = None
+    of_warmup: ClassVar[tuple[str, ...] | None] = ("size", "protocol", "subsets", "pictures", "flip", "scales")
 
     size: Size = (1280, 640)
     """Width and height of the network's input."""
@@ -75,7 +79,11 @@ class Evaluation(Section):
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1, max_length=32)] = (1.0,)
     """Test-time augmentation: average the answers at these multiples of `size`; 1 alone in the paper."""
     batch_norm: Literal["running", "target"] = "running"
-    """Statistics at evaluation: those gathered in training, or gathered anew on target training images."""
+    """Statistics at the adaptation's evaluations: those gathered in training, or gathered anew on target training
+    images. The source-only stage is scored with its own."""
+    pseudo_labels: bool = False
+    """At the adaptation's evaluations, also hold what the teacher says of the evaluation images, at
+    `views.target_size`, against their labels: to look at, never to train or to choose. Moves no number."""
 
 
 class Runtime(Section):

@@ -103,9 +103,11 @@ def confidence_table(confidence: ConfidenceScores, tau: float, radius: int) -> T
 def packed_table(data: Datasets) -> Table:
     """Where the packed splits lie, and how many samples they hold."""
     table = Table("split", "samples", "not used", "size", "folder")
-    for name, packed in (("source", data.source), ("target", data.target), ("evaluation", data.evaluation)):
+    for name, packed in data.splits().items():
         size = f"{packed.size[0]}×{packed.size[1]}"
-        table.add_row(name, str(len(packed)), str(packed.left_out) or "–", size, escape(str(packed.folder)))
+        table.add_row(
+            name.replace("_", " "), str(len(packed)), str(packed.left_out) or "–", size, escape(str(packed.folder))
+        )
     return table
 
 

@@ -23,6 +23,7 @@ _FREE = {
     "data.max_failed",
     "data.max_unpaired",
     "data.on_error",
+    "eval.pseudo_labels",
     "runtime.loader_threads",
     "runtime.watchdog_minutes",
     "train.checkpoint_every",
@@ -71,7 +72,7 @@ class Identity(BaseModel):
     world_size: int = 1
     """Ranks."""
     data: dict[str, DataIdentity]
-    """By split: source, target, evaluation."""
+    """By split: source, target, evaluation, and labelled_target where that is trained on."""
 
     @classmethod
     def of(
@@ -85,7 +86,6 @@ class Identity(BaseModel):
     ) -> Identity:
         """Of a run of these parts on this machine; `named` is None where nothing tells it from `asked`."""
         known = versions()
-        splits = {"source": data.source, "target": data.target, "evaluation": data.evaluation}
         return cls(
             name=name,
             named=None if named is None else fields_of(named),
@@ -94,7 +94,7 @@ class Identity(BaseModel):
             recipe=fields_of(recipe),
             code=code_version(),
             libraries={library: known[library] for library in _LIBRARIES},
-            data={split: DataIdentity.of(packed) for split, packed in splits.items()},
+            data={split: DataIdentity.of(packed) for split, packed in data.splits().items()},
         )
 
     def asked_differences(self, name: str, named: Recipe | None, asked: Recipe, init: Path | None = None) -> list[str]:
@@ -127,11 +127,12 @@ class Identity(BaseModel):
 
     def data_differences(self, data: Datasets) -> list[str]:
         """A line for every split that is not what the run was begun on, with the first samples that differ."""
-        now = {"source": data.source, "target": data.target, "evaluation": data.evaluation}
+        now = {split: DataIdentity.of(packed) for split, packed in data.splits().items()}
+        nothing = DataIdentity(fingerprint="", samples={})
         return [
-            _data_difference(split, before, DataIdentity.of(now[split]))
-            for split, before in self.data.items()
-            if before.fingerprint != now[split].fingerprint
+            _data_difference(split, self.data.get(split, nothing), now.get(split, nothing))
+            for split in {**self.data, **now}
+            if self.data.get(split, nothing).fingerprint != now.get(split, nothing).fingerprint
         ]
 
     def resumed(self, asked: Recipe, recipe: Recipe) -> Recipe:

@@ -10,7 +10,7 @@ from fastuda.data.datasets import Datasets
 from fastuda.errors import FastudaError, UnreadableError, UsageError
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import load_recipe
-from fastuda.runs.checkpoint.notes import SOURCE_ONLY
+from fastuda.runs.checkpoint.notes import ADAPTED, SOURCE_ONLY
 from fastuda.runs.checkpoint.state_file import SavedState
 from fastuda.runs.checkpoint.store import CheckpointStore
 from fastuda.runs.folder import RunFolder
@@ -88,7 +88,8 @@ def _require_end(recipe: Recipe, saved: SavedState) -> None:
     table, end = (
         ("warmup", recipe.warmup.iterations) if saved.stage == SOURCE_ONLY else ("train", recipe.train.iterations)
     )
-    least = max(1, saved.iteration)
+    alone = saved.stage == ADAPTED and recipe.has_adapted_stage  # of statistics, without an iteration
+    least = max(0 if alone else 1, saved.iteration)
     if end < least:
         raise UsageError(
             f"{saved.path}: {saved.iteration} iterations are done already, and {table}.iterations={end} would end this "

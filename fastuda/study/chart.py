@@ -1,4 +1,4 @@
-"""A study as a picture: every seed's mIoU, mean and deviation a row, with the paper's numbers beside."""
+"""A study as a picture: every seed's mIoU, mean and deviation a row, gains over the control and the paper's numbers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ _MEASURED, _SEED, _PAPER = "#2f7d4f", "#7aa6c2", "#b5622d"
 
 
 def study_chart(path: Path, report: Report) -> None:
-    """Write a PNG of the rows that have scores; the paper's numbers have an axis of their own, their pair differs."""
+    """Write a PNG of the rows that have scores.
+
+    Gains over the control have an axis of their own, where there are such, and the paper's numbers, whose pair differs.
+    """
     from matplotlib.figure import Figure
 
     rows = [row for row in report["rows"] if row["last"] is not None]
-    figure = Figure(figsize=(9, 0.42 * len(rows) + 1.8), layout="constrained")
-    has_paper = any(row["paper"] is not None for row in rows)
-    axes = figure.subplots(1, 2 if has_paper else 1, sharey=True, squeeze=False)[0]
-    _draw_measured(axes[0], rows, report)
-    if has_paper:
-        _draw_paper(axes[1], rows, report)
-    axes[0].set_yticks(range(len(rows)), [_plain(row["name"]) for row in rows], fontsize=9)
+    drawn = [_draw_measured]
+    if any((row.get("gain_over_control") or {}).get("by_seed") for row in rows):
+        drawn.append(_draw_gains)
+    if any(row["paper"] is not None for row in rows):
+        drawn.append(_draw_paper)
+    figure = Figure(figsize=(5 + 4 * (len(drawn) - 1), 0.42 * len(rows) + 1.8), layout="constrained")
+    axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
+    for draw, own in zip(drawn, axes, strict=True):
+        draw(own, rows, report)
+    axes[0].set_yticks(range(len(rows)), [plain_text(row["name"]) for row in rows], fontsize=9)
     axes[0].invert_yaxis()
-    figure.suptitle(_plain(report["title"]), fontsize=11)
+    figure.suptitle(plain_text(report["title"]), fontsize=11)
     content = io.BytesIO()
     figure.savefig(content, dpi=150, format="png")
     write_atomic(path, content.getvalue())
@@ -44,6 +50,23 @@ def _draw_measured(axes: Any, rows: list[dict[str, Any]], report: Report) -> Non
     _finish(axes, f"mIoU on {report['base']}, percent; {count} seed{'s' if count > 1 else ''}, mean and deviation")
 
 
+def _draw_gains(axes: Any, rows: list[dict[str, Any]], report: Report) -> None:
+    axes.axvline(0, color="#999999", linewidth=0.8, zorder=0)
+    for i, row in enumerate(rows):
+        gain = row.get("gain_over_control") or {}
+        if not gain.get("by_seed"):
+            continue
+        axes.plot(list(gain["by_seed"].values()), [i] * gain["n"], "o", color=_SEED, markersize=5, zorder=1)
+        low, high = gain["interval"] or (gain["mean"], gain["mean"])
+        axes.errorbar(
+            gain["mean"], i, xerr=[[gain["mean"] - low], [high - gain["mean"]]], fmt="|", color=_MEASURED,
+            markersize=14, markeredgewidth=2, capsize=3, zorder=2,
+        )  # fmt: skip
+        where = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+        axes.annotate(f"{gain['mean']:+.1f}", (gain["mean"], i), **where)
+    _finish(axes, f"gain over {report['control']}, percent;\nmean and 95 % interval")
+
+
 def _draw_paper(axes: Any, rows: list[dict[str, Any]], report: Report) -> None:
     for i, row in enumerate(rows):
         if row["paper"] is not None:
@@ -54,13 +77,13 @@ def _draw_paper(axes: Any, rows: list[dict[str, Any]], report: Report) -> None:
 
 
 def _finish(axes: Any, label: str) -> None:
-    axes.set_xlabel(_plain(label), fontsize=9)
+    axes.set_xlabel(plain_text(label), fontsize=9)
     axes.margins(x=0.12, y=0.12)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Text that matplotlib does not read as mathematics."""
     return text.replace("$", r"\$")

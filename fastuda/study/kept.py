@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fastuda.errors import FastudaError
 from fastuda.files.text_file import read_text
 from fastuda.printable import on_one_line
-from fastuda.runs.checkpoint.notes import ADAPTED, SOURCE_ONLY, StageName
+from fastuda.runs.checkpoint.notes import ADAPTED, SOURCE_ONLY, PseudoLabelRecord, StageName
 from fastuda.study.plan import Cell
 
 _Percent = Annotated[float, Field(ge=0, le=100)]
@@ -34,6 +34,7 @@ class _Scores(_Kept):
 class _Stage(_Kept):
     last: _Scores
     best: _Scores
+    pseudo_labels: list[PseudoLabelRecord] = Field(default_factory=list)
 
 
 class _Results(_Kept):
@@ -70,6 +71,8 @@ def _require_scores(cell: Cell, results: _Results) -> None:
     for name, stage in ((SOURCE_ONLY, results.source_only), (ADAPTED, results.adapted)):
         if stage is None and name in _stages(cell):
             raise ValueError(f"{name}: missing")
+        if stage is not None and any(one.classes.keys() != names for one in stage.pseudo_labels):
+            raise ValueError(f"{name}: pseudo-labels of other classes than the recipe's")
         for scores in (stage.last, stage.best) if stage is not None else ():
             if scores.iou.keys() != names or scores.subsets.keys() != subsets:
                 raise ValueError(f"{name}: scores of other classes than the recipe's")
@@ -78,7 +81,7 @@ def _require_scores(cell: Cell, results: _Results) -> None:
 def _stages(cell: Cell) -> list[StageName]:
     """Those that the cell's run scores."""
     starts = cell.init is not None or cell.recipe.warmup.iterations > 0
-    return [*([SOURCE_ONLY] if starts else []), *([ADAPTED] if cell.recipe.train.iterations > 0 else [])]
+    return [*([SOURCE_ONLY] if starts else []), *([ADAPTED] if cell.recipe.has_adapted_stage else [])]
 
 
 def _reason(error: ValueError | RecursionError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,8 @@ from fastuda.recipe.file import Layer, load_recipe, recipe_name
 from fastuda.recipe.warmup import warmup_fields
 from fastuda.runs.folder import RunFolder
 from fastuda.study.table import Row, Table
+
+_LOOK = "eval.pseudo_labels=true"
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,24 @@ class Plan:
     cells: tuple[Cell, ...]
     of_row: dict[str, tuple[Reading, ...]]
     """By the row's name, one a seed; a source-only row reads the warm-up that the others start from."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Why rows of the table are not run, by name: they need what the recipe does not have."""
 
 
 def plan_study(
-    table: Table, base: str, seeds: Sequence[int], settings: Sequence[str], folder: Path, *, init: Path | None = None
+    table: Table,
+    base: str,
+    seeds: Sequence[int],
+    settings: Sequence[str],
+    folder: Path,
+    *,
+    init: Path | None = None,
+    control: bool = True,
 ) -> Plan:
     """Lay out rows × seeds below `folder`: one seed's whole table first, so that a stopped study has whole tables.
+
+    What is drawn follows from the seed alone, so rows with one seed see the same batches, unless they change what is
+    drawn: batch, views or jitter. With `control`, and unless the table says otherwise, one of its rows is a control.
 
     Rows whose warm-up is the same share one (protocol row 22); `init` takes the place of all of them, and its runs
     lie in a folder of their own, named by the file's SHA-256. Raises UsageError for a row that is no valid recipe
@@ -66,6 +80,9 @@ def plan_study(
     """
     if init is not None:
         folder = folder / f"init-{_digest(init)}"
+    if control and table.control:
+        table = table.with_control()
+    table, left_out = _with_what_there_is(table, base, settings)
     cells: list[Cell] = []
     of_row: dict[str, list[Reading]] = {row.name: [] for row in table.rows}
     for seed in seeds:
@@ -80,14 +97,26 @@ def plan_study(
                 if shared is warmup:
                     cells.append(warmup)
                 warmup, start = shared, RunFolder(shared.folder).model("source_only", "last")
-            if warmup is not None and recipe.train.iterations == 0:
+            if warmup is not None and not recipe.has_adapted_stage:
                 of_row[row.name].append(Reading(warmup, "source_only"))
                 continue
             cell = Cell(row.name, seed, name, recipe, folder / row.folder / f"seed-{seed}", start, warmup)
             cells.append(cell)
-            of_row[row.name].append(Reading(cell, "source_only" if recipe.train.iterations == 0 else "adapted"))
+            of_row[row.name].append(Reading(cell, "adapted" if recipe.has_adapted_stage else "source_only"))
     rows = {name: tuple(found) for name, found in of_row.items()}
-    return Plan(table, base, tuple(seeds), tuple(settings), tuple(cells), rows)
+    return Plan(table, base, tuple(seeds), tuple(settings), tuple(cells), rows, left_out)
+
+
+def _with_what_there_is(table: Table, base: str, settings: Sequence[str]) -> tuple[Table, dict[str, str]]:
+    """The table without the rows that need what the base recipe does not have, and why each is left out."""
+    if all(row.needs is None for row in table.rows):
+        return table, {}
+    lacking = load_recipe(base, settings).target.lacks_training_labels
+    left_out = {row.name: f"it needs {row.needs}: {lacking}" for row in table.rows if row.needs and lacking}
+    kept = tuple(row for row in table.rows if row.name not in left_out)
+    if not kept:
+        raise UsageError(f"no row is left over {base}: {'; '.join(f'{row}: {why}' for row, why in left_out.items())}")
+    return table.model_copy(update={"rows": kept}), left_out
 
 
 def plan_repeats(recipe: Recipe, name: str, count: int, folder: Path, *, init: Path | None = None) -> Plan:
@@ -100,7 +129,7 @@ def plan_repeats(recipe: Recipe, name: str, count: int, folder: Path, *, init: P
     stages: dict[str, Literal["source_only", "adapted"]] = {}
     if init is not None or recipe.warmup.iterations > 0:
         stages["source only"] = "source_only"
-    if recipe.train.iterations > 0:
+    if recipe.has_adapted_stage:
         stages["adapted"] = "adapted"
     table = Table(title=recipe.description, rows=tuple(Row(name=stage) for stage in stages))
     of_row = {row: tuple(Reading(cell, stage) for cell in cells) for row, stage in stages.items()}
@@ -118,14 +147,16 @@ def _warmup(base: str, row: Row, settings: Sequence[str], seed: int, folder: Pat
 
 
 def _recipe(base: str, row: Row, settings: Sequence[str], seed: int, *, source_only: bool = False) -> Recipe:
-    """The row's recipe, or its source-only stage alone."""
+    """The row's recipe, looking at its pseudo-labels unless something else is said; or its source-only stage alone."""
     layers: list[Layer] = [(row.variants, row.set), ((), (f"seed={seed}",))]
     try:
         recipe = load_recipe(base, settings, layers=layers)
         if not source_only:
-            return recipe
+            looking = load_recipe(base, [_LOOK, *settings], layers=layers)
+            return looking if looking.makes_pseudo_labels else recipe
         kept = [name for name, term in recipe.terms.items() if term.of_warmup != ()]
-        alone = ((), (f"parts={json.dumps(kept)}", "train.iterations=0")) if kept else (("source-only",), ())
+        parts = f"parts={json.dumps(kept)}"
+        alone = ((), (parts, "train.iterations=0", "eval.batch_norm=running")) if kept else (("source-only",), ())
         return load_recipe(base, settings, layers=[*layers, alone])
     except UsageError as error:
         raise UsageError(f"row {row.name!r} over {base}: {error}") from error

@@ -12,19 +12,42 @@ from fastuda.study.spread import plus_minus
 
 
 def score_table(report: Report) -> Table:
-    """A row a line: mIoU of the last and the best models as mean ± standard deviation, gain, the paper's number."""
+    """A row a line: mIoU of the last and the best models as mean ± standard deviation, gains, the paper's number."""
     seeds, first = ", ".join(map(str, report["seeds"])), report["rows"][0]["name"]
     has_paper = any(row["paper"] is not None for row in report["rows"])
     table = Table(title=f"{escape(report['title'])}\nmIoU on {escape(report['base'])}, percent, seeds {seeds}")
     table.add_column("row")
-    for head in ("last", f"gain over {first}", "best*", *([f"paper ({report['pair']})"] if has_paper else [])):
+    over = [f"gain over {report['control']}"] if _has_control(report) else []
+    for head in ("last", f"gain over {first}", *over, "best*", *([f"paper ({report['pair']})"] if has_paper else [])):
         table.add_column(escape(head), justify="right")
     for row in report["rows"]:
-        table.add_row(escape(row["name"]), *_scores(row, first), *([_paper(row["paper"])] if has_paper else []))
+        table.add_row(
+            escape(row["name"]), *_scores(row, first, bool(over)), *([_paper(row["paper"])] if has_paper else [])
+        )
     differs = f"\nnot the same in all runs: {', '.join(report['differs'])}" if report["differs"] else ""
+    differs += "".join(f"\nleft out: {escape(row)}; {escape(why)}" for row, why in report.get("left_out", {}).items())
     table.caption = (
         "mean ± standard deviation over seeds; the gain is taken seed by seed\n"
         "* chosen on the evaluation set, as the paper does; `last` is the honest one" + differs
+    )
+    return table
+
+
+def verdict_table(report: Report) -> Table | None:
+    """A row a line: its gains over the control, their mean's 95 % interval and what that tells; None without any."""
+    rows = [row for row in report["rows"] if (row.get("gain_over_control") or {}).get("by_seed")]
+    if not rows:
+        return None
+    table = Table(title=f"Gain over {escape(report['control'])}, percent")
+    for head in ("row", "seed by seed", "mean", "95 % interval", "verdict"):
+        table.add_column(head)
+    for row in rows:
+        gain = row["gain_over_control"]
+        interval = "–" if gain["interval"] is None else "{:+.1f} to {:+.1f}".format(*gain["interval"])
+        seeds = ", ".join(f"{one:+.1f}" for one in gain["by_seed"].values())
+        table.add_row(escape(row["name"]), seeds, f"{gain['mean']:+.1f}", interval, gain["told"])
+    table.caption = (
+        "paired by seed, Student's t; each row is told by itself: with many rows some look better or worse by chance"
     )
     return table
 
@@ -37,6 +60,35 @@ def class_tables(report: Report, width: int) -> list[Table]:
 
 
 _CLASS_COLUMN, _ROW_COLUMN = 18, 15
+
+
+def pseudo_label_tables(report: Report, width: int) -> list[Table]:
+    """A class a line: precision and recall of the last pseudo-labels above τ by row; in parts that fit, maybe none."""
+    rows = [row for row in report["rows"] if row.get("pseudo_labels") is not None]
+    a_table = max(1, (width - _CLASS_COLUMN) // _ROW_COLUMN)
+    return [_pseudo_label_table(rows[start : start + a_table]) for start in range(0, len(rows), a_table)]
+
+
+def _pseudo_label_table(rows: list[dict[str, Any]]) -> Table:
+    found = [row["pseudo_labels"] for row in rows]
+    table = Table(title="Pseudo-labels above τ at the last evaluation: precision / recall, percent")
+    table.add_column("class", no_wrap=True)
+    for row in rows:
+        table.add_column(escape(row["name"]), justify="right", max_width=_ROW_COLUMN)
+    for name in found[0]["classes"]:
+        own = [one["classes"][name] for one in found]
+        table.add_row(
+            escape(name), *(f"{_mean(a['precision_above_tau'])} / {_mean(a['recall_above_tau'])}" for a in own)
+        )
+    table.add_section()
+    table.add_row("all, precision", *(_mean(one["precision_above_tau"]) for one in found))
+    table.add_row("pixels above τ", *(_mean(one["share_kept"]) for one in found))
+    table.caption = "on the evaluation labels, which are used to look alone; recall: of all pixels of the class"
+    return table
+
+
+def _mean(value: dict[str, Any]) -> str:
+    return "–" if value["mean"] is None else f"{value['mean']:.0f}"
 
 
 def _class_table(rows: list[dict[str, Any]]) -> Table:
@@ -62,13 +114,20 @@ def _add_line(table: Table, title: str, rows: list[dict[str, Any]], kind: str, n
     table.add_row(escape(title), *cells)
 
 
-def _scores(row: dict[str, Any], first: str) -> tuple[str, str, str]:
+def _has_control(report: Report) -> bool:
+    """Reports of earlier versions have none."""
+    return any(row.get("gain_over_control") is not None for row in report["rows"])
+
+
+def _scores(row: dict[str, Any], first: str, has_control: bool) -> tuple[str, ...]:
     failed = f"{len(row['failures'])} failed" if row["failures"] else ""
     if row["last"] is None:
-        return failed or "–", "", ""
+        return (failed or "–", *([""] * (2 + has_control)))
     last = plus_minus(row["last"]["miou"]) + (f" ({failed})" if failed else "")
     gain = "" if row["name"] == first else plus_minus(row["gain"], signed=True)
-    return last, gain, plus_minus(row["best"]["miou"])
+    over = row.get("gain_over_control")
+    gain_over = [plus_minus(over, signed=True) if over is not None else ""] if has_control else []
+    return last, gain, *gain_over, plus_minus(row["best"]["miou"])
 
 
 def _paper(value: float | None) -> str:

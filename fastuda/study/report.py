@@ -12,6 +12,7 @@ from fastuda.study.plan import Plan, Reading
 from fastuda.study.run import Outcome
 from fastuda.study.spread import spread, spread_of_records
 from fastuda.study.table import Row
+from fastuda.study.verdict import verdict
 from fastuda.training.run import Results
 
 Report = dict[str, Any]
@@ -20,21 +21,31 @@ Report = dict[str, Any]
 def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
     """The study as JSON: `rows` in the table's order, each with its `cells`, `last`, `best`, `gain` and `paper`.
 
-    `gain` is over the first row, seed by seed, so that what a seed's warm-up adds to both is not in it. `differs`
-    names what was not the same in all runs (`data`, `device`, `versions`), which makes their scores less alike
-    than they look.
+    `gain` is over the first row, seed by seed, so that what a seed's warm-up adds to both is not in it;
+    `gain_over_control` likewise over the row `control` (None in that row, and without one), with every seed's own gain,
+    the mean's 95 % interval and what that tells. `differs` names what was not the same in all runs (`data`, `device`,
+    `versions`), which makes their scores less alike than they look. `pseudo_labels`, where they were looked at, are a
+    cell's history, and a row's last evaluation over its seeds.
     """
     by_folder = {outcome.cell.folder: outcome for outcome in outcomes}
-    rows: list[dict[str, Any]] = []
+    found: list[tuple[Row, list[dict[str, Any]], dict[str, str]]] = []
     for row in plan.table.rows:
-        cells, failures = [], {}
+        cells: list[dict[str, Any]] = []
+        failures: dict[str, str] = {}
         for reading in plan.of_row[row.name]:
             outcome = by_folder.get(reading.cell.folder)
             if outcome is not None and outcome.results is not None:
                 cells.append(_cell(reading, outcome.results, folder))
             elif outcome is not None:
                 failures[str(reading.cell.seed)] = outcome.failure
-        rows.append(_row(row, plan.base, cells, failures, rows[0]["cells"] if rows else cells))
+        found.append((row, cells, failures))
+    control = plan.table.control_row
+    first, over = found[0][1], next((cells for row, cells, _ in found if row == control), None)
+    rows = [
+        {**_row(row, plan.base, cells, failures), "gain": spread(list(_gains(cells, first).values())),
+         "gain_over_control": None if over is None or row == control else _gain_over_control(cells, over)}
+        for row, cells, failures in found
+    ]  # fmt: skip
     done = [outcome.results for outcome in outcomes if outcome.results is not None]
     return {
         "title": plan.table.title,
@@ -42,13 +53,22 @@ def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
         "base": plan.base,
         "settings": [setting for setting in plan.settings if not setting.startswith(("source.root=", "target.root="))],
         "seeds": list(plan.seeds),
+        "control": None if control is None else control.name,
         "rows": rows,
+        "left_out": plan.left_out,
         "protocol": next((cell["last"]["protocol"] for row in rows for cell in row["cells"]), None),
         "data": done[0]["data"] if done else {},
         "device": done[0]["device"] if done else None,
         **provenance(),
-        "differs": [key for key in ("data", "device", "versions") if any(one[key] != done[0][key] for one in done)],
+        "differs": [key for key in ("data", "device", "versions") if any(_differ(one, done[0], key) for one in done)],
     }
+
+
+def _differ(one: Results, other: Results, key: str) -> bool:
+    """Of the data the splits that both runs read: a row may read one more."""
+    if key != "data":
+        return bool(one[key] != other[key])
+    return any(one[key][split] != other[key][split] for split in one[key].keys() & other[key].keys())
 
 
 def write_report(path: Path, content: Report) -> None:
@@ -57,7 +77,8 @@ def write_report(path: Path, content: Report) -> None:
 
 
 def _cell(reading: Reading, results: Results, folder: Path) -> dict[str, Any]:
-    """One run's scores of the stage that the row is about."""
+    """One run's scores of the stage that the row is about, and its pseudo-labels where they were looked at."""
+    looked = results[reading.stage].get("pseudo_labels")
     return {
         "seed": reading.cell.seed,
         "run": str(reading.cell.folder.relative_to(folder)),
@@ -65,14 +86,36 @@ def _cell(reading: Reading, results: Results, folder: Path) -> dict[str, Any]:
         "best": results[reading.stage]["best"],
         "seconds": results["seconds"].get(reading.stage, 0.0),
         "date": results["date"],
+        **({"pseudo_labels": looked} if looked else {}),
     }
 
 
-def _row(
-    row: Row, base: str, cells: list[dict[str, Any]], failures: dict[str, str], first: list[dict[str, Any]]
-) -> dict[str, Any]:
-    by_seed = {cell["seed"]: cell["last"]["miou"] for cell in first}
-    gains = [cell["last"]["miou"] - by_seed[cell["seed"]] for cell in cells if cell["seed"] in by_seed]
+def _gains(cells: list[dict[str, Any]], over: list[dict[str, Any]]) -> dict[int, float]:
+    """By seed: how much higher a row's last mIoU is than another's, percent."""
+    by_seed = {cell["seed"]: cell["last"]["miou"] for cell in over}
+    return {cell["seed"]: cell["last"]["miou"] - by_seed[cell["seed"]] for cell in cells if cell["seed"] in by_seed}
+
+
+def _gain_over_control(cells: list[dict[str, Any]], control: list[dict[str, Any]]) -> dict[str, Any]:
+    gains = _gains(cells, control)
+    told = verdict(list(gains.values()))
+    by_seed = {str(seed): round(gain, 4) for seed, gain in gains.items()}
+    return {**spread(list(gains.values())), "by_seed": by_seed, **(told.to_json() if told is not None else {})}
+
+
+def _last_pseudo_labels(found: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Spread over seeds of what the last evaluations say of pseudo-labels, overall and by class; None of none."""
+    if not found:
+        return None
+    overall = {key: spread([one[key] for one in found]) for key in ("precision", "precision_above_tau", "share_kept")}
+    first = found[0]["classes"]
+    classes = {
+        name: {key: spread([one["classes"][name][key] for one in found]) for key in first[name]} for name in first
+    }
+    return {"tau": found[0]["tau"], **overall, "classes": classes}
+
+
+def _row(row: Row, base: str, cells: list[dict[str, Any]], failures: dict[str, str]) -> dict[str, Any]:
     return {
         "name": row.name,
         "recipe": row.recipe(base),
@@ -82,7 +125,7 @@ def _row(
         "paper_subsets": row.paper_subsets,
         "last": spread_of_records([cell["last"] for cell in cells]) if cells else None,
         "best": spread_of_records([cell["best"] for cell in cells]) if cells else None,
-        "gain": spread(gains),
+        "pseudo_labels": _last_pseudo_labels([cell["pseudo_labels"][-1] for cell in cells if "pseudo_labels" in cell]),
         "cells": cells,
         "failures": failures,
     }

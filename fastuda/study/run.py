@@ -120,6 +120,8 @@ def _refuse_another(cell: Cell) -> None:
     except UsageError as error:
         why = " ".join(str(error).split())
         raise FastudaError(f"{asked}: damaged ({why}); delete it if the run beside it is of this recipe") from error
+    if not cell.recipe.has_adapted_stage:  # such a run says nothing of the statistics that others are scored with
+        before = before.model_copy(update={"eval": before.eval.model_copy(update={"batch_norm": "running"})})
     changed = differences(fields_of(before), fields_of(cell.recipe))
     if changed:
         raise UsageError(

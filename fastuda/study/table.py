@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import resources
+from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -16,6 +17,8 @@ from fastuda.recipe.file import variant_text
 
 _MOST_LINES = 20
 _TABLES = resources.files("fastuda.study") / "tables"
+CONTROL, SOURCE_ONLY = "control", "source-only"
+"""The variants of a control, and of a network without adaptation."""
 
 
 class Row(Section):
@@ -27,6 +30,8 @@ class Row(Section):
     """The variant over the base, several joined by `+`; without it the base itself."""
     set: tuple[str, ...] = ()
     """Further settings, as `--set` takes them; they win over the user's."""
+    needs: Literal["target labels"] | None = None
+    """What the row is left out without: labels of the target's training images, which the recipe may not have."""
     paper: float | None = None
     """The mIoU that the paper prints, percent."""
     paper_iou: dict[str, float] = Field(default_factory=dict)
@@ -38,6 +43,11 @@ class Row(Section):
     def variants(self) -> list[str]:
         """The variants' names, in order."""
         return [] if self.variant is None else self.variant.split("+")
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the row trains on the source alone for the adaptation's iterations."""
+        return self.variants == [CONTROL]
 
     def recipe(self, base: str) -> str:
         """The recipe's name over `base`, as `fastuda train` takes it."""
@@ -58,8 +68,28 @@ class Table(Section):
     """The pair of data sets that the paper's numbers are of."""
     base: str = "gta2cs"
     """The recipe that the rows change when nobody says another."""
+    control: bool = True
+    """Whether a row that trains on the source alone for as long is added where no row does (variant `control`)."""
     rows: tuple[Row, ...] = Field(min_length=1)
     """In the order in which they are run and printed."""
+
+    @property
+    def control_row(self) -> Row | None:
+        """The row that gains are taken over: the control, of several the first that sets nothing further."""
+        return next(iter(sorted((row for row in self.rows if row.is_control), key=lambda row: bool(row.set))), None)
+
+    def with_control(self) -> Table:
+        """The table with a control: its own, or one after a first row `source only`, otherwise at the end.
+
+        A first row stays the first, which `gain` is over.
+        """
+        if self.control_row is not None:
+            return self
+        taken = {row.name for row in self.rows}
+        names = (f"source only, further{' (control)' * i}" for i in range(len(taken) + 1))
+        added = Row(name=next(name for name in names if name not in taken), variant=CONTROL)
+        place = 1 if self.rows[0].variants == [SOURCE_ONLY] else len(self.rows)
+        return self.model_copy(update={"rows": (*self.rows[:place], added, *self.rows[place:])})
 
     @model_validator(mode="after")
     def _check(self) -> Table:

@@ -30,8 +30,10 @@ def contact_sheet(recipe: Recipe, data: Datasets, trained: Model | None, iterati
     unknown (ignored), and HTCM pastes nothing.
     """
     device = torch.device("cpu") if trained is None else trained.device
-    source = next(TrainingLoader(data.source, "source", recipe, device, start_iteration=iteration))
-    target = next(TrainingLoader(data.target, "target", recipe, device, start_iteration=iteration))
+    source, target = (
+        next(TrainingLoader(packed, domain, recipe, device, start_iteration=iteration))
+        for domain, (_, packed) in data.trained_on(adapts=True).items()
+    )
     assert source.label is not None
     passes = Passes.of(recipe, device) if trained is None else trained.passes
     draws = Draws(recipe.seed, torch.tensor(iteration, device=device))

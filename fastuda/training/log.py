@@ -12,6 +12,7 @@ from fastuda.errors import FastudaError
 from fastuda.files.disk import write_atomic
 from fastuda.files.regular_file import read_regular
 from fastuda.metrics import Scores
+from fastuda.metrics.pseudo_labels import PseudoLabelScores
 from fastuda.printable import on_one_line
 from fastuda.runs.checkpoint.notes import STAGES
 from fastuda.runs.folder import RunFolder
@@ -70,9 +71,12 @@ class RunLog:
             }
         )
 
-    def evaluation(self, stage: str, iteration: int, scores: Scores) -> None:
-        """One evaluation's scores."""
-        self._add({"stage": stage, "iteration": iteration, "scores": scores.to_json()})
+    def evaluation(
+        self, stage: str, iteration: int, scores: Scores, pseudo_labels: PseudoLabelScores | None = None
+    ) -> None:
+        """One evaluation's scores, and what the teacher's pseudo-labels were worth if that was looked at."""
+        looked = {} if pseudo_labels is None else {"pseudo_labels": pseudo_labels.to_json()}
+        self._add({"stage": stage, "iteration": iteration, "scores": scores.to_json(), **looked})
 
     def _add(self, row: Row) -> None:
         row = {**row, "time": time.time()}
@@ -85,6 +89,9 @@ class RunLog:
         if "scores" in row:
             scores = row["scores"]
             values = {"miou": scores["miou"], **{f"iou/{name}": iou for name, iou in scores["iou"].items()}}
+            if looked := row.get("pseudo_labels"):
+                shown = ("precision", "precision_above_tau", "share_kept")
+                values |= {f"pseudo_labels/{name}": looked[name] for name in shown}
         else:
             values = {f"loss/{name}": loss for name, loss in row["losses"].items()}
             values |= {name: row[name] for name in ("iterations_per_second", "waiting_for_data", "lr")}

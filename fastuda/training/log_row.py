@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from fastuda.runs.checkpoint.notes import StageName
+from fastuda.runs.checkpoint.notes import PseudoLabels, StageName
 
 Row = dict[str, Any]
 
@@ -47,6 +47,7 @@ class _EvaluationRow(_Checked):
     stage: StageName
     iteration: _Iteration
     scores: _Scores
+    pseudo_labels: PseudoLabels | None = None
     time: _NotNegative
 
 
@@ -56,6 +57,6 @@ _ROW: TypeAdapter[_TrainingRow | _EvaluationRow] = TypeAdapter(_TrainingRow | _E
 def read_row(line: bytes) -> Row | None:
     """The row that a line of log.jsonl holds; None for whatever fastuda does not write."""
     try:
-        return _ROW.validate_json(line).model_dump()
+        return _ROW.validate_json(line).model_dump(exclude_unset=True)
     except ValidationError:
         return None

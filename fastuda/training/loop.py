@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 
-from fastuda.data.datasets import Datasets
+from fastuda.data.datasets import Datasets, SplitName
 from fastuda.data.loading.failures import numbers
-from fastuda.data.loading.sampling import DomainName
 from fastuda.data.loading.training_loader import TrainingLoader
-from fastuda.data.packing.pack import Packed
 from fastuda.memory.estimate import TrainingWork
 from fastuda.memory.out_of_memory import memory_told
 from fastuda.method.state import TrainingState
@@ -30,7 +28,7 @@ _AHEAD = 2
 class Loop:
     """Loads and trains one iteration of `work` a call, from where `state` stands.
 
-    `failed` are the samples of each domain, by name, that had failed before (`data.on_error`).
+    `failed` are the samples of each split, by name, that had failed before (`data.on_error`).
 
     On a GPU nothing here waits for the device but for an iteration that lies two back.
     """
@@ -44,22 +42,19 @@ class Loop:
         fast: FastPath,
         work: TrainingWork,
         *,
-        failed: Mapping[DomainName, Mapping[str, str]] | None = None,
+        failed: Mapping[SplitName, Mapping[str, str]] | None = None,
     ) -> None:
         device, start = state.iteration.device, int(state.iteration)
-        packs: dict[DomainName, Packed] = {"source": data.source}
-        if work == "adaptation":
-            packs["target"] = data.target
         self._loaders = {
-            domain: TrainingLoader(
+            split: TrainingLoader(
                 pack,
                 domain,
                 recipe,
                 device,
                 start_iteration=start,
-                failed=numbers(pack, (failed or {}).get(domain, {})),
+                failed=numbers(pack, (failed or {}).get(split, {})),
             )
-            for domain, pack in packs.items()
+            for domain, (split, pack) in data.trained_on(adapts=work == "adaptation").items()
         }
         self._iteration = Iteration(state, recipe, passes, fast, work)
         self._work, self._recipe = work, recipe
@@ -73,9 +68,9 @@ class Loop:
         return self._iteration.way
 
     @property
-    def failed(self) -> dict[DomainName, dict[str, str]]:
-        """Samples that failed so far, each with the reason, by domain."""
-        return {domain: loader.failures.reasons for domain, loader in self._loaders.items()}
+    def failed(self) -> dict[SplitName, dict[str, str]]:
+        """Samples that failed so far, each with the reason, by split."""
+        return {split: loader.failures.reasons for split, loader in self._loaders.items()}
 
     def __call__(self) -> Losses:
         """Losses of the next iteration, on the device; the next call may overwrite them."""

@@ -67,7 +67,8 @@ def train(
     `name` is the recipe's, for the record, and `named` what it says before any setting. `init` starts the adaptation
     from a trained network and skips the warm-up; `resume` continues a stopped run, from the beginning if it has no
     checkpoint yet, and `force` continues it though recipe, data, code or libraries are others. Without adaptation
-    iterations the run is source-only training, or with `init` a score of that network. `deadline`, of
+    iterations the run is source-only training, or with `init` a score of that network; with target statistics
+    (`eval.batch_norm`) it then has an adapted stage in which nothing is trained. `deadline`, of
     `time.monotonic`, ends it as a signal does. `ends_process` says that the process is a command's own, which a second
     Ctrl-C and the watchdog end. `stop` takes the place of all three where a request goes beyond this run, as a study's
     does; it is entered already. One that comes when all is trained lets the run finish. torch's switches are put back.
@@ -174,7 +175,7 @@ def _stages(recipe: Recipe, warmup: bool) -> list[Stage]:
     stages = []
     if warmup:
         stages.append(Stage(SOURCE_ONLY, "warm-up", recipe.warmup.iterations, recipe.warmup.optimizer))
-    if recipe.train.iterations > 0:
+    if recipe.has_adapted_stage:
         stages.append(Stage(ADAPTED, "adaptation", recipe.train.iterations, recipe.train.optimizer))
     return stages
 
@@ -230,5 +231,7 @@ def _finish(run: Run, name: str, record: RunRecord) -> Results:
         assert notes.best is not None
         last, best = notes.last.model_dump(), notes.best.model_dump()
         results[stage] = {**{key: last[key] for key in ("miou", "iou", "protocol")}, "last": last, "best": best}
+        if notes.pseudo_labels:
+            results[stage]["pseudo_labels"] = [one.model_dump() for one in notes.pseudo_labels]
     run.folder.write_results(results)
     return results

@@ -11,21 +11,22 @@ import torch
 from fastuda.data.datasets import Datasets
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.loading.failures import numbers
-from fastuda.data.loading.sampling import DomainName
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.errors import FastudaError
+from fastuda.evaluation.pseudo_labels import look_at_pseudo_labels
 from fastuda.evaluation.scoring import EVALUATION_BATCH, scored
 from fastuda.evaluation.target_statistics import gather_statistics
 from fastuda.memory.estimate import TrainingWork
 from fastuda.memory.out_of_memory import memory_told
 from fastuda.method.state import TrainingState
+from fastuda.metrics.pseudo_labels import PseudoLabelScores
 from fastuda.model.passes import Passes
 from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Optimizer, Recipe
 from fastuda.recipe.paper import same_work
 from fastuda.report.display import Display, StageProgress
 from fastuda.runs.checkpoint.model_file import ModelFile
-from fastuda.runs.checkpoint.notes import STAGES, Notes, Record, StageName, StageNotes
+from fastuda.runs.checkpoint.notes import STAGES, Notes, PseudoLabelRecord, Record, StageName, StageNotes
 from fastuda.runs.checkpoint.state_file import SavedState, restore_state
 from fastuda.runs.checkpoint.store import CheckpointStore
 from fastuda.runs.checkpoint.writer import CheckpointWriter
@@ -75,7 +76,10 @@ class Stage:
 
 
 def run_stage(run: Run, stage: Stage, model: Segmenter, saved: SavedState | None) -> Segmenter:
-    """Train one stage from `model`, or from where `saved` stopped; returns it with its averaged weights."""
+    """Train one stage from `model`, or from where `saved` stopped; returns it with its averaged weights.
+
+    A stage of no iterations is one evaluation, with whatever statistics that has.
+    """
     if saved is not None and STAGES.index(stage.name) < STAGES.index(saved.stage):
         return model  # this stage was complete; the saved state is of the one after it
     with memory_told(stage.work, run.recipe, run.device):
@@ -100,10 +104,14 @@ def run_stage(run: Run, stage: Stage, model: Segmenter, saved: SavedState | None
             "%s: the learning rate rises over %d iterations (ramp_up), and there are %d: it never gets to its value",
             *(stage.name, stage.optimizer.ramp_up, stage.num_iterations),
         )
-    if start == 0:
+    if start == 0 and notes.last is None:
         _save(run, stage, state, 0, readback)  # so that --resume works from the first moment
     elif _evaluates(run, stage, start) and (notes.last is None or notes.last.iteration != start):
         _pause(run, stage, state, start, readback, evaluates=True)  # the stop came before, or during, its evaluation
+    if stage.num_iterations == 0:
+        if notes.last is None:
+            _pause(run, stage, state, 0, readback, evaluates=True)
+        return state.student
     loop = Loop(state, run.data, run.recipe, run.passes, run.fast, stage.work, failed=run.notes.failed)
 
     state.student.train()
@@ -164,16 +172,30 @@ def _evaluates(run: Run, stage: Stage, done: int) -> bool:
 
 
 def _evaluate_average(run: Run, stage: Stage, state: TrainingState, iteration: int) -> None:
-    """Evaluate the averaged model."""
+    """Evaluate the averaged model, after a look at what the teacher says (`eval.pseudo_labels`)."""
+    looked = None
+    if stage.work == "adaptation" and run.data.viewed_evaluation is not None:
+        progress = run.task("Looking at pseudo-labels")
+        looked = look_at_pseudo_labels(state, run.data.viewed_evaluation, run.recipe, run.passes, progress=progress)
     model = state.evaluation_model()
     if stage.work == "adaptation" and run.recipe.eval.batch_norm == "target":
         failed = numbers(run.data.target, run.notes.failed.get("target", {}))
         gather_statistics(model, run.data.target, run.recipe, run.passes, run.device, failed)
-    evaluate_model(run, stage.name, stage.work, model, iteration)
+    evaluate_model(run, stage.name, stage.work, model, iteration, looked)
 
 
-def evaluate_model(run: Run, stage: StageName, title: str, model: Segmenter, iteration: int) -> None:
-    """Evaluate a model in eval mode; it is the stage's last and, if so, its best, to be written with the next save."""
+def evaluate_model(
+    run: Run,
+    stage: StageName,
+    title: str,
+    model: Segmenter,
+    iteration: int,
+    pseudo_labels: PseudoLabelScores | None = None,
+) -> None:
+    """Evaluate a model in eval mode; it is the stage's last and, if so, its best, to be written with the next save.
+
+    What `pseudo_labels` were worth at the time is kept beside its scores.
+    """
     loader = EvaluationLoader(run.data.evaluation, EVALUATION_BATCH, run.recipe.runtime.loader_threads, run.device)
     by_protocol = scored(model, loader, run.recipe, run.passes, progress=run.task("Evaluating"))
     own = by_protocol[run.recipe.eval.protocol]
@@ -182,6 +204,8 @@ def evaluate_model(run: Run, stage: StageName, title: str, model: Segmenter, ite
 
     notes = run.notes.stages.setdefault(stage, StageNotes())
     notes.last = record
+    if pseudo_labels is not None:
+        notes.add_pseudo_labels(PseudoLabelRecord(iteration=iteration, **pseudo_labels.to_json()))
     files = {"last": record}
     if notes.best is None or record.miou > notes.best.miou:
         # The paper's "early stopping": chosen on the very images that it is scored on.
@@ -190,7 +214,7 @@ def evaluate_model(run: Run, stage: StageName, title: str, model: Segmenter, ite
         ModelFile.of(run.folder.model(stage, which), model, run.recipe, scores.model_dump())
         for which, scores in files.items()
     ]
-    run.log.evaluation(stage, iteration, own)
+    run.log.evaluation(stage, iteration, own, pseudo_labels)
     run.display.evaluated(title, iteration, own)
 
 
@@ -210,9 +234,7 @@ def _save(run: Run, stage: Stage, state: TrainingState, iteration: int, readback
 def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
     if first < 0:
         return
-    names = _names_at(run, "source", first)
-    if stage.work == "adaptation":
-        names += _names_at(run, "target", first)
+    names = _names_at(run, stage, first)
     run.checkpoints.wait()
     try:
         kept = run.store.newest_sound()
@@ -226,7 +248,9 @@ def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
     )
 
 
-def _names_at(run: Run, domain: DomainName, iteration: int) -> list[str]:
-    packed = run.data.source if domain == "source" else run.data.target
-    failed = numbers(packed, run.notes.failed.get(domain, {}))
-    return TrainingLoader.names_at(packed, domain, run.recipe, iteration, failed)
+def _names_at(run: Run, stage: Stage, iteration: int) -> list[str]:
+    names: list[str] = []
+    for domain, (split, packed) in run.data.trained_on(adapts=stage.work == "adaptation").items():
+        failed = numbers(packed, run.notes.failed.get(split, {}))
+        names += TrainingLoader.names_at(packed, domain, run.recipe, iteration, failed)
+    return names

@@ -10,7 +10,7 @@ from fastuda.recipe import Recipe
 
 
 def made_batches(recipe: Recipe, device: torch.device, seed: int = 0) -> tuple[DomainBatch, DomainBatch]:
-    """A source and a target batch of the recipe's sizes: noise, labels of every class, crops over the whole view."""
+    """Source and target batch of the adaptation's sizes: noise, labels of every class, crops over all of the view."""
     generator = torch.Generator(device.type if device.type == "cuda" else "cpu").manual_seed(seed)
     num_classes, count = len(recipe.classes.build()), recipe.train.batch_size
 
@@ -35,4 +35,6 @@ def made_batches(recipe: Recipe, device: torch.device, seed: int = 0) -> tuple[D
             names=[f"made {i}" for i in range(count)],
         )
 
-    return batch(recipe.views.source_size, labelled=True), batch(recipe.views.target_size, labelled=False)
+    views = recipe.views
+    labelled = views.target_size if recipe.trains_on_target_labels else views.source_size
+    return batch(labelled, labelled=True), batch(views.target_size, labelled=False)

@@ -33,6 +33,38 @@ class Record(_Checked):
     by_protocol: dict[str, float | None]
 
 
+Percent = Annotated[float, Field(ge=0, le=100)] | None
+"""None where there is nothing to take a share of."""
+
+
+class ClassPseudoLabels(_Checked):
+    """Pseudo-labels of one class, as `metrics.pseudo_labels` has them."""
+
+    share_true: Percent
+    share_predicted: Percent
+    share_kept: Percent
+    precision: Percent
+    recall: Percent
+    precision_above_tau: Percent
+    recall_above_tau: Percent
+
+
+class PseudoLabels(_Checked):
+    """Pseudo-labels held against labels at one evaluation."""
+
+    tau: Annotated[float, Field(ge=0, lt=1)]
+    precision: Percent
+    precision_above_tau: Percent
+    share_kept: Percent
+    classes: dict[str, ClassPseudoLabels]
+
+
+class PseudoLabelRecord(PseudoLabels):
+    """And when that was."""
+
+    iteration: Count
+
+
 class StageNotes(_Checked):
     """One stage so far."""
 
@@ -42,6 +74,12 @@ class StageNotes(_Checked):
     """The newest evaluation."""
     best: Record | None = None
     """The evaluation of the highest mIoU; chosen on the very images that it is scored on."""
+    pseudo_labels: list[PseudoLabelRecord] = Field(default_factory=list)
+    """By evaluation, the oldest first (`eval.pseudo_labels`)."""
+
+    def add_pseudo_labels(self, record: PseudoLabelRecord) -> None:
+        """Keep what an evaluation found; one that is made again takes the place of its earlier self."""
+        self.pseudo_labels = [*(one for one in self.pseudo_labels if one.iteration < record.iteration), record]
 
 
 class Notes(_Checked):
@@ -56,10 +94,10 @@ class Notes(_Checked):
     """Rows of log.jsonl so far; 0 in a run that was begun when they were not counted."""
     stalled: Seconds = 0.0
     """Seconds that training stood still for them."""
-    failed: dict[Literal["source", "target"], dict[str, str]] = Field(default_factory=dict)
-    """Samples of each domain that failed while they were read, by name, and why (`data.on_error`)."""
+    failed: dict[Literal["source", "target", "labelled_target"], dict[str, str]] = Field(default_factory=dict)
+    """Samples of each split that failed while they were read, by name, and why (`data.on_error`)."""
 
-    def add_failed(self, failed: Mapping[Literal["source", "target"], Mapping[str, str]]) -> None:
+    def add_failed(self, failed: Mapping[Literal["source", "target", "labelled_target"], Mapping[str, str]]) -> None:
         """Keep samples that failed, each with the reason of its first failure."""
         for domain, reasons in failed.items():
             if reasons:
