@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from fastuda.demo.canvas import LABEL_ID
-from fastuda.demo.look import Look
+from fastuda.demo.look import Look, Weave
 from fastuda.demo.noise import TILE, tile, window
 
 
@@ -18,15 +18,16 @@ def finish(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Split a painted RGBA image into the photographed RGB [H, W, 3] and its labelIds [H, W], both uint8.
 
-    `woven` is how strange each pixel's thing looks, which is what its class's weave is worth there.
+    `woven` [H, W] uint8 is how strange each pixel's thing looks; without it nothing does.
     """
     pixels = np.asarray(painted)
     label = pixels[..., 3].copy()
     height, width = label.shape
     texture = _amplitude(look.grain)[label] * window("grain", rng, height, width)
     texture += _amplitude(look.blotch)[label] * window("blotch", rng, height, width)
-    if woven is not None:
-        texture += _weave(np.asarray(woven), label, look, rng)
+    strange = np.zeros_like(label) if woven is None else np.asarray(woven)
+    texture += _woven(look.weave, label, rng) * np.clip(1.5 - strange / np.float32(127.5), 0, 1)
+    texture += _woven(look.strange_weave, label, rng) * np.clip(strange / np.float32(127.5) - 0.5, 0, 1)
     textured = np.clip(pixels[..., :3] + texture[..., None], 0, 255).astype(np.uint8)
     image = Image.fromarray(textured, "RGB").convert("RGB", _colour_matrix(look, rng))
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(*look.blur) * width / 512))
@@ -34,15 +35,12 @@ def finish(
     return _sensor(np.asarray(image), look, rng), label
 
 
-def _weave(
-    strange: NDArray[np.uint8], label: NDArray[np.uint8], look: Look, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def _woven(weave: Weave, label: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
     height, width = label.shape
     out = np.zeros((height, width), np.float32)
-    for kind in sorted({kind for kind, _ in look.weave.values()}):
-        amplitude = _amplitude({"": 0.0} | {name: size for name, (own, size) in look.weave.items() if own == kind})
+    for kind in sorted({kind for kind, _ in weave.values()}):
+        amplitude = _amplitude({"": 0.0} | {name: size for name, (own, size) in weave.items() if own == kind})
         out += amplitude[label] * window(kind, rng, height, width)
-    out *= strange / np.float32(255)
     return out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from fastuda.demo import palettes
 from fastuda.demo.palettes import Colour, Palette
 
 Range = tuple[float, float]
+Weave = Mapping[str, tuple[str, float]]
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,10 @@ class Look:
     vignette: Range = field(default=(0.0, 0.0))
     strange: Palette = field(default_factory=dict)
     """By material, the colours of things that look strange; empty where nothing does."""
-    weave: Mapping[str, tuple[str, float]] = field(default_factory=dict)
-    """By class name, the noise tile that things of it are textured with, the stranger the more, and its amplitude in
-    grey levels."""
+    weave: Weave = field(default_factory=dict)
+    """By class name, the noise tile that things of it are textured with, and its amplitude in grey levels."""
+    strange_weave: Weave = field(default_factory=dict)
+    """Likewise of things that look strange; both textures fade into one another."""
     familiar: float = 1.0
     """Share of the things that hardly look strange: those from which labels can spread."""
 
@@ -70,6 +72,20 @@ def _one(colours: tuple[Colour, ...], rng: np.random.Generator) -> Colour:
     return colours[int(rng.integers(len(colours)))]
 
 
+_WEAVE: Weave = {
+    "building": ("courses", 14.0),
+    "wall": ("courses", 14.0),
+    "fence": ("slats", 10.0),
+    "sidewalk": ("cobbles", 8.0),
+    "vegetation": ("cobbles", 12.0),
+    "terrain": ("cobbles", 12.0),
+    "person": ("courses", 12.0),
+    "rider": ("slats", 12.0),
+    "truck": ("slats", 14.0),
+    "bus": ("courses", 8.0),
+    "train": ("slats", 8.0),
+}
+
 SOURCE = Look(
     palette=palettes.SOURCE,
     grain={"": 2.5, "sky": 1.0},
@@ -88,45 +104,36 @@ SOURCE = Look(
     gamma=(0.85, 1.2),
     blur=(0.2, 0.6),
     noise=(0.5, 3.0),
+    weave=_WEAVE,
 )
 
-TARGET = Look(
+TARGET = replace(
+    SOURCE,
     palette=palettes.TARGET,
-    grain={"": 5.0, "terrain": 7.0, "vegetation": 7.0, "sky": 2.0},
-    blotch={"": 4.0, "terrain": 9.0, "road": 3.0, "vegetation": 13.0, "sky": 1.0, "sidewalk": 3.0},
-    jitter=24,
-    ground_texture=0.09,
-    cloud_cover=(-0.32, 1.2),
-    shadow=(0.5, 0.68),
+    grain={"": 4.0, "sky": 1.5},
     haze=(0.002, 0.006),
     eye=(1.2, 1.5),
     focal=(0.85, 1.0),
     horizon=(0.4, 0.48),
-    saturation=(0.8, 1.08),
-    exposure=(0.88, 1.1),
-    warmth=(-0.044, 0.078),
-    gamma=(0.88, 1.2),
-    blur=(0.4, 0.84),
-    noise=(1.5, 4.0),
-    vignette=(0.04, 0.1),
-    familiar=0.35,
+    saturation=(0.75, 1.05),
+    warmth=(-0.04, 0.06),
+    noise=(1.0, 4.0),
+    vignette=(0.0, 0.1),
     strange=palettes.STRANGE,
-    weave={
-        "road": ("cobbles", 14.0),
-        "sidewalk": ("courses", 16.0),
-        "building": ("courses", 18.0),
-        "wall": ("slats", 18.0),
-        "fence": ("courses", 14.0),
-        "vegetation": ("slats", 20.0),
-        "terrain": ("cobbles", 20.0),
-        "sky": ("blotch", 8.0),
-        "person": ("slats", 24.0),
-        "rider": ("courses", 24.0),
-        "car": ("courses", 12.0),
-        "truck": ("slats", 18.0),
-        "bus": ("slats", 18.0),
-        "train": ("courses", 18.0),
-        "motorcycle": ("slats", 14.0),
-        "bicycle": ("slats", 14.0),
+    strange_weave={
+        "road": ("cobbles", 12.0),
+        "sidewalk": ("courses", 12.0),
+        "building": ("slats", 14.0),
+        "wall": ("slats", 14.0),
+        "fence": ("courses", 12.0),
+        "vegetation": ("slats", 14.0),
+        "terrain": ("courses", 12.0),
+        "person": ("slats", 16.0),
+        "rider": ("courses", 16.0),
+        "car": ("courses", 8.0),
+        "truck": ("courses", 14.0),
+        "bus": ("slats", 14.0),
+        "train": ("cobbles", 12.0),
     },
+    familiar=0.35,
 )
