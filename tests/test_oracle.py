@@ -278,9 +278,16 @@ def test_without_labels_the_oracle_is_left_out_with_a_note(folders: Path, cache:
     plan = summary(folders, cache, tmp_path, labels=False)
     assert "oracle" not in plan.of_row
     assert plan.left_out["oracle"].startswith('it needs target labels: layout "folder" has them where `labels`')
-    only = Table(title="t", rows=(Row(name="o", variant="oracle", needs="target labels"),), control=False)
+    only = Table(title="t", rows=(Row(name="o", variant="oracle", needs="target labels"),))
     with pytest.raises(UsageError, match="no row is left over gta2cs: o: it needs target labels"):
         plan_study(only, "gta2cs", (0,), settings(folders, cache, labels=False), tmp_path)
+
+
+def test_a_row_may_name_the_labels_itself(folders: Path, cache: Path, tmp_path: Path) -> None:
+    named = Row(name="o", variant="oracle", set=("target.labels=train-labels/*.png",), needs="target labels")
+    chosen = settings(folders, cache, labels=False)
+    plan = plan_study(Table(title="t", rows=(named,)), "gta2cs", (0,), chosen, tmp_path)
+    assert (list(plan.of_row), plan.left_out) == (["o", "source only, further"], {})
 
 
 def test_a_study_runs_the_oracle_and_its_data_are_no_difference(folders: Path, cache: Path, tmp_path: Path) -> None:

@@ -154,6 +154,42 @@ def test_the_control_starts_from_the_shared_warm_up_and_trains_as_long_on_the_so
     assert (control.recipe.mix.enabled, control.recipe.htcm.enabled, control.recipe.contrast.pixel) == (False,) * 3
 
 
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (Row(name="a"), ""),
+        (Row(name="a", variant="cmix", set=("method.tau=0.5",)), ""),
+        (Row(name="a", variant="source-only"), ""),
+        (Row(name="a", variant="statistics"), ""),
+        (Row(name="a", variant="oracle", needs="target labels"), ""),
+        (Row(name="a", set=("train.iterations=9",)), "train.iterations = 9, not 5"),
+        (Row(name="a", set=("model.aspp=[6, 12]",)), "it starts from another network"),
+        (Row(name="a", variant="source-only", set=("warmup.iterations=9",)), "it starts from another network"),
+        (
+            Row(name="a", set=("train.batch_size=3",)),
+            "it starts from another network, train.batch_size = 3, not 2",
+        ),
+    ],
+)
+def test_rows_that_differ_from_the_control_in_more_than_their_losses_are_told(row: Row, why: str) -> None:
+    plan = plan_study(Table(title="t", rows=(row,)), "demo", (0, 1), ("train.iterations=5",), FOLDER)
+    assert plan.unlike_control == ({"a": why} if why else {})
+    bare = plan_study(Table(title="t", rows=(row,)), "demo", (0,), ("train.iterations=5",), FOLDER, control=False)
+    assert bare.unlike_control == {}
+
+
+def test_of_a_network_given_rows_are_unlike_the_control_in_their_length_alone(tmp_path: Path) -> None:
+    init = tmp_path / "source.safetensors"
+    init.write_bytes(b"weights")
+    rows = (
+        Row(name="source only", variant="source-only"),
+        Row(name="all"),
+        Row(name="short", set=("train.iterations=4",)),
+    )
+    plan = plan_study(Table(title="t", rows=rows), "demo", (0,), ("train.iterations=5",), FOLDER, init=init)
+    assert plan.unlike_control == {"short": "train.iterations = 4, not 5"}
+
+
 def test_repeats_are_whole_runs_with_the_seeds_from_the_recipes_on() -> None:
     plan = plan_repeats(load_recipe("demo", ["seed=5"]), "demo", 3, FOLDER)
     assert folders(plan) == ["seed-5", "seed-6", "seed-7"]

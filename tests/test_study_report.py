@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fastuda.study.chart import study_chart
+from fastuda.study.chart import study_chart, wrapped
 from fastuda.study.conduct import failures
-from fastuda.study.plan import Plan, plan_study
+from fastuda.study.plan import Plan, Reading, plan_study
 from fastuda.study.printed import class_tables, score_table, verdict_table
 from fastuda.study.report import report, write_report
 from fastuda.study.run import Outcome
@@ -140,10 +140,85 @@ def test_verdicts_are_printed_with_every_seeds_gain(controlled: Plan, console_te
     (cmix,) = [line for line in text.splitlines() if "CMix" in line]
     for part in ("+4.0, +6.0, +5.0", "+5.0", "+2.5 to +7.5", "better"):
         assert part in cmix
-    assert "seeds would, if the gain stays so" in next(line for line in text.splitlines() if "│ all" in line)
+    (everything,) = [line for line in text.splitlines() if "│ all" in line]
+    assert everything.rstrip(" │").endswith(str(content["rows"][3]["gain_over_control"]["seeds_needed"]))
+    assert "nothing can be told yet" in everything
+    assert "seeds to tell: how many in all would" in text
     assert "by chance" in text
     scores = console_text(score_table(content))
     assert "+5.0 ± 1.0" in next(line for line in scores.splitlines() if "CMix" in line)
+
+
+def test_a_seed_without_a_gain_is_seen_and_what_no_hundred_seeds_tell_is_said(
+    controlled: Plan, console_text: Callable[[Any], str]
+) -> None:
+    content = report(controlled, outcomes(controlled, failing="source only, further"), FOLDER)
+    text = console_text(verdict_table(content))
+    assert "+4.0, –, +5.0" in next(line for line in text.splitlines() if "CMix" in line)
+    same = [Outcome(one.cell, results(30.0, reading.stage)) for one, reading in _read(controlled)]
+    text = console_text(verdict_table(report(controlled, same, FOLDER)))
+    assert text.count("more than 100") == 3
+
+
+def _read(plan: Plan) -> list[tuple[Outcome, Reading]]:
+    readings = [reading for found in plan.of_row.values() for reading in found]
+    return list(zip(outcomes(plan), readings, strict=True))
+
+
+def test_where_all_is_told_nothing_is_said_of_further_seeds(console_text: Callable[[Any], str]) -> None:
+    plan = plan_study(Table(title="t", rows=(ROWS[1],)), "demo", (0, 1, 2), (), FOLDER)
+    text = console_text(verdict_table(report(plan, outcomes(plan), FOLDER)))
+    assert "better" in text
+    assert "seeds to tell" not in text
+
+
+def test_a_control_that_is_the_first_row_has_one_column_of_gains(console_text: Callable[[Any], str]) -> None:
+    rows = (Row(name="source only, further", variant="control"), *ROWS[1:])
+    plan = plan_study(Table(title="t", rows=rows), "demo", (0, 1, 2), (), FOLDER)
+    text = console_text(score_table(report(plan, outcomes(plan), FOLDER)))
+    assert text.count("gain over source only, further") == 1
+    assert next(line for line in text.splitlines() if "CMix" in line).count("+5.0 ± 1.0") == 1
+
+
+def with_oracle(oracle: tuple[float, ...], everything: tuple[float, ...]) -> dict[str, Any]:
+    """The report of a control at 30, the whole method and an oracle, three seeds."""
+    rows = (Row(name="control", variant="control"), Row(name="all"), Row(name="oracle", variant="oracle"))
+    plan = plan_study(Table(title="t", rows=rows), "demo", (0, 1, 2), (), FOLDER)
+    scored = zip(plan.of_row.values(), ((30.0,) * 3, everything, oracle), strict=True)
+    found = [
+        Outcome(reading.cell, results(miou, "adapted"))
+        for readings, row in scored
+        for reading, miou in zip(readings, row, strict=False)
+    ]
+    return report(plan, found, FOLDER)
+
+
+def test_what_the_method_wins_of_the_oracles_gain_is_said_once_both_are_told(
+    console_text: Callable[[Any], str],
+) -> None:
+    content = with_oracle((50.0, 51.0, 49.0), (35.0, 35.5, 34.5))
+    assert content["share_of_oracle"] == {"row": "all", "oracle": "oracle", "percent": 25.0}
+    assert "of what oracle gains over control, all wins 25 %" in console_text(verdict_table(content))
+    on_the_seeds_of_both = with_oracle((50.0, 50.2), (35.0, 35.5, 34.5))
+    assert on_the_seeds_of_both["share_of_oracle"]["percent"] == pytest.approx(100 * 10.5 / 40.2, abs=1e-4)
+    for oracle, everything in (
+        ((50.0, 51.0, 49.0), (35.0, 25.0, 31.0)),
+        ((50.0, 31.0, 29.0), (35.0, 35.5, 34.5)),
+        ((50.0, 51.0, 49.0), (25.0, 25.5, 24.5)),
+        ((50.0,), (35.0, 35.5, 34.5)),
+        ((), (35.0, 35.5, 34.5)),
+    ):
+        content = with_oracle(oracle, everything)
+        assert content["share_of_oracle"] is None
+        assert "wins" not in console_text(verdict_table(content))
+
+
+def test_rows_unlike_the_control_are_named(console_text: Callable[[Any], str]) -> None:
+    rows = (Row(name="all"), Row(name="[long]", set=("train.iterations=900",)))
+    plan = plan_study(Table(title="t", rows=rows), "demo", (0,), ("train.iterations=7",), FOLDER)
+    found = [Outcome(cell, results(30.0, "adapted")) for cell in plan.cells if cell.warmup is not None]
+    text = console_text(verdict_table(report(plan, found, FOLDER)))
+    assert "unlike the control: [long]; train.iterations = 900, not 7" in text
 
 
 def test_without_a_control_nothing_is_told_of_one(plan: Plan, console_text: Callable[[Any], str]) -> None:
@@ -158,7 +233,8 @@ def test_a_report_of_an_earlier_version_is_printed_and_drawn(
     controlled: Plan, console_text: Callable[[Any], str], tmp_path: Path
 ) -> None:
     content = report(controlled, outcomes(controlled), FOLDER)
-    content.pop("control")
+    for key in ("control", "unlike_control", "share_of_oracle"):
+        content.pop(key)
     for row in content["rows"]:
         row.pop("gain_over_control")
     assert "+5.7 ± 0.6" in console_text(score_table(content))
@@ -240,6 +316,10 @@ def test_a_name_that_looks_like_mathematics_is_drawn_as_it_is(tmp_path: Path) ->
     only = [Outcome(readings[0].cell, results(40.0, "adapted"))]
     study_chart(tmp_path / "a.png", report(plan, only, FOLDER))
     assert (tmp_path / "a.png").exists()
+
+
+def test_long_names_are_drawn_in_lines() -> None:
+    assert wrapped("a b $c", 3) == "a b\n\\$c"
 
 
 def test_gains_over_the_control_are_drawn_on_an_axis_of_their_own(plan: Plan, controlled: Plan, tmp_path: Path) -> None:

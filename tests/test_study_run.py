@@ -245,3 +245,13 @@ def test_a_network_given_is_scored_and_adapted(finished: Any, settings: list[str
     init = finished[0] / "warm-up" / "seed-0" / "checkpoints" / "source_only-last.safetensors"
     plan = plan_study(Table(title="t", rows=ROWS[:2], control=False), "demo", (0,), settings, tmp_path / "s", init=init)
     assert scores(conducted(plan, tmp_path / "s")) == [scores(finished[1])[0][:1], scores(finished[1])[1][:1]]
+
+
+def test_rows_unlike_the_control_are_told_before_anything_runs(settings: list[str], tmp_path: Path) -> None:
+    rows = (Row(name="all"), Row(name="longer", set=("train.iterations=900",)))
+    plan, out = plan_study(Table(title="t", rows=rows), "demo", (0,), settings, tmp_path / "study"), io.StringIO()
+    with pytest.raises(StoppedError):
+        conduct(
+            plan, tmp_path / "study", "t", device="cpu", display=Display(Console(file=out, width=200)), deadline=0.0
+        )
+    assert "unlike the control: longer; train.iterations = 900, not 3" in out.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ def study_chart(path: Path, report: Report) -> None:
     axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
     for draw, own in zip(drawn, axes, strict=True):
         draw(own, rows, report)
-    axes[0].set_yticks(range(len(rows)), [plain_text(row["name"]) for row in rows], fontsize=9)
-    axes[0].invert_yaxis()
-    figure.suptitle(plain_text(report["title"]), fontsize=11)
+    axes[0].set_yticks(range(len(rows)), [wrapped(row["name"], 30) for row in rows], fontsize=9)
+    axes[0].set_ylim(len(rows) - 0.5, -0.9)  # from the first row at the top, which its number stands above
+    figure.suptitle(wrapped(report["title"], 45 * len(drawn)), fontsize=11)
     content = io.BytesIO()
     figure.savefig(content, dpi=150, format="png")
     write_atomic(path, content.getvalue())
@@ -64,7 +65,7 @@ def _draw_gains(axes: Any, rows: list[dict[str, Any]], report: Report) -> None:
         )  # fmt: skip
         where = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 8}
         axes.annotate(f"{gain['mean']:+.1f}", (gain["mean"], i), **where)
-    _finish(axes, f"gain over {report['control']}, percent;\nmean and 95 % interval")
+    _finish(axes, f"gain over {report['control']}, percent; mean and 95 % interval")
 
 
 def _draw_paper(axes: Any, rows: list[dict[str, Any]], report: Report) -> None:
@@ -77,13 +78,13 @@ def _draw_paper(axes: Any, rows: list[dict[str, Any]], report: Report) -> None:
 
 
 def _finish(axes: Any, label: str) -> None:
-    axes.set_xlabel(plain_text(label), fontsize=9)
-    axes.margins(x=0.12, y=0.12)
+    axes.set_xlabel(wrapped(label, 40), fontsize=9)
+    axes.margins(x=0.12)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def plain_text(text: str) -> str:
-    """Text that matplotlib does not read as mathematics."""
-    return text.replace("$", r"\$")
+def wrapped(text: str, width: int) -> str:
+    """Text in lines of at most so many characters, which matplotlib does not read as mathematics."""
+    return textwrap.fill(text, width).replace("$", r"\$")

@@ -29,10 +29,10 @@ def conduct(
 ) -> Report:
     """Run what has not run yet and write NAME.json and NAME.png into `folder`, anew after each cell.
 
-    NAME-pseudo-labels.png too, where rows' pseudo-labels are looked at. Rows that the plan leaves out are told first.
-    Returns the report of all cells; failed ones stand in its rows' `failures`. A signal, or the `deadline` of
-    `time.monotonic`, ends it before the next cell, if not in the middle of one; `ends_process` is `train`'s. Raises as
-    `run_study` does, and HeldError when another study runs in the folder.
+    NAME-pseudo-labels.png too, where rows' pseudo-labels are looked at. Rows that the plan leaves out, and those unlike
+    the control, are told first. Returns the report of all cells; failed ones stand in its rows' `failures`. A signal,
+    or the `deadline` of `time.monotonic`, ends it before the next cell, if not in the middle of one; `ends_process` is
+    `train`'s. Raises as `run_study` does, and HeldError when another study runs in the folder.
     """
 
     def keep(outcomes: list[Outcome]) -> None:
@@ -45,6 +45,8 @@ def conduct(
 
     for row, why in plan.left_out.items():
         display.note(f"left out: {row}; {why}")
+    for row, why in plan.unlike_control.items():
+        display.note(f"unlike the control: {row}; {why}")
     for cell in plan.cells:
         require_text(cell.recipe)
     with (

@@ -58,6 +58,18 @@ class Plan:
     left_out: dict[str, str] = field(default_factory=dict)
     """Why rows of the table are not run, by name: they need what the recipe does not have."""
 
+    @property
+    def unlike_control(self) -> dict[str, str]:
+        """In what rows differ from the control beyond what is trained on, by name: their gains are of that too.
+
+        A row in which nothing is trained is held against it as it is.
+        """
+        control = self.table.control_row
+        if control is None or not self.seeds:
+            return {}
+        whys = {row: _unlike(found[0], self.of_row[control.name][0]) for row, found in self.of_row.items()}
+        return {row: why for row, why in whys.items() if why}
+
 
 def plan_study(
     table: Table,
@@ -80,9 +92,9 @@ def plan_study(
     """
     if init is not None:
         folder = folder / f"init-{_digest(init)}"
+    table, left_out = _with_what_there_is(table, base, settings)
     if control and table.control:
         table = table.with_control()
-    table, left_out = _with_what_there_is(table, base, settings)
     cells: list[Cell] = []
     of_row: dict[str, list[Reading]] = {row.name: [] for row in table.rows}
     for seed in seeds:
@@ -109,14 +121,29 @@ def plan_study(
 
 def _with_what_there_is(table: Table, base: str, settings: Sequence[str]) -> tuple[Table, dict[str, str]]:
     """The table without the rows that need what the base recipe does not have, and why each is left out."""
-    if all(row.needs is None for row in table.rows):
-        return table, {}
-    lacking = load_recipe(base, settings).target.lacks_training_labels
-    left_out = {row.name: f"it needs {row.needs}: {lacking}" for row in table.rows if row.needs and lacking}
+    left_out: dict[str, str] = {}
+    for row in table.rows:
+        if row.needs is not None:
+            of_target = tuple(setting for setting in row.set if setting.startswith("target"))
+            lacking = load_recipe(base, settings, layers=[((), of_target)]).target.lacks_training_labels
+            left_out |= {row.name: f"it needs {row.needs}: {lacking}"} if lacking else {}
     kept = tuple(row for row in table.rows if row.name not in left_out)
     if not kept:
         raise UsageError(f"no row is left over {base}: {'; '.join(f'{row}: {why}' for row, why in left_out.items())}")
     return table.model_copy(update={"rows": kept}), left_out
+
+
+def _unlike(reading: Reading, control: Reading) -> str:
+    """In what a row's run differs from the control's beyond what is trained on; empty in nothing."""
+    own, other = reading.cell.recipe, control.cell.recipe
+    is_warmup = reading.stage == "source_only" and reading.cell.init is None
+    start = reading.cell if is_warmup else reading.cell.warmup
+    found = ["it starts from another network"] if start != control.cell.warmup else []
+    if own.train.iterations > 0:
+        for name in ("iterations", "batch_size"):
+            mine, theirs = getattr(own.train, name), getattr(other.train, name)
+            found += [f"train.{name} = {mine}, not {theirs}"] if mine != theirs else []
+    return ", ".join(found)
 
 
 def plan_repeats(recipe: Recipe, name: str, count: int, folder: Path, *, init: Path | None = None) -> Plan:
@@ -147,7 +174,7 @@ def _warmup(base: str, row: Row, settings: Sequence[str], seed: int, folder: Pat
 
 
 def _recipe(base: str, row: Row, settings: Sequence[str], seed: int, *, source_only: bool = False) -> Recipe:
-    """The row's recipe, looking at its pseudo-labels unless something else is said; or its source-only stage alone."""
+    """The row's recipe, looking at its pseudo-labels unless a setting is against it; or its source-only stage alone."""
     layers: list[Layer] = [(row.variants, row.set), ((), (f"seed={seed}",))]
     try:
         recipe = load_recipe(base, settings, layers=layers)

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from fastuda.study.report import Report
 from fastuda.study.spread import plus_minus
+from fastuda.study.verdict import MOST_SEEDS
 
 
 def score_table(report: Report) -> Table:
@@ -17,7 +18,7 @@ def score_table(report: Report) -> Table:
     has_paper = any(row["paper"] is not None for row in report["rows"])
     table = Table(title=f"{escape(report['title'])}\nmIoU on {escape(report['base'])}, percent, seeds {seeds}")
     table.add_column("row")
-    over = [f"gain over {report['control']}"] if _has_control(report) else []
+    over = [f"gain over {report['control']}"] if _has_control(report) and report["control"] != first else []
     for head in ("last", f"gain over {first}", *over, "best*", *([f"paper ({report['pair']})"] if has_paper else [])):
         table.add_column(escape(head), justify="right")
     for row in report["rows"]:
@@ -38,18 +39,33 @@ def verdict_table(report: Report) -> Table | None:
     rows = [row for row in report["rows"] if (row.get("gain_over_control") or {}).get("by_seed")]
     if not rows:
         return None
+    undecided = any(row["gain_over_control"]["verdict"] == "nothing can be told yet" for row in rows)
     table = Table(title=f"Gain over {escape(report['control'])}, percent")
-    for head in ("row", "seed by seed", "mean", "95 % interval", "verdict"):
+    for head in ("row", "seed by seed", "mean", "95 % interval", "verdict", *(["seeds to tell"] if undecided else [])):
         table.add_column(head)
     for row in rows:
         gain = row["gain_over_control"]
         interval = "–" if gain["interval"] is None else "{:+.1f} to {:+.1f}".format(*gain["interval"])
-        seeds = ", ".join(f"{one:+.1f}" for one in gain["by_seed"].values())
-        table.add_row(escape(row["name"]), seeds, f"{gain['mean']:+.1f}", interval, gain["told"])
-    table.caption = (
-        "paired by seed, Student's t; each row is told by itself: with many rows some look better or worse by chance"
-    )
+        by_seed = [gain["by_seed"].get(str(seed)) for seed in report["seeds"]]
+        seeds = ", ".join("–" if one is None else f"{one:+.1f}" for one in by_seed)
+        needed = [_seeds_to_tell(gain)] if undecided else []
+        table.add_row(escape(row["name"]), seeds, f"{gain['mean']:+.1f}", interval, gain["verdict"], *needed)
+    lines = [
+        "paired by seed, Student's t; of many rows some look better or worse by chance",
+        *(["seeds to tell: how many in all would, if mean and spread stay as they are"] if undecided else []),
+        *(f"unlike the control: {row}; {why}" for row, why in report.get("unlike_control", {}).items()),
+    ]
+    if share := report.get("share_of_oracle"):
+        of, won = f"of what {share['oracle']} gains over {report['control']}", f"{share['percent']:.0f} %"
+        lines.append(f"{of}, {share['row']} wins {won}")
+    table.caption = escape("\n".join(lines))
     return table
+
+
+def _seeds_to_tell(gain: dict[str, Any]) -> str:
+    if gain["verdict"] != "nothing can be told yet":
+        return ""
+    return f"more than {MOST_SEEDS}" if gain["seeds_needed"] is None else str(gain["seeds_needed"])
 
 
 def class_tables(report: Report, width: int) -> list[Table]:

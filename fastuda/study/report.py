@@ -11,7 +11,7 @@ from fastuda.runs.provenance import provenance
 from fastuda.study.plan import Plan, Reading
 from fastuda.study.run import Outcome
 from fastuda.study.spread import spread, spread_of_records
-from fastuda.study.table import Row
+from fastuda.study.table import ORACLE, Row
 from fastuda.study.verdict import verdict
 from fastuda.training.run import Results
 
@@ -24,8 +24,10 @@ def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
     `gain` is over the first row, seed by seed, so that what a seed's warm-up adds to both is not in it;
     `gain_over_control` likewise over the row `control` (None in that row, and without one), with every seed's own gain,
     the mean's 95 % interval and what that tells. `differs` names what was not the same in all runs (`data`, `device`,
-    `versions`), which makes their scores less alike than they look. `pseudo_labels`, where they were looked at, are a
-    cell's history, and a row's last evaluation over its seeds.
+    `versions`), which makes their scores less alike than they look; `unlike_control` in what rows are not the control
+    with another loss. `share_of_oracle` is how much of the oracle's gain over the control the whole method wins, once
+    both are `better`. `pseudo_labels`, where they were looked at, are a cell's history, and a row's last evaluation
+    over its seeds.
     """
     by_folder = {outcome.cell.folder: outcome for outcome in outcomes}
     found: list[tuple[Row, list[dict[str, Any]], dict[str, str]]] = []
@@ -54,6 +56,8 @@ def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
         "settings": [setting for setting in plan.settings if not setting.startswith(("source.root=", "target.root="))],
         "seeds": list(plan.seeds),
         "control": None if control is None else control.name,
+        "unlike_control": plan.unlike_control,
+        "share_of_oracle": _share_of_oracle(plan.table.rows, rows),
         "rows": rows,
         "left_out": plan.left_out,
         "protocol": next((cell["last"]["protocol"] for row in rows for cell in row["cells"]), None),
@@ -101,6 +105,23 @@ def _gain_over_control(cells: list[dict[str, Any]], control: list[dict[str, Any]
     told = verdict(list(gains.values()))
     by_seed = {str(seed): round(gain, 4) for seed, gain in gains.items()}
     return {**spread(list(gains.values())), "by_seed": by_seed, **(told.to_json() if told is not None else {})}
+
+
+def _share_of_oracle(table: Sequence[Row], rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Of the oracle's mean gain over the control the base recipe's own, percent, on the seeds of both."""
+    plain = [(row.variants, found) for row, found in zip(table, rows, strict=True) if not row.set]
+    whole, oracle = (next((row for own, row in plain if own == variants), None) for variants in ([], [ORACLE]))
+    if whole is None or oracle is None:
+        return None
+    gains = [row["gain_over_control"] or {} for row in (whole, oracle)]
+    if any(gain.get("verdict") != "better" for gain in gains):
+        return None
+    own, most = (gain["by_seed"] for gain in gains)
+    seeds = own.keys() & most.keys()
+    if not seeds or sum(most[seed] for seed in seeds) <= 0:
+        return None
+    share = 100 * sum(own[seed] for seed in seeds) / sum(most[seed] for seed in seeds)
+    return {"row": whole["name"], "oracle": oracle["name"], "percent": round(share, 4)}
 
 
 def _last_pseudo_labels(found: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -17,8 +17,8 @@ from fastuda.recipe.file import variant_text
 
 _MOST_LINES = 20
 _TABLES = resources.files("fastuda.study") / "tables"
-CONTROL, SOURCE_ONLY = "control", "source-only"
-"""The variants of a control, and of a network without adaptation."""
+CONTROL, SOURCE_ONLY, ORACLE = "control", "source-only", "oracle"
+"""The variants of a control, of a network without adaptation, and of the ceiling."""
 
 
 class Row(Section):
@@ -69,7 +69,9 @@ class Table(Section):
     base: str = "gta2cs"
     """The recipe that the rows change when nobody says another."""
     control: bool = True
-    """Whether a row that trains on the source alone for as long is added where no row does (variant `control`)."""
+    """Whether a row that trains on the source alone is added where no row does (variant `control`): from the
+    base's warm-up, for the base's iterations. A row that sets another `train.iterations`, or changes what the warm-up
+    depends on, is said to be unlike it."""
     rows: tuple[Row, ...] = Field(min_length=1)
     """In the order in which they are run and printed."""
 

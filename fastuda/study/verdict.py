@@ -25,18 +25,12 @@ class Verdict:
     interval: tuple[float, float] | None
     """The mean's 95 % interval, in the gains' unit; None of fewer than two."""
     seeds_needed: int | None
-    """How many seeds tell a gain of this size and spread; None for more than `MOST_SEEDS`, and of fewer than two."""
-
-    def __str__(self) -> str:
-        if self.said != "nothing can be told yet":
-            return self.said
-        count = f"more than {MOST_SEEDS}" if self.seeds_needed is None else str(self.seeds_needed)
-        return f"{self.said}: {count} seeds would, if the gain stays so"
+    """How many seeds in all tell a gain of this size and spread; None for more than `MOST_SEEDS`, of fewer than two."""
 
     def to_json(self) -> dict[str, Any]:
         """Numbers rounded to 1e-4, percent where gains are, and the verdict in words."""
         interval = None if self.interval is None else [round(end, 4) for end in self.interval]
-        return {"verdict": self.said, "interval": interval, "seeds_needed": self.seeds_needed, "told": str(self)}
+        return {"verdict": self.said, "interval": interval, "seeds_needed": self.seeds_needed}
 
 
 def verdict(gains: Sequence[float]) -> Verdict | None:
