@@ -31,7 +31,7 @@ OPEN_NSFW = Packaged(
     file="open_nsfw.onnx",
     sha256="fb29e60f4b224afa2a4a16d5f3e5993375efe15f88b4c591311eb3a6e5b251d8",
 )
-"""Yahoo's half-width ResNet-50 for photographs (BSD 2-clause licence)."""
+"""Yahoo's half-width ResNet-50, which tells indecent photographs (BSD 2-clause licence)."""
 
 
 class DeepLabFamily(Family[Table]):
