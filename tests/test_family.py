@@ -93,9 +93,11 @@ def test_a_file_of_another_family_says_whose_it_is(
 ) -> None:
     run(toy_recipe(), tmp_path / "run")
     model = tmp_path / "run" / "checkpoints" / "adapted-last.safetensors"
-    with pytest.raises(FastudaError, match=r"it holds a toy, the recipe wants deeplab-v2: --set model\.kind=toy"):
-        run(load_recipe("demo", ["model.depth=18"]), tmp_path / "other", init=model)
-    with pytest.raises(FastudaError, match=r"holds a deeplab-v2, the recipe wants toy: --set model\.kind=deeplab-v2"):
+    with pytest.raises(FastudaError, match=r"of the kind toy, the recipe wants deeplab-v2: --set model\.kind=toy"):
+        run(toy_recipe("model.kind=deeplab-v2", "model.depth=18"), tmp_path / "other", init=model)
+    with pytest.raises(
+        FastudaError, match=r"of the kind deeplab-v2, the recipe wants toy: --set model\.kind=deeplab-v2"
+    ):
         run(toy_recipe(f"model.weights={weights}"), tmp_path / "another")
     with pytest.raises(FastudaError, match=r'model\.weights = "imagenet": no such file, and toy has no published'):
         run(toy_recipe("model.weights=imagenet"), tmp_path / "pretrained")

@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fastuda.errors import FastudaError
+from fastuda.model.archive import read_archive
 from fastuda.model.build import build_model
 from fastuda.model.deeplab.dead_leaves import dead_leaves
-from fastuda.model.deeplab.family import OPEN_NSFW
+from fastuda.model.deeplab.family import FAMILY, OPEN_NSFW
 from fastuda.model.deeplab.network import DeepLabV2
+from fastuda.model.deeplab.open_nsfw import _layers
 from fastuda.model.packaged import find_packaged
 from fastuda.model.weights import read_weights
 from fastuda.recipe.file import load_recipe
@@ -167,7 +169,31 @@ def test_files_that_are_no_such_network_are_refused(tmp_path: Path) -> None:
         read_weights(path)
     onnx.save(helper.make_model(graph), str(path), save_as_external_data=True, location="beside", size_threshold=0)
     assert (tmp_path / "beside").exists()
-    with pytest.raises(FastudaError, match="its weights lie in another file, which is not read"):
+    with pytest.raises(FastudaError, match=r"small\.onnx: its weights lie in another file, which is not read; save it"):
+        read_weights(path)
+    path.write_bytes(b"\x08\x07")
+    with pytest.raises(FastudaError, match=r"small\.onnx: an ONNX file without any convolution"):
+        read_weights(path)
+
+
+@needs_package
+def test_another_onnx_file_is_not_taken_for_this_network_by_other_families() -> None:
+    from fastuda.model.onnx_file import PARTS
+
+    content = {f"convolutions.0.{part}": torch.ones(4) for part in PARTS}
+    assert not FAMILY.recognises(content)
+    assert FAMILY.recognises(read_archive(find_packaged(OPEN_NSFW, "open-nsfw"))[0].keys())
+
+
+def test_keys_that_only_begin_like_an_onnx_files_are_no_such_file(tmp_path: Path) -> None:
+    path = tmp_path / "other.pth"
+    weights = {f"convolutions.{number}.weight": torch.ones(shape) for number, (_, shape) in enumerate(_layers())}
+    torch.save(weights, path)
+    with pytest.raises(FastudaError, match=r"other\.pth: it holds a foreign network"):
+        read_weights(path)
+    parts = {key.replace("weight", part): torch.ones(3) for key in weights for part in ("shift", "scale", "offset")}
+    torch.save(weights | parts, path)
+    with pytest.raises(FastudaError, match=r"this one's convolutions\.0\.shift is 3, not 64; convolutions\.0\.scale"):
         read_weights(path)
 
 

@@ -63,6 +63,8 @@ class Packaged:
 
     distribution: str
     """What pip calls it."""
+    version: str
+    """The one whose file it is."""
     package: str
     """Its import package, at the top; never imported."""
     file: str
@@ -220,7 +222,9 @@ def family_of_file(keys: Collection[str], metadata: Mapping[str, str], settings:
         raise FastudaError(f"it holds a network of the kind {on_one_line(named, 60)}, which this fastuda does not have")
     kind = named or next((kind for kind, one in families().items() if one.recognises(keys)), None)
     if kind is not None and settings is not None and settings.kind != kind:
-        raise FastudaError(f"it holds a {kind}, the recipe wants {settings.kind}: --set model.kind={kind}")
+        raise FastudaError(
+            f"it holds a network of the kind {kind}, the recipe wants {settings.kind}: --set model.kind={kind}"
+        )
     return family_of(kind or (Model.usual if settings is None else settings.kind))
 
 

