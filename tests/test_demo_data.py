@@ -278,6 +278,22 @@ def test_a_demo_whose_cache_was_deleted_is_drawn_again(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_a_demo_of_another_version_is_left_and_this_ones_drawn_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = [f"demo.{name}=1" for name in ("num_source", "num_source_val", "num_target", "num_val")]
+    recipe = load_recipe("demo", [*counts, "demo.size=[64, 32]", f"data.cache={tmp_path / 'cache'}"])
+    monkeypatch.setattr("fastuda.demo.write.DRAWING", 1)
+    monkeypatch.setattr("fastuda.data.datasets.DRAWING", 1)
+    before = with_demo_data(recipe, no_progress)
+    kept = contents(tmp_path / "cache")
+    monkeypatch.undo()
+    after = with_demo_data(recipe, no_progress)
+    assert before.source.root != after.source.root
+    assert kept.items() <= contents(tmp_path / "cache").items()
+    assert with_demo_data(before, no_progress) is before, "a run of the earlier drawing goes on with it"
+
+
 def test_a_demo_of_another_cache_is_drawn_where_it_cannot_be_reached(tmp_path: Path) -> None:
     counts = [f"demo.{name}=1" for name in ("num_source", "num_source_val", "num_target", "num_val")]
     recipe = load_recipe("demo", [*counts, "demo.size=[64, 32]", f"data.cache={tmp_path / 'theirs'}"])

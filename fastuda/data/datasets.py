@@ -19,7 +19,7 @@ from fastuda.data.packing.pack import Packed
 from fastuda.data.packing.prepare import LabelSize, prepare
 from fastuda.data.reading.listing import counted
 from fastuda.data.reading.samples import Split, data_root
-from fastuda.demo import draw_demo
+from fastuda.demo import DRAWING, draw_demo
 from fastuda.errors import FastudaError
 from fastuda.files.disk import make_folder
 from fastuda.files.lock import Look, held
@@ -126,7 +126,8 @@ def _at_hand(given: Path | None, own: Path) -> Path:
 
 def _demo_root(recipe: Recipe, demo: Demo) -> Path:
     counts = f"{demo.num_source}-{demo.num_source_val}-{demo.num_target}-{demo.num_val}"
-    return cache_folder(recipe.data) / "demo" / f"{demo.size[0]}x{demo.size[1]}-{counts}-seed{demo.seed}"
+    name = f"{demo.size[0]}x{demo.size[1]}-{counts}-seed{demo.seed}-drawing{DRAWING}"
+    return cache_folder(recipe.data) / "demo" / name
 
 
 def prepare_all(recipe: Recipe, progress: Progress, look: Look | None = None) -> Datasets:

@@ -23,9 +23,8 @@ from fastuda.errors import FastudaError
 
 MARKER = "demo.json"
 """Written last; a folder without it is no finished demo."""
-
-# Raised whenever the same seed draws other pictures than before.
-_GENERATOR = 2
+DRAWING = 2
+"""Raised whenever the same seed draws other pictures than before."""
 _CHUNK = 4
 _COMPRESS_LEVEL = 2
 
@@ -102,7 +101,7 @@ def draw_demo(
     }
     if min(counts.values()) < 0 or seed < 0 or min(size) < 32 or (workers is not None and workers < 1):
         raise FastudaError("the demo needs counts and a seed of at least 0, 32×32 pixels and one worker")
-    record = {"generator": _GENERATOR, "seed": seed, "size": list(size), **counts}
+    record = {"generator": DRAWING, "seed": seed, "size": list(size), **counts}
     jobs = [_Job(root, name, i, size, seed) for name, count in counts.items() for i in range(count)]
     if _is_drawn(root, record, jobs):
         return
