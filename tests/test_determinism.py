@@ -18,7 +18,16 @@ from fastuda.runtime.device import versions
 TINY = [
     *("demo.num_source=6", "demo.num_source_val=1", "demo.num_target=5", "demo.num_val=2", "demo.size=[64, 32]"),
     *("views.source_size=[64, 32]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]", "eval.size=[64, 32]"),
-    *("model.width=0.125", "warmup.iterations=2", "train.iterations=50", "train.evaluate_every=60"),
+    *(
+        "model.depth=18",
+        "model.weights=random",
+        "warmup.optimizer.ramp_up=0",
+        "train.optimizer.ramp_up=0",
+        "model.width=0.125",
+        "warmup.iterations=2",
+        "train.iterations=50",
+        "train.evaluate_every=60",
+    ),
     *("eval.pictures=1", "runtime.deterministic=true"),
 ]
 

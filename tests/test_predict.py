@@ -273,7 +273,9 @@ print(peaks[1] - peaks[0])
 
 @pytest.mark.parametrize("mode", ["whole", "tiled"])
 def test_memory_grows_by_the_decoded_photograph_alone(tmp_path: Path, mode: str) -> None:
-    recipe = load_recipe("demo", ["model.weights=random", "eval.size=[1280, 640]", "model.width=0.0625"])
+    recipe = load_recipe(
+        "demo", ["model.weights=random", "model.depth=18", "eval.size=[1280, 640]", "model.width=0.0625"]
+    )
     save_model(tmp_path / "w.safetensors", small_network(recipe), recipe, {})
     exif = Image.Exif()
     exif[0x0112] = 6  # a copy turned upright would be as large again
