@@ -123,7 +123,13 @@ def tiny_recipe() -> Callable[..., Recipe]:
     """`gta2cs` with a network of a few thousand weights, 19 classes, and whatever settings are added."""
 
     def build(*settings: str, preset: str = "gta2cs") -> Recipe:
-        tiny = ["model.depth=18", "model.width=0.0625", "model.weights=random", "runtime.loader_threads=1"]
+        tiny = [
+            "model.kind=deeplab-v2",
+            "model.depth=18",
+            "model.width=0.0625",
+            "model.weights=random",
+            "runtime.loader_threads=1",
+        ]
         return load_recipe(preset, [*tiny, "eval.size=[64, 32]", *settings])
 
     return build

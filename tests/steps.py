@@ -17,7 +17,7 @@ from fastuda.runtime.fast_path import FastPath
 from fastuda_kernels.masked_mix import Normalisation
 
 AS_IT_IS = Passes(Normalisation(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), bgr=False), None)
-TINY = ["model.depth=18", "model.width=0.125", 'model.weights="random"']
+TINY = ["model.kind=deeplab-v2", "model.depth=18", "model.width=0.125", 'model.weights="random"']
 SMALL = [*TINY, "views.source_size=[64, 48]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]"]
 """A network and views with which any recipe's iteration takes a moment."""
 NUM_IMAGES = 3

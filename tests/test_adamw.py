@@ -190,18 +190,18 @@ def test_a_checkpoint_of_sgd_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_kind_brings_rates_of_its_own() -> None:
-    # The demo sets rates for SGD, which would be wild for AdamW.
-    optimizer = load_recipe("demo", ["train.optimizer.lr_head=1e-3", "train.optimizer.kind=adamw"]).train.optimizer
-    assert isinstance(optimizer, AdamW)
-    assert (optimizer.lr_backbone, optimizer.lr_head) == (6e-5, 1e-3)
-    assert isinstance(load_recipe("demo").train.optimizer, Sgd)
-    assert load_recipe("demo", ["train.optimizer.kind=sgd"]) == load_recipe("demo")
+    # The demo sets rates for AdamW, which would be timid for SGD.
+    optimizer = load_recipe("demo", ["train.optimizer.lr_head=1e-3", "train.optimizer.kind=sgd"]).train.optimizer
+    assert isinstance(optimizer, Sgd)
+    assert (optimizer.lr_backbone, optimizer.lr_head) == (7.5e-4, 1e-3)
+    assert isinstance(load_recipe("demo").train.optimizer, AdamW)
+    assert load_recipe("gta2cs", ["train.optimizer.kind=adamw"]) == load_recipe("demo")
 
 
 def test_fields_of_another_kind_and_unknown_kinds_are_named() -> None:
     with pytest.raises(UsageError, match=r"train\.optimizer\.betas: no such field"):
-        load_recipe("demo", ["train.optimizer.betas=[0.9, 0.99]"])
+        load_recipe("gta2cs", ["train.optimizer.betas=[0.9, 0.99]"])
     with pytest.raises(UsageError, match=r"train\.optimizer\.momentum: no such field"):
-        load_recipe("demo", ["train.optimizer.kind=adamw", "train.optimizer.momentum=0.9"])
+        load_recipe("gta2cs", ["train.optimizer.kind=adamw", "train.optimizer.momentum=0.9"])
     with pytest.raises(UsageError, match=r"train\.optimizer: no such kind: 'adam'; did you mean adamw\?"):
-        load_recipe("demo", ["train.optimizer.kind=adam"])
+        load_recipe("gta2cs", ["train.optimizer.kind=adam"])

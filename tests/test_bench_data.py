@@ -24,6 +24,7 @@ from fastuda_cli.main import app
 
 CPU = torch.device("cpu")
 TINY = [
+    "model.kind=deeplab-v2",
     "model.depth=18",
     "model.width=0.125",
     "model.weights=random",

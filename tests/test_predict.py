@@ -274,7 +274,14 @@ print(peaks[1] - peaks[0])
 @pytest.mark.parametrize("mode", ["whole", "tiled"])
 def test_memory_grows_by_the_decoded_photograph_alone(tmp_path: Path, mode: str) -> None:
     recipe = load_recipe(
-        "demo", ["model.weights=random", "model.depth=18", "eval.size=[1280, 640]", "model.width=0.0625"]
+        "demo",
+        [
+            "model.kind=deeplab-v2",
+            "model.weights=random",
+            "model.depth=18",
+            "eval.size=[1280, 640]",
+            "model.width=0.0625",
+        ],
     )
     save_model(tmp_path / "w.safetensors", small_network(recipe), recipe, {})
     exif = Image.Exif()

@@ -11,7 +11,7 @@ from fastuda.model.deeplab.positions import positions
 from fastuda.model.deeplab.table import Table
 from fastuda.recipe.file import load_recipe
 
-TINY = ["model.depth=18", "model.width=0.015625", "model.aspp=[1]", "model.weights='random'"]
+TINY = ["model.kind=deeplab-v2", "model.depth=18", "model.width=0.015625", "model.aspp=[1]", "model.weights='random'"]
 
 
 @pytest.mark.parametrize("padding", [0, 1])

@@ -100,10 +100,11 @@ TINY = [
     *("demo.num_source=2", "demo.num_source_val=1", "demo.num_target=2", "demo.num_val=1", "demo.size=[64, 32]"),
     *("views.source_size=[64, 32]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]", "eval.size=[64, 32]"),
     *(
+        "model.kind=deeplab-v2",
         "model.depth=18",
         "model.weights=random",
-        "warmup.optimizer.ramp_up=0",
-        "train.optimizer.ramp_up=0",
+        "warmup.optimizer.kind=sgd",
+        "train.optimizer.kind=sgd",
         "model.width=0.0625",
         "warmup.iterations=0",
         "train.iterations=1",

@@ -12,7 +12,13 @@ from torch import Tensor
 from fastuda.errors import FastudaError
 from fastuda.evaluation.load import load
 
-TINY = ["model.depth=18", "model.width=0.015625", "model.aspp=[6,12]", "model.input='bgr-caffe'"]
+TINY = [
+    "model.kind=deeplab-v2",
+    "model.depth=18",
+    "model.width=0.015625",
+    "model.aspp=[6,12]",
+    "model.input='bgr-caffe'",
+]
 State = dict[str, Tensor]
 STEM, VAR = "backbone.conv1.weight", "backbone.layer2.0.bn1.running_var"
 

@@ -20,9 +20,9 @@ _TINY = {
     "demo.num_source": "6", "demo.num_source_val": "1", "demo.num_target": "5", "demo.num_val": "3",
     "demo.size": "[64, 32]", "views.source_size": "[64, 32]", "views.target_size": "[64, 32]",
     "views.crop_size": "[32, 32]", "eval.size": "[64, 32]", "model.width": "0.125", "model.depth": "18",
-    "warmup.optimizer.ramp_up": "0", "train.optimizer.ramp_up": "0", "warmup.iterations": "2",
-    "train.iterations": "2", "train.evaluate_every": "2", "train.log_every": "1", "eval.pictures": "1",
-    "runtime.loader_threads": "1", "model.weights": '"random"',
+    "model.kind": '"deeplab-v2"', "warmup.optimizer.kind": '"sgd"', "train.optimizer.kind": '"sgd"',
+    "warmup.iterations": "2", "train.iterations": "2", "train.evaluate_every": "2", "train.log_every": "1",
+    "eval.pictures": "1", "runtime.loader_threads": "1", "model.weights": '"random"',
 }  # fmt: skip
 
 
