@@ -195,7 +195,7 @@ def test_another_kind_brings_rates_of_its_own() -> None:
     assert isinstance(optimizer, Sgd)
     assert (optimizer.lr_backbone, optimizer.lr_head) == (7.5e-4, 1e-3)
     assert isinstance(load_recipe("demo").train.optimizer, AdamW)
-    assert load_recipe("gta2cs", ["train.optimizer.kind=adamw"]) == load_recipe("demo")
+    assert load_recipe("demo", ["train.optimizer.kind=adamw"]) == load_recipe("demo")
 
 
 def test_fields_of_another_kind_and_unknown_kinds_are_named() -> None:

@@ -246,7 +246,8 @@ def test_a_loader_that_finds_no_memory_tells(work: TrainingWork, monkeypatch: py
 
     monkeypatch.setattr(loop_module, "TrainingLoader", lambda *_, **__: Empty())
     monkeypatch.setattr(loop_module, "numbers", lambda *_: {})
-    recipe, data = tiny("gta2cs"), SimpleNamespace(source=None, target=None)
+    domains = {"source": ("source", None), "target": ("target", None)}
+    recipe, data = tiny("gta2cs"), SimpleNamespace(trained_on=lambda adapts: domains)
     loop = Loop(begin(recipe), data, recipe, AS_IT_IS, PLAIN, work)  # type: ignore[arg-type]
     with pytest.raises(FastudaError, match=f"an? {work} iteration of batch 2 asked for more"):
         loop()

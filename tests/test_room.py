@@ -40,7 +40,7 @@ def test_the_smallest_side_is_the_smallest(padding: int) -> None:
 @pytest.mark.parametrize("field", ["views.source_size", "views.target_size", "views.crop_size", "eval.size"])
 @pytest.mark.parametrize("padding", [0, 1])
 def test_a_recipe_is_refused_just_below_the_side_that_it_is_told(field: str, padding: int) -> None:
-    settings = [f"model.pool_padding={padding}", "train.batch_size=1"]
+    settings = ["model.kind=deeplab-v2", f"model.pool_padding={padding}", "train.batch_size=1"]
     side = Table(pool_padding=padding).smallest_side(1 if field == "eval.size" else 2)
     load_recipe("demo", [*settings, f"{field}=[{side}, {side}]"])
     if side > 1:
