@@ -53,12 +53,16 @@ def test_a_cpu_does_what_it_is_told(switch: str, part: str) -> None:
     assert on(FastPath.of(Runtime(**settings), CPU)) == {part}
 
 
-def test_what_a_cpu_cannot_do_is_declined_in_words() -> None:
+def test_what_a_cpu_cannot_do_is_declined_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False}, raising=False)
     asked = Runtime(cuda_graph=True, amp="bf16")
     assert not FastPath.of(asked, CPU).graphed
     graph, amp = declined(asked, CPU)
     assert "no CUDA graphs on a CPU" in graph
-    assert amp == "runtime.amp = bf16: a CPU computes in fp32"
+    assert amp == "runtime.amp = bf16: this CPU has no instructions for it; computed in fp32"
+    assert FastPath.of(asked, CPU).amp is None
+    (half,) = declined(Runtime(amp="fp16"), CPU)
+    assert "fp16" in half
     assert declined(Runtime(), CPU) == declined(asked, GPU) == []
 
 
@@ -82,9 +86,25 @@ def test_a_loss_scaler_keeps_torchs_own_optimiser() -> None:
     assert "whose loss scaler needs torch's own optimiser" in said
 
 
-@pytest.mark.parametrize("amp", ["auto", "bf16", "fp16", "none"])
-def test_a_cpu_computes_in_fp32_whatever_is_asked_for(amp: Any) -> None:
+@pytest.mark.parametrize("amp", ["auto", "fp16", "none"])
+def test_a_cpu_computes_in_fp32_where_bf16_is_not_asked_for(amp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     assert FastPath.of(Runtime(amp=amp), CPU).amp is None
+
+
+@pytest.mark.parametrize("instructions", ["avx512_bf16", "amx_bf16", "bf16"])
+def test_a_cpu_with_instructions_for_bf16_computes_in_it_when_asked(
+    instructions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: True}, raising=False)
+    path = FastPath.of(Runtime(amp="bf16"), CPU)
+    assert (path.amp, path.scaled) == (torch.bfloat16, False)
+    assert declined(Runtime(amp="bf16"), CPU) == []
+
+
+def test_without_a_list_of_its_instructions_a_cpu_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert FastPath.of(Runtime(amp="bf16"), CPU).amp is None
 
 
 def test_without_bf16_fp16_is_scaled_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

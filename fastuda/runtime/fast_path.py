@@ -52,8 +52,10 @@ def declined(settings: Runtime, device: torch.device) -> list[str]:
     said = []
     if settings.cuda_graph is True and device.type != "cuda":
         said.append("runtime.cuda_graph = true: there are no CUDA graphs on a CPU; every iteration is launched")
-    if settings.amp in ("bf16", "fp16") and device.type != "cuda":
-        said.append(f"runtime.amp = {settings.amp}: a CPU computes in fp32")
+    if settings.amp == "fp16" and device.type != "cuda":
+        said.append("runtime.amp = fp16: no CPU gains by it; computed in fp32")
+    if settings.amp == "bf16" and device.type != "cuda" and not _cpu_has_bf16():
+        said.append("runtime.amp = bf16: this CPU has no instructions for it; computed in fp32")
     if settings.flat_update is True and _amp(settings, device) == torch.float16:
         said.append("runtime.flat_update = true: not with fp16, whose loss scaler needs torch's own optimiser")
     if settings.amp in ("auto", "bf16") and _amp(settings, device) == torch.float16:
@@ -62,10 +64,18 @@ def declined(settings: Runtime, device: torch.device) -> list[str]:
 
 
 def _amp(settings: Runtime, device: torch.device) -> torch.dtype | None:
-    if device.type != "cuda" or settings.amp == "none":
+    if device.type != "cuda":
+        return torch.bfloat16 if settings.amp == "bf16" and _cpu_has_bf16() else None
+    if settings.amp == "none":
         return None
     if settings.amp == "fp16":
         return torch.float16
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float16
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 itself (AVX512-BF16, AMX, Arm's bf16); elsewhere it is slower than fp32."""
+    found = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 may lack it
+    return any(bool(found.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
