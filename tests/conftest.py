@@ -24,6 +24,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from steps import small_network
+from tiny import NETWORK
 
 from fastuda.data.packing.pack import Packed
 from fastuda.data.packing.prepare import prepare
@@ -123,14 +124,8 @@ def tiny_recipe() -> Callable[..., Recipe]:
     """`gta2cs` with a network of a few thousand weights, 19 classes, and whatever settings are added."""
 
     def build(*settings: str, preset: str = "gta2cs") -> Recipe:
-        tiny = [
-            "model.kind=deeplab-v2",
-            "model.depth=18",
-            "model.width=0.0625",
-            "model.weights=random",
-            "runtime.loader_threads=1",
-        ]
-        return load_recipe(preset, [*tiny, "eval.size=[64, 32]", *settings])
+        tiny = [*NETWORK, "model.width=0.0625", "runtime.loader_threads=1", "eval.size=[64, 32]"]
+        return load_recipe(preset, [*tiny, *settings])
 
     return build
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from tiny import NETWORK
 from torch import Tensor
 
 from fastuda.data.loading.batch import DomainBatch
@@ -17,8 +18,7 @@ from fastuda.runtime.fast_path import FastPath
 from fastuda_kernels.masked_mix import Normalisation
 
 AS_IT_IS = Passes(Normalisation(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), bgr=False), None)
-TINY = ["model.kind=deeplab-v2", "model.depth=18", "model.width=0.125", 'model.weights="random"']
-SMALL = [*TINY, "views.source_size=[64, 48]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]"]
+SMALL = [*NETWORK, "views.source_size=[64, 48]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]"]
 """A network and views with which any recipe's iteration takes a moment."""
 NUM_IMAGES = 3
 """Of a batch: with two, the last is the one after the first, and half of a batch is one image."""
@@ -38,7 +38,7 @@ PLAIN = FastPath(
 
 
 def tiny(name: str, *settings: str) -> Recipe:
-    return load_recipe(name, [*TINY, *settings])
+    return load_recipe(name, [*NETWORK, *settings])
 
 
 def begin(recipe: Recipe, kind: type[DeepLabV2] = DeepLabV2) -> TrainingState:

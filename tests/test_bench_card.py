@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from tiny import NETWORK, VIEWS
 from typer.testing import CliRunner
 
 from fastuda.errors import FastudaError, UsageError
@@ -34,9 +35,7 @@ from fastuda_cli.main import app
 
 CPU = torch.device("cpu")
 SIZES = [
-    *("model.kind=deeplab-v2", "model.depth=18", "model.width=0.0625", "model.weights=random"),
-    *("runtime.loader_threads=1", "demo.size=[64, 32]", "eval.size=[64, 32]"),
-    *("views.source_size=[64, 32]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]"),
+    *(*NETWORK, "model.width=0.0625", *VIEWS, "eval.size=[64, 32]", "runtime.loader_threads=1", "demo.size=[64, 32]"),
     *("demo.num_source=2", "demo.num_source_val=1", "demo.num_target=2", "demo.num_val=1"),
 ]
 RUNGS = ["eager-fp32", "amp-nhwc"]

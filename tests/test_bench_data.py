@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import NETWORK, VIEWS
 from typer.testing import CliRunner
 
 from fastuda.errors import FastudaError
@@ -23,16 +24,7 @@ from fastuda_bench.training import training_row
 from fastuda_cli.main import app
 
 CPU = torch.device("cpu")
-TINY = [
-    "model.kind=deeplab-v2",
-    "model.depth=18",
-    "model.width=0.125",
-    "model.weights=random",
-    "views.source_size=[64, 32]",
-    "views.target_size=[64, 32]",
-    "views.crop_size=[32, 32]",
-    "runtime.loader_threads=1",
-]
+TINY = [*NETWORK, *VIEWS, "runtime.loader_threads=1"]
 
 
 def silent(title: str) -> Any:

@@ -14,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import NETWORK, SGD, VIEWS
 from typer.testing import CliRunner
 
 from fastuda.classes import CITYSCAPES_IDS
@@ -21,19 +22,8 @@ from fastuda.demo import draw_demo
 from fastuda_cli.main import app
 
 TINY = [
-    "views.source_size=[64, 32]",
-    "views.target_size=[64, 32]",
-    "views.crop_size=[32, 32]",
-    "eval.size=[64, 32]",
-    "model.kind=deeplab-v2",
-    "model.depth=18",
-    "model.weights=random",
-    "warmup.optimizer.kind=sgd",
-    "train.optimizer.kind=sgd",
-    "model.width=0.125",
-    "warmup.iterations=2",
-    "train.evaluate_every=2",
-    "runtime.loader_threads=1",
+    *(*VIEWS, "eval.size=[64, 32]", *NETWORK, *SGD),
+    *("warmup.iterations=2", "train.evaluate_every=2", "runtime.loader_threads=1"),
 ]
 
 

@@ -9,28 +9,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tiny import RUN
 from typer.testing import CliRunner
 
 from fastuda.errors import FastudaError
 from fastuda.study.plan import Plan
 from fastuda_cli.main import app
 
-TINY = [
-    *("demo.num_source=6", "demo.num_source_val=1", "demo.num_target=5", "demo.num_val=3", "demo.size=[64, 32]"),
-    *("views.source_size=[64, 32]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]", "eval.size=[64, 32]"),
-    *(
-        "model.kind=deeplab-v2",
-        "model.depth=18",
-        "model.weights=random",
-        "warmup.optimizer.kind=sgd",
-        "train.optimizer.kind=sgd",
-        "model.width=0.0625",
-        "warmup.iterations=2",
-        "train.iterations=2",
-        "eval.pictures=1",
-        "runtime.loader_threads=1",
-    ),
-]
+TINY = [*RUN, "model.width=0.0625", "warmup.iterations=2", "train.iterations=2", "eval.pictures=1"]
 
 
 def fastuda(*arguments: object) -> tuple[int, str]:

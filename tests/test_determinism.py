@@ -11,24 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import RUN
 
 from fastuda.runs.checkpoint.store import CheckpointStore
 from fastuda.runtime.device import versions
 
 TINY = [
-    *("demo.num_source=6", "demo.num_source_val=1", "demo.num_target=5", "demo.num_val=2", "demo.size=[64, 32]"),
-    *("views.source_size=[64, 32]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]", "eval.size=[64, 32]"),
-    *(
-        "model.kind=deeplab-v2",
-        "model.depth=18",
-        "model.weights=random",
-        "warmup.optimizer.kind=sgd",
-        "train.optimizer.kind=sgd",
-        "model.width=0.125",
-        "warmup.iterations=2",
-        "train.iterations=50",
-        "train.evaluate_every=60",
-    ),
+    *(*RUN, "demo.num_val=2", "warmup.iterations=2", "train.iterations=50", "train.evaluate_every=60"),
     *("eval.pictures=1", "runtime.deterministic=true"),
 ]
 

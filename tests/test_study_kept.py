@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from test_study_stop import conducted, results
+from tiny import RUN
 
 from fastuda.errors import FastudaError
 from fastuda.recipe.file import load_recipe
@@ -97,20 +98,8 @@ def test_what_cannot_be_read_is_said(cell: Cell, tmp_path: Path) -> None:
 
 
 TINY = [
-    *("demo.num_source=2", "demo.num_source_val=1", "demo.num_target=2", "demo.num_val=1", "demo.size=[64, 32]"),
-    *("views.source_size=[64, 32]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]", "eval.size=[64, 32]"),
-    *(
-        "model.kind=deeplab-v2",
-        "model.depth=18",
-        "model.weights=random",
-        "warmup.optimizer.kind=sgd",
-        "train.optimizer.kind=sgd",
-        "model.width=0.0625",
-        "warmup.iterations=0",
-        "train.iterations=1",
-        "eval.pictures=1",
-        "runtime.loader_threads=1",
-    ),
+    *(*RUN, "demo.num_source=2", "demo.num_target=2", "demo.num_val=1", "model.width=0.0625"),
+    *("warmup.iterations=0", "train.iterations=1", "eval.pictures=1"),
 ]
 
 

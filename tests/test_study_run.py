@@ -16,6 +16,7 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
+from tiny import RUN
 
 import fastuda.training.iteration as iteration_module
 from fastuda.errors import FastudaError, UsageError
@@ -29,12 +30,8 @@ from fastuda.study.table import Row, Table, load_table
 from fastuda.training.run import train
 
 TINY = [
-    *("demo.num_source=6", "demo.num_source_val=1", "demo.num_target=5", "demo.num_val=3", "demo.size=[64, 32]"),
-    *("views.source_size=[64, 32]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]", "eval.size=[64, 32]"),
-    *("model.kind=deeplab-v2", "model.depth=18", "model.weights=random"),
-    *("warmup.optimizer.kind=sgd", "train.optimizer.kind=sgd"),
-    *("model.width=0.0625", "warmup.iterations=2", "train.iterations=3", "train.evaluate_every=9", "eval.pictures=1"),
-    "runtime.loader_threads=1",
+    *(*RUN, "model.width=0.0625"),
+    *("warmup.iterations=2", "train.iterations=3", "train.evaluate_every=9", "eval.pictures=1"),
 ]
 ROWS = (
     Row(name="source only", variant="source-only"),

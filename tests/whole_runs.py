@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 from safetensors.torch import load_file
+from tiny import RUN
 from torch import Tensor
 
 import fastuda.training.iteration as iteration_module
@@ -18,28 +19,7 @@ from fastuda.report.display import Display
 from fastuda.runs.checkpoint.store import CheckpointStore
 from fastuda.training.run import train
 
-TINY = [
-    "demo.num_source=6",
-    "demo.num_source_val=1",
-    "demo.num_target=5",
-    "demo.num_val=3",
-    "demo.size=[64, 32]",
-    "views.source_size=[64, 32]",
-    "views.target_size=[64, 32]",
-    "views.crop_size=[32, 32]",
-    "eval.size=[64, 32]",
-    "model.kind=deeplab-v2",
-    "model.depth=18",
-    "model.weights=random",
-    "warmup.optimizer.kind=sgd",
-    "train.optimizer.kind=sgd",
-    "model.width=0.125",
-    "warmup.iterations=4",
-    "train.iterations=6",
-    "train.evaluate_every=3",
-    "train.log_every=2",
-    "runtime.loader_threads=1",
-]
+TINY = [*RUN, "warmup.iterations=4", "train.iterations=6", "train.evaluate_every=3", "train.log_every=2"]
 
 
 def run(recipe: Recipe, path: Path, **options: Any) -> tuple[dict[str, Any], str]:

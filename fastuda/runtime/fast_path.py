@@ -77,5 +77,7 @@ def _amp(settings: Runtime, device: torch.device) -> torch.dtype | None:
 
 def _cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 itself (AVX512-BF16, AMX, Arm's bf16); elsewhere it is slower than fp32."""
-    found = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 may lack it
+    if not hasattr(torch.cpu, "get_capabilities"):  # not in every torch that fastuda takes
+        return False
+    found = torch.cpu.get_capabilities()
     return any(bool(found.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -14,21 +14,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from tiny import RUN
 
 from fastuda.runs.checkpoint.store import CheckpointStore
 
 SETTINGS = (
-    *("demo.num_source=6", "demo.num_source_val=1", "demo.num_target=5", "demo.num_val=3", "demo.size=[64, 32]"),
-    *("views.source_size=[64, 32]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]", "eval.size=[64, 32]"),
-    *(
-        "model.kind=deeplab-v2",
-        "model.depth=18",
-        "model.weights=random",
-        "warmup.optimizer.kind=sgd",
-        "train.optimizer.kind=sgd",
-    ),
-    *("model.width=0.125", "warmup.iterations=8", "train.iterations=12", "train.evaluate_every=5", "train.log_every=3"),
-    *("train.checkpoint_every=1", "eval.pictures=1", "runtime.loader_threads=1"),
+    *(*RUN, "warmup.iterations=8", "train.iterations=12", "train.evaluate_every=5", "train.log_every=3"),
+    *("train.checkpoint_every=1", "eval.pictures=1"),
 )
 _TIMES = ("time", "iterations_per_second", "waiting_for_data")
 
