@@ -1,9 +1,9 @@
 """The classes a model tells apart: names, colours, and the tables that turn a data set's label ids into train ids.
 
 Tables compose by *name*. A layout says which class name each of its label ids stands for
-(`fastuda.layouts`); a recipe lists the names it trains, in order; an id whose name is not in
-the list is ignored. So 19, 16 and 13 classes, and anyone's own list, are the same mechanism
-(protocol row 24).
+(`fastuda.layouts`); a recipe lists the names it trains, in order, and may count further names as
+one of them; an id whose name is neither is ignored. So 19, 16 and 13 classes, and anyone's own
+list, are the same mechanism (protocol row 24).
 """
 
 from __future__ import annotations
@@ -69,11 +69,13 @@ CITYSCAPES_TRAIN_IDS: dict[int, str] = dict(enumerate(CITYSCAPES_19))
 class ClassSet:
     """An ordered list of classes; a class's position is its train id.
 
-    `names` are unique; `palette` holds one RGB colour (0-255) a class, in the same order.
+    `names` are unique; `palette` holds one RGB colour (0-255) a class, in the same order; `merged` names, by class,
+    what of a data set's classes counts as it beside its own.
     """
 
     names: tuple[str, ...]
     palette: tuple[Colour, ...]
+    merged: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -85,33 +87,58 @@ class ClassSet:
             raise ValueError(f"class names are listed twice: {', '.join(repeated)}")
         if len(self.palette) != len(self.names):
             raise ValueError(f"{len(self.names)} class names but {len(self.palette)} palette colours")
+        self._check_merged()
+
+    def _check_merged(self) -> None:
+        unknown = [name for name, _ in self.merged if name not in self.names]
+        if unknown:
+            raise ValueError(f"merged into what is no class of the list: {', '.join(unknown)}")
+        taken = [one for _, several in self.merged for one in several]
+        wrong = sorted({one for one in taken if one in self.names or taken.count(one) > 1})
+        if wrong:
+            raise ValueError(f"merged although a class of the list, or twice: {', '.join(wrong)}")
 
     def __len__(self) -> int:
         return len(self.names)
 
     @classmethod
-    def of(cls, names: tuple[str, ...], palette: tuple[Colour, ...] | None = None) -> ClassSet:
-        """Classes by name; without a palette, Cityscapes' colours where known, else evenly spread hues."""
+    def of(
+        cls,
+        names: tuple[str, ...],
+        palette: tuple[Colour, ...] | None = None,
+        merged: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> ClassSet:
+        """Classes by name; without a palette, Cityscapes' colours where known, else evenly spread hues.
+
+        Raises ValueError when names repeat, the palette's length differs, or `merged` (class → names that count as it)
+        does not fit the names.
+        """
         if palette is None:
             palette = tuple(
                 _CITYSCAPES[name][1] if name in _CITYSCAPES else _hue(i, len(names)) for i, name in enumerate(names)
             )
-        return cls(tuple(names), palette)
+        return cls(tuple(names), palette, tuple((merged or {}).items()))
 
     def train_id_table(self, ids: Mapping[int, str], size: int = 256) -> NDArray[np.uint8]:
         """Lookup table [size] uint8 from a label value to a train id; values without a class give 255.
 
-        `ids` maps label values to class names; names outside this class list are ignored.
+        `ids` maps label values to class names; names outside this class list, and not merged into it, are ignored.
         """
         import numpy as np
 
+        counted = self.counted
         table = np.full(size, IGNORE_INDEX, np.uint8)
         for label_id, name in ids.items():
             if not 0 <= label_id < size:
                 raise ValueError(f"label id {label_id} ({name}) is outside 0..{size - 1}")
-            if name in self.names:
-                table[label_id] = self.names.index(name)
+            if name in counted:
+                table[label_id] = self.names.index(counted[name])
         return table
+
+    @property
+    def counted(self) -> dict[str, str]:
+        """Every name that a data set's class may have to count, with the class that it counts as."""
+        return {name: name for name in self.names} | {one: name for name, several in self.merged for one in several}
 
     def label_ids(self) -> dict[str, int]:
         """Class name → its value in label files that hold label ids; no two are alike, and none is 255.

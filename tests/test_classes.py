@@ -168,3 +168,26 @@ def test_as_many_classes_fit_as_8_bits_leave_beside_the_ignored() -> None:
     assert len(ClassSet.of(names[:254])) == 254
     with pytest.raises(ValueError, match="255 classes; labels are 8-bit, so at most 254 fit"):
         ClassSet.of(names)
+
+
+MERGED = {"sky": ("road",), "car": ("truck", "bus")}
+
+
+def test_merged_names_count_as_their_class_and_what_is_neither_is_ignored() -> None:
+    classes = ClassSet.of(("car", "sky", "person"), merged=MERGED)
+    found = classes.train_id_table({1: "truck", 2: "car", 3: "bus", 4: "road", 5: "sky", 6: "rider", 7: "person"})
+    assert found[:9].tolist() == [255, 0, 0, 0, 1, 1, 255, 2, 255]
+    assert len(classes) == 3
+
+
+@pytest.mark.parametrize(
+    ("merged", "message"),
+    [
+        ({"cars": ("truck",)}, "merged into what is no class of the list: cars"),
+        ({"sky": ("car",)}, "merged although a class of the list, or twice: car"),
+        ({"sky": ("road", "wall"), "car": ("truck", "wall")}, "merged although a class of the list, or twice: wall"),
+    ],
+)
+def test_what_cannot_be_merged_is_refused_by_name(merged: dict[str, tuple[str, ...]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClassSet.of(("car", "sky"), merged=merged)

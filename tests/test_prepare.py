@@ -256,6 +256,7 @@ def test_options_and_content_decide_the_fingerprint(run: Prepare, root: Path, tm
         run(labels="own").fingerprint,
         run(pack="raw").fingerprint,
         run(classes=ClassSet.of(("sky", "road"))).fingerprint,
+        run(classes=ClassSet.of(("sky", "road"), merged={"road": ("sidewalk",)})).fingerprint,
     ]
     assert len(set(prints)) == len(prints)
     os.utime(root / "images/00000.png")

@@ -144,6 +144,30 @@ def test_a_preset_takes_the_place_of_the_bases_own_names(write: Callable[..., st
     assert found.classes.build().names == CITYSCAPES_16
 
 
+def test_classes_are_merged_in_both_domains_and_replaced_whole_or_with_the_names(write: Callable[..., str]) -> None:
+    own = 'base = "gta2cs"\n[classes]\nnames = ["road", "car"]\n[classes.merged]\ncar = ["bus", "truck"]\n'
+    assert load_recipe(write(own, "base.toml")).classes.build().counted["bus"] == "car"
+    derived = write('base = "base.toml"\n[classes.merged]\nroad = ["sidewalk"]\n')
+    assert load_recipe(derived).classes.merged == {"road": ("sidewalk",)}
+    assert load_recipe(write('base = "base.toml"\n[classes]\nnames = ["sky"]\n')).classes.merged == {}
+    assert load_recipe(str(Path(derived).parent / "base.toml"), ["classes.preset=cityscapes13"]).classes.merged == {}
+    assert load_recipe("demo", ["classes.merged={}"]).classes.merged == {}
+
+
+def test_a_name_merged_into_no_class_is_refused(write: Callable[..., str]) -> None:
+    assert "merged into what is no class of the list: cars" in refused("gta2cs", 'classes.merged={cars=["bus"]}')
+    assert "classes.merged" in refused("gta2cs", "classes.merged={car=[]}")
+
+
+def test_label_values_may_stand_for_a_merged_name(write: Callable[..., str]) -> None:
+    folder = '[source]\nlayout = "folder"\nimages = "i/*"\nlabels = "l/*"\nids = { 1 = "bus", 2 = "road" }\n'
+    own = 'base = "gta2cs"\n[classes]\nnames = ["road", "car"]\nmerged = { car = ["bus"] }\n' + folder
+    assert load_recipe(write(own)).source.ids == {1: "bus", 2: "road"}
+    assert "source.ids names no class of this recipe: bus" in refused(
+        write(own.replace('merged = { car = ["bus"] }\n', ""))
+    )
+
+
 @pytest.mark.parametrize(
     ("setting", "field", "value"),
     [

@@ -122,14 +122,15 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
-        names = self.classes.build().names
+        classes = self.classes.build()
+        names = classes.names
         for subset, members in self.eval.subsets.items():
             unknown = [name for name in members if name not in names]
             if unknown:
                 raise ValueError(f"eval.subsets.{subset} names no class of this recipe: {', '.join(unknown)}")
         for where in ("source", "target"):
             ids = getattr(self, where).ids or {}
-            unknown = sorted({name for name in ids.values() if name not in names and name != "ignore"})
+            unknown = sorted({name for name in ids.values() if name not in classes.counted and name != "ignore"})
             if unknown:
                 raise ValueError(
                     f"{where}.ids names no class of this recipe: {', '.join(unknown)} "

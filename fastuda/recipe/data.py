@@ -37,11 +37,14 @@ class Classes(Section):
     """Your own class names, in order."""
     palette: tuple[tuple[Channel, Channel, Channel], ...] | None = None
     """One RGB colour (0-255) a class; Cityscapes' own colours where known, else spread hues."""
+    merged: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    """Class → further classes of the data sets that count as it, in both domains: `car = ["truck", "bus"]`. What is
+    neither listed nor merged is ignored."""
 
     def build(self) -> ClassSet:
-        """The class list; raises ValueError when names repeat or the palette's length differs."""
+        """The class list; raises ValueError when names repeat, or `palette` or `merged` does not fit them."""
         names = self.names or PRESETS[self.preset or "cityscapes19"]
-        return ClassSet.of(names, self.palette)
+        return ClassSet.of(names, self.palette, self.merged)
 
     @model_validator(mode="before")
     @classmethod
@@ -80,7 +83,7 @@ class Domain(Section):
     val_labels: Globs | None = None
     """folder: glob of the evaluation labels."""
     ids: dict[int, str] | None = None
-    """folder: label value → class name or "ignore", for every value that occurs.
+    """folder: label value → class name, or one merged into it, or "ignore", for every value that occurs.
 
     Without it label values are train ids, and 255 is ignored.
     """

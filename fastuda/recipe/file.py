@@ -220,7 +220,7 @@ def _base_path(base: str, name: str) -> Path:
 
 
 # Tables that mean one thing as a whole: a derived recipe replaces them, it does not add to them.
-_WHOLE = ("ids", "subsets")
+_WHOLE = ("ids", "subsets", "merged")
 _USUAL_KINDS = {"model": Model.usual, "optimizer": Optimizer.usual, "mask": Mask.usual}
 
 
@@ -272,8 +272,8 @@ def _apply(table: dict[str, Any], setting: str) -> None:
         table.clear()
     table[field] = value
     if sections == ["classes"] and field == "preset":
-        table.pop("names", None)
-        table.pop("palette", None)
+        for own in ("names", "palette", "merged"):
+            table.pop(own, None)
 
 
 def _value(text: str, setting: str) -> Any:

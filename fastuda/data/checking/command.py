@@ -20,7 +20,7 @@ def check_command(domain: Domain, split: Split, *, labelled: bool, classes: Clas
     """
     command = ["fastuda", "data", "check", domain.layout, str(data_root(domain))]
     side = "source" if split == "train" and labelled else "target"  # as a run reads them
-    preset = next((name for name, names in PRESETS.items() if names == classes.names), None)
+    preset = next((name for name, names in PRESETS.items() if names == classes.names and not classes.merged), None)
     explained = ""
     if LAYOUTS[domain.layout].by_globs or preset is None:
         command += ["--recipe", "RECIPE", "--domain", side]

@@ -230,6 +230,8 @@ def _options(
     about_labels: dict[str, Any] = {}
     if labels != "none":
         about_labels = {"classes": list(classes.names), "ids": domain.ids}
+        if classes.merged:
+            about_labels["merged"] = dict(classes.merged)
     globs = [domain.images, domain.labels] if split == "train" else [domain.val_images, domain.val_labels]
     listing = read_text(user_path(domain.listing)) if domain.listing and split == "train" else None
     return {
