@@ -22,7 +22,7 @@ from fastuda.demo import draw_demo
 from fastuda_cli.main import app
 
 TINY = [
-    *(*VIEWS, "eval.size=[64, 32]", *NETWORK, *SGD),
+    *("classes.preset=cityscapes19", *VIEWS, "eval.size=[64, 32]", *NETWORK, *SGD),
     *("warmup.iterations=2", "train.evaluate_every=2", "runtime.loader_threads=1"),
 ]
 
