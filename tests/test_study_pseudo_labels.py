@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from test_study_report import FOLDER, ORIGIN, record
 from test_study_run import TINY, conducted
 
@@ -18,7 +17,6 @@ from fastuda.runs.identity import differences, fields_of
 from fastuda.study.kept import kept_results
 from fastuda.study.plan import Plan, plan_repeats, plan_study
 from fastuda.study.printed import pseudo_label_tables
-from fastuda.study.pseudo_label_chart import has_pseudo_labels, pseudo_label_chart
 from fastuda.study.report import report
 from fastuda.study.run import Outcome, _refuse_another
 from fastuda.study.table import Row, Table, load_table
@@ -97,15 +95,6 @@ def test_the_table_has_precision_and_recall_row_by_row(plan: Plan, console_text:
     for row in earlier["rows"]:
         row.pop("pseudo_labels")
     assert pseudo_label_tables(earlier, 200) == []
-    assert not has_pseudo_labels(earlier)
-
-
-def test_the_curves_are_drawn_of_what_there_is(plan: Plan, tmp_path: Path) -> None:
-    for name, rows in (("both.png", ("CMix", "all")), ("one.png", ("all",))):
-        pseudo_label_chart(tmp_path / name, content(plan, rows))
-        with Image.open(tmp_path / name) as picture:
-            assert picture.width > 1000
-    assert (tmp_path / "both.png").read_bytes() != (tmp_path / "one.png").read_bytes()
 
 
 def test_a_history_that_is_none_fails_its_run(tmp_path: Path) -> None:
@@ -137,11 +126,10 @@ def test_a_study_leaves_histories_and_curves(cache: Path, tmp_path: Path) -> Non
     (history,) = [cell["pseudo_labels"] for cell in found["rows"][1]["cells"]]
     assert [one["iteration"] for one in history] == [3]
     assert json.loads((tmp_path / "s" / "t.json").read_text())["rows"][1]["cells"][0]["pseudo_labels"] == history
-    assert (tmp_path / "s" / "t-pseudo-labels.png").stat().st_size > 10_000
+    assert (tmp_path / "s" / "t-curves.png").stat().st_size > 10_000
     settings.append("eval.pseudo_labels=false")
     silent = plan_study(Table(title="t", rows=rows), "demo", (0,), settings, tmp_path / "q", control=False)
     assert "pseudo_labels" not in conducted(silent, tmp_path / "q")["rows"][1]["cells"][0]
-    assert not (tmp_path / "q" / "t-pseudo-labels.png").exists()
 
 
 def test_a_warm_up_of_an_earlier_study_with_target_statistics_is_the_same_run(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_study_leaves_its_report_and_picture_and_every_run(finished: Any) -> N
     assert [len(found) for found in scores(content)] == [2, 2, 2, 2]
     assert (folder / "t.png").stat().st_size > 10_000
     assert {p.name for p in folder.iterdir()} == {
-        *("warm-up", "cmix", "dsp-soft", "base"), *("t.json", "t.png", "t-pseudo-labels.png", ".lock")
+        *("warm-up", "cmix", "dsp-soft", "base"), *("t.json", "t.png", "t-curves.png", ".lock")
     }  # fmt: skip
 
 

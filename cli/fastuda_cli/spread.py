@@ -22,7 +22,7 @@ def show_spread(display: Display, content: dict[str, Any], folder: Path, name: s
     verdicts = verdict_table(content)
     if verdicts is not None:
         display.console.print(verdicts)
-    files = {"results": f"{name}.json", "picture": f"{name}.png", "pseudo-labels": f"{name}-pseudo-labels.png"}
+    files = {"results": f"{name}.json", "picture": f"{name}.png", "curves": f"{name}-curves.png"}
     for kind, file in ((kind, folder / file) for kind, file in files.items()):
         if file.exists():
             display.note(f"{kind}: {file}")

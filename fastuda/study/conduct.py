@@ -10,8 +10,8 @@ from fastuda.recipe.file import require_text
 from fastuda.report.display import Display
 from fastuda.runtime.stop import StopRequest
 from fastuda.study.chart import study_chart
+from fastuda.study.curves import curve_chart, has_curves
 from fastuda.study.plan import Plan
-from fastuda.study.pseudo_label_chart import has_pseudo_labels, pseudo_label_chart
 from fastuda.study.report import Report, report, write_report
 from fastuda.study.run import Outcome, run_study
 
@@ -29,7 +29,7 @@ def conduct(
 ) -> Report:
     """Run what has not run yet and write NAME.json and NAME.png into `folder`, anew after each cell.
 
-    NAME-pseudo-labels.png too, where rows' pseudo-labels are looked at. Rows that the plan leaves out, and those unlike
+    NAME-curves.png too, where a row was scored more than once. Rows that the plan leaves out, and those unlike
     the control, are told first. Returns the report of all cells; failed ones stand in its rows' `failures`. A signal,
     or the `deadline` of `time.monotonic`, ends it before the next cell, if not in the middle of one; `ends_process` is
     `train`'s. Raises as `run_study` does, and HeldError when another study runs in the folder.
@@ -40,8 +40,8 @@ def conduct(
         write_report(folder / f"{name}.json", content)
         if any(row["last"] is not None for row in content["rows"]):
             study_chart(folder / f"{name}.png", content)
-        if has_pseudo_labels(content):
-            pseudo_label_chart(folder / f"{name}-pseudo-labels.png", content)
+        if has_curves(content):
+            curve_chart(folder / f"{name}-curves.png", content)
 
     for row, why in plan.left_out.items():
         display.note(f"left out: {row}; {why}")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fastuda.errors import FastudaError
 from fastuda.files.text_file import read_text
 from fastuda.printable import on_one_line
-from fastuda.runs.checkpoint.notes import ADAPTED, SOURCE_ONLY, PseudoLabelRecord, StageName
+from fastuda.runs.checkpoint.notes import ADAPTED, SOURCE_ONLY, PseudoLabelRecord, ScorePoint, StageName
 from fastuda.study.plan import Cell
 
 _Percent = Annotated[float, Field(ge=0, le=100)]
@@ -34,6 +34,7 @@ class _Scores(_Kept):
 class _Stage(_Kept):
     last: _Scores
     best: _Scores
+    history: list[ScorePoint] = Field(default_factory=list)
     pseudo_labels: list[PseudoLabelRecord] = Field(default_factory=list)
 
 

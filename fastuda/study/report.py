@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastuda.files.disk import write_json
+from fastuda.runs.checkpoint.notes import ADAPTED, SOURCE_ONLY
 from fastuda.runs.provenance import provenance
 from fastuda.study.plan import Plan, Reading
 from fastuda.study.run import Outcome
@@ -26,8 +27,8 @@ def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
     the mean's 95 % interval and what that tells. `differs` names what was not the same in all runs (`data`, `device`,
     `versions`), which makes their scores less alike than they look; `unlike_control` in what rows are not the control
     with another loss. `share_of_oracle` is how much of the oracle's gain over the control the whole method wins, once
-    both are `better`. `pseudo_labels`, where they were looked at, are a cell's history, and a row's last evaluation
-    over its seeds.
+    both are `better`. `history` is a cell's mIoU by iteration of the adaptation, from the network that it starts from;
+    `pseudo_labels`, where they were looked at, are a cell's likewise, and a row's last evaluation over its seeds.
     """
     by_folder = {outcome.cell.folder: outcome for outcome in outcomes}
     found: list[tuple[Row, list[dict[str, Any]], dict[str, str]]] = []
@@ -82,7 +83,7 @@ def write_report(path: Path, content: Report) -> None:
 
 def _cell(reading: Reading, results: Results, folder: Path) -> dict[str, Any]:
     """One run's scores of the stage that the row is about, and its pseudo-labels where they were looked at."""
-    looked = results[reading.stage].get("pseudo_labels")
+    looked, history = results[reading.stage].get("pseudo_labels"), _history(reading, results)
     return {
         "seed": reading.cell.seed,
         "run": str(reading.cell.folder.relative_to(folder)),
@@ -90,8 +91,18 @@ def _cell(reading: Reading, results: Results, folder: Path) -> dict[str, Any]:
         "best": results[reading.stage]["best"],
         "seconds": results["seconds"].get(reading.stage, 0.0),
         "date": results["date"],
+        **({"history": history} if history else {}),
         **({"pseudo_labels": looked} if looked else {}),
     }
+
+
+def _history(reading: Reading, results: Results) -> list[dict[str, Any]]:
+    """mIoU by iteration of the adaptation; none of a row that is about the network before it."""
+    if reading.stage != ADAPTED:
+        return []
+    start, own = results.get(SOURCE_ONLY), results[ADAPTED].get("history", [])
+    first = [] if start is None else [{"iteration": 0, "miou": start["last"]["miou"]}]
+    return [*(one for one in first if own and own[0]["iteration"] > 0), *own]
 
 
 def _gains(cells: list[dict[str, Any]], over: list[dict[str, Any]]) -> dict[int, float]:

@@ -231,6 +231,7 @@ def _finish(run: Run, name: str, record: RunRecord) -> Results:
         assert notes.best is not None
         last, best = notes.last.model_dump(), notes.best.model_dump()
         results[stage] = {**{key: last[key] for key in ("miou", "iou", "protocol")}, "last": last, "best": best}
+        results[stage]["history"] = [one.model_dump() for one in notes.history]
         if notes.pseudo_labels:
             results[stage]["pseudo_labels"] = [one.model_dump() for one in notes.pseudo_labels]
     run.folder.write_results(results)

@@ -203,7 +203,7 @@ def evaluate_model(
     record = Record.model_validate({"iteration": iteration, **own.to_json(), "by_protocol": mious})
 
     notes = run.notes.stages.setdefault(stage, StageNotes())
-    notes.last = record
+    notes.add_score(record)
     if pseudo_labels is not None:
         notes.add_pseudo_labels(PseudoLabelRecord(iteration=iteration, **pseudo_labels.to_json()))
     files = {"last": record}

@@ -65,6 +65,13 @@ class PseudoLabelRecord(PseudoLabels):
     iteration: Count
 
 
+class ScorePoint(_Checked):
+    """One evaluation's mIoU, percent."""
+
+    iteration: Count
+    miou: Annotated[float, Field(ge=0, le=100)]
+
+
 class StageNotes(_Checked):
     """One stage so far."""
 
@@ -74,8 +81,16 @@ class StageNotes(_Checked):
     """The newest evaluation."""
     best: Record | None = None
     """The evaluation of the highest mIoU; chosen on the very images that it is scored on."""
+    history: list[ScorePoint] = Field(default_factory=list)
+    """By evaluation, the oldest first; empty so far in a run that was begun when it was not kept."""
     pseudo_labels: list[PseudoLabelRecord] = Field(default_factory=list)
     """By evaluation, the oldest first (`eval.pseudo_labels`)."""
+
+    def add_score(self, record: Record) -> None:
+        """Keep an evaluation; one that is made again takes the place of its earlier self."""
+        point = ScorePoint(iteration=record.iteration, miou=record.miou)
+        self.last = record
+        self.history = [*(one for one in self.history if one.iteration < record.iteration), point]
 
     def add_pseudo_labels(self, record: PseudoLabelRecord) -> None:
         """Keep what an evaluation found; one that is made again takes the place of its earlier self."""
