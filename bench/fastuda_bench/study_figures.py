@@ -11,23 +11,34 @@ from fastuda_bench.markdown import number, table
 def study(content: dict[str, Any]) -> str:
     """A row a line: last and best mIoU over seeds, the gain over the first row, the paper's number.
 
-    Where gains over a control were taken, these too, and what they tell.
+    Where gains over a control were taken, these too, and what they tell, and how much of the oracle's the method wins.
     """
     first = content["rows"][0]["name"]
     has_control = any(row.get("gain_over_control") for row in content["rows"])
+    has_gain = not (has_control and first == content["control"])  # it would say the same again
     lines = []
     for row in content["rows"]:
         if row["last"] is None:
-            lines.append((row["name"], "failed", "", *([""] * (2 if has_control else 0)), "", number(row["paper"])))
+            empty = [""] * (has_gain + 2 * has_control + 1)
+            lines.append((row["name"], "failed", *empty, number(row["paper"])))
             continue
-        gain = "" if row["name"] == first else plus_minus(row["gain"], signed=True)
+        gain = ("" if row["name"] == first else plus_minus(row["gain"], signed=True),) if has_gain else ()
         over = row.get("gain_over_control")
         told = (plus_minus(over, signed=True), over.get("verdict", "")) if over else ("", "")
         values = (plus_minus(row["best"]["miou"]), number(row["paper"]))
-        lines.append((row["name"], plus_minus(row["last"]["miou"]), gain, *(told if has_control else ()), *values))
+        lines.append((row["name"], plus_minus(row["last"]["miou"]), *gain, *(told if has_control else ()), *values))
     control = (f"gain over {content['control']}", "verdict") if has_control else ()
-    head = ("row", "last", f"gain over {first}", *control, "best", f"paper ({content['pair']})")
-    return table(head, lines) + "\n" + _note(content)
+    gains = (f"gain over {first}",) if has_gain else ()
+    head = ("row", "last", *gains, *control, "best", f"paper ({content['pair']})")
+    return table(head, lines) + "\n" + _note(content) + _share(content)
+
+
+def _share(content: dict[str, Any]) -> str:
+    """What part of the oracle's gain the method wins, as a sentence of its own; empty where none could be told."""
+    share = content.get("share_of_oracle")
+    if share is None:
+        return ""
+    return f"Of what *{share['oracle']}* gains over the control, *{share['row']}* wins {share['percent']:.0f} %.\n"
 
 
 def study_classes(content: dict[str, Any]) -> str:
@@ -68,7 +79,7 @@ def boundary(content: dict[str, Any]) -> str:
 def _note(content: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, content["seeds"]))
     minutes = sum(cell["seconds"] for row in content["rows"] for cell in row["cells"]) / 60
-    settings = " ".join(f"`{setting}`" for setting in content["settings"] if not setting.startswith(_UNSAID))
+    settings = " ".join(f"`{setting}`" for setting in content["settings"] if _is_said(setting))
     base = content["base"].rpartition("/")[2]
     return (
         f"mIoU in percent, mean ± standard deviation over seeds {seeds}; the gain is taken seed by seed, `best` is "
@@ -77,5 +88,6 @@ def _note(content: dict[str, Any]) -> str:
     )
 
 
-_UNSAID = ("data.", "model.weights=", "runtime.")
-"""Settings that change no number, or say where something lies."""
+def _is_said(setting: str) -> bool:
+    """Whether a setting changes numbers; others say how they are computed, or where something lies."""
+    return setting.startswith("runtime.amp=") or not setting.startswith(("data.", "model.weights=", "runtime."))
