@@ -92,8 +92,8 @@ class Runtime(Section):
     of_warmup: ClassVar[tuple[str, ...] | None] = None
 
     amp: Literal["auto", "bf16", "fp16", "none"] = "auto"
-    """Autocast. `auto`: on a GPU bf16, or fp16 with a loss scaler where it has no bf16; on a CPU fp32. `bf16` holds on a
-    CPU too, if it has instructions for it. `none`: fp32."""
+    """Autocast. `auto`: on a GPU bf16, or fp16 with a loss scaler where it has no bf16; on a CPU fp32. `bf16` also on a
+    CPU, if it has instructions for it. `none`: fp32."""
     tf32: bool = True
     """Convolutions of fp32 passes on a GPU may round to TF32; matrix products never do."""
     cudnn_benchmark: bool = True
