@@ -90,13 +90,16 @@ class ClassSet:
         self._check_merged()
 
     def _check_merged(self) -> None:
-        unknown = [name for name, _ in self.merged if name not in self.names]
-        if unknown:
-            raise ValueError(f"merged into what is no class of the list: {', '.join(unknown)}")
-        taken = [one for _, several in self.merged for one in several]
-        wrong = sorted({one for one in taken if one in self.names or taken.count(one) > 1})
-        if wrong:
-            raise ValueError(f"merged although a class of the list, or twice: {', '.join(wrong)}")
+        into: dict[str, str] = {}
+        for name, several in self.merged:
+            if name not in self.names:
+                raise ValueError(f"merged names no class of the list: {name}{nearest(name, self.names)}")
+            for one in several:
+                if one in self.names:
+                    raise ValueError(f"{one} is a class of its own: leave it out of the names, or of merged.{name}")
+                if one in into:
+                    raise ValueError(f"{one} is merged twice, into {into[one]} and into {name}")
+                into[one] = name
 
     def __len__(self) -> int:
         return len(self.names)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from fastuda.errors import FastudaError
+from fastuda.recipe.file import load_recipe
 from fastuda_bench.figures import PAGES, stale_pages, update_pages
 from fastuda_bench.formats import format_rows
 from fastuda_bench.prepare import prepare_rows
@@ -19,6 +21,21 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_the_pages_figures_are_those_of_the_results_files() -> None:
     assert stale_pages(ROOT) == [], "run: fastuda bench figures"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_picture_and_file_that_a_page_shows_is_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    shown = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert [link for link in shown if not (ROOT / page).parent.joinpath(link).exists()] == []
+    assert "@@" not in text
+
+
+def test_the_demos_figures_are_of_the_classes_that_it_has() -> None:
+    names = load_recipe("demo").classes.build().names
+    demo, summary = (json.loads((ROOT / "bench/results" / f"{name}.json").read_text()) for name in ("demo", "summary"))
+    assert tuple(demo["adapted"]["iou"]) == names
+    assert [tuple(row["last"]["iou"]) for row in summary["rows"]] == [names] * len(summary["rows"])
 
 
 @pytest.fixture

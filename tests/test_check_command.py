@@ -121,9 +121,12 @@ def test_globs_are_the_recipes(root: Path) -> None:
     assert options == ["--recipe", "RECIPE", "--domain", "source", "--labels"]
 
 
-def test_class_lists_of_ones_own_are_the_recipes(root: Path) -> None:
+@pytest.mark.parametrize(
+    "classes", ['names = ["road", "sidewalk"]', 'preset = "cityscapes13"\nmerged = { road = ["terrain"] }']
+)
+def test_class_lists_of_ones_own_are_the_recipes(root: Path, classes: str) -> None:
     name = str(root.parent / "mine.toml")
-    Path(name).write_text('base = "gta2cs"\n[classes]\nnames = ["road", "sidewalk"]\n')
+    Path(name).write_text(f'base = "gta2cs"\n[classes]\n{classes}\n')
     recipe = load_recipe(name, [f"source.root={root}"])
     broken = pairs(root, "images/{}.png", "labels/{}.png", "labels/24.png")
     options = follow(recipe, recipe.source, "train", "resized", broken, name)

@@ -183,9 +183,9 @@ def test_merged_names_count_as_their_class_and_what_is_neither_is_ignored() -> N
 @pytest.mark.parametrize(
     ("merged", "message"),
     [
-        ({"cars": ("truck",)}, "merged into what is no class of the list: cars"),
-        ({"sky": ("car",)}, "merged although a class of the list, or twice: car"),
-        ({"sky": ("road", "wall"), "car": ("truck", "wall")}, "merged although a class of the list, or twice: wall"),
+        ({"cars": ("truck",)}, "merged names no class of the list: cars; did you mean car\\?"),
+        ({"sky": ("car",)}, "car is a class of its own: leave it out of the names, or of merged.sky"),
+        ({"sky": ("road", "wall"), "car": ("truck", "wall")}, "wall is merged twice, into sky and into car"),
     ],
 )
 def test_what_cannot_be_merged_is_refused_by_name(merged: dict[str, tuple[str, ...]], message: str) -> None:

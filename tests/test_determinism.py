@@ -18,7 +18,7 @@ from fastuda.runtime.device import versions
 
 TINY = [
     *(*RUN, "demo.num_val=2", "warmup.iterations=2", "train.iterations=50", "train.evaluate_every=60"),
-    *("eval.pictures=1", "runtime.deterministic=true"),
+    *("eval.pictures=1", "runtime.deterministic=true", "runtime.loader_threads=4"),
 ]
 
 

@@ -59,7 +59,7 @@ def test_what_a_cpu_cannot_do_is_declined_in_words(monkeypatch: pytest.MonkeyPat
     assert not FastPath.of(asked, CPU).graphed
     graph, amp = declined(asked, CPU)
     assert "no CUDA graphs on a CPU" in graph
-    assert amp == "runtime.amp = bf16: this CPU has no instructions for it; computed in fp32"
+    assert amp == "runtime.amp = bf16: no instructions for it are known of this CPU; computed in fp32"
     assert FastPath.of(asked, CPU).amp is None
     (half,) = declined(Runtime(amp="fp16"), CPU)
     assert "fp16" in half

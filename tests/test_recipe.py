@@ -152,10 +152,34 @@ def test_classes_are_merged_in_both_domains_and_replaced_whole_or_with_the_names
     assert load_recipe(write('base = "base.toml"\n[classes]\nnames = ["sky"]\n')).classes.merged == {}
     assert load_recipe(str(Path(derived).parent / "base.toml"), ["classes.preset=cityscapes13"]).classes.merged == {}
     assert load_recipe("demo", ["classes.merged={}"]).classes.merged == {}
+    assert load_recipe("demo", ['classes.names=["road", "sky"]', "source_mix.long_tail=[]"]).classes.merged == {}
+
+
+def test_settings_of_one_class_list_hold_in_any_order() -> None:
+    merged, names = 'classes.merged={vegetation=["terrain"]}', "classes.preset=cityscapes13"
+    for settings in ([merged, names], [names, merged]):
+        assert load_recipe("gta2cs", settings).classes.merged == {"vegetation": ("terrain",)}
+
+
+def test_a_key_with_a_space_is_set_with_quotes_or_without() -> None:
+    for key in ("traffic sign", '"traffic sign"', "'traffic sign'"):
+        found = load_recipe("demo", [f'classes.merged.{key}=["traffic light"]']).classes.merged
+        assert found["traffic sign"] == ("traffic light",)
+    assert "the field's name is no TOML key" in refused("demo", 'classes.merged."traffic sign=[]')
+
+
+@pytest.mark.parametrize("slip", ["caravan", "", "ignore"])
+def test_a_merged_name_that_no_data_set_has_is_refused(slip: str) -> None:
+    names = 'classes.names=["road", "car"]'
+    said = refused("gta2cs", names, f'classes.merged={{car=["{slip}"]}}')
+    assert f"classes.merged.car: neither a data set that fastuda knows nor `ids` has a class '{slip}'" in said
+    assert "did you mean truck?" in refused("gta2cs", names, 'classes.merged={car=["trucks"]}')
 
 
 def test_a_name_merged_into_no_class_is_refused(write: Callable[..., str]) -> None:
-    assert "merged into what is no class of the list: cars" in refused("gta2cs", 'classes.merged={cars=["bus"]}')
+    assert "merged names no class of the list: cars; did you mean car?" in refused(
+        "gta2cs", 'classes.merged={cars=["bus"]}'
+    )
     assert "classes.merged" in refused("gta2cs", "classes.merged={car=[]}")
 
 

@@ -11,7 +11,8 @@ from test_study_pseudo_labels import looked
 from test_study_report import FOLDER, ORIGIN, record
 from test_study_run import TINY, conducted
 
-from fastuda.study.curves import curve_chart, has_curves
+from fastuda.runs.checkpoint.notes import Record, StageNotes
+from fastuda.study.curves import curve_chart, curve_figure, has_curves
 from fastuda.study.plan import Plan, plan_study
 from fastuda.study.report import report
 from fastuda.study.run import Outcome
@@ -55,20 +56,54 @@ def test_a_cells_history_begins_with_the_network_that_it_starts_from(plan: Plan)
     assert control["cells"][1]["history"] == points((0, 30.0), (3, 35.0), (6, 41.0))
 
 
-def test_runs_of_before_have_no_history_and_no_curves(plan: Plan) -> None:
-    assert has_curves(content(plan))
+def lines_of(found: dict[str, Any], panel: int) -> dict[str, list[tuple[float, float]]]:
+    """The thick lines of a panel: points by label."""
+    axes = curve_figure(found).axes[panel]
+    named = [line for line in axes.lines if not line.get_label().startswith("_")]
+    return {line.get_label(): list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in named}
+
+
+def test_the_lines_are_the_means_of_seeds_and_a_row_scored_once_is_a_mark(plan: Plan) -> None:
+    found = content(plan)
+    miou = lines_of(found, 0)
+    assert miou["control"] == miou["all"] == [(0, 30.0), (3, 35.0), (6, 40.5)]
+    assert miou["statistics"] == [(0, 31.0)]
+    assert "bare" not in miou
+    assert lines_of(found, 1) == {"all": [(3, 90.0), (6, 90.0)]}
+    assert lines_of(found, 2) == {"all": [(3, 10.0), (6, 20.0)]}
+    assert [axes.get_ylabel() for axes in curve_figure(content(plan, looks=False)).axes] == ["mIoU, percent"]
+
+
+def test_runs_of_before_have_no_history_and_keep_the_curves_of_their_pseudo_labels(plan: Plan) -> None:
     earlier = content(plan, history=False)
-    assert not has_curves(earlier)
     assert all("history" not in cell for row in earlier["rows"] for cell in row["cells"])
+    assert has_curves(earlier)
+    assert lines_of(earlier, 0) == {"all": [(3, 90.0), (6, 90.0)]}
+    assert not has_curves(content(plan, looks=False, history=False))
 
 
-def test_the_curves_are_drawn_of_what_there_is(plan: Plan, tmp_path: Path) -> None:
-    widths = {}
-    for looks in (True, False):
-        curve_chart(tmp_path / "curves.png", content(plan, looks=looks))
-        with Image.open(tmp_path / "curves.png") as picture:
-            widths[looks] = picture.width
-    assert widths[True] > widths[False] > 1000
+def test_a_seed_without_its_history_is_said(plan: Plan) -> None:
+    found = content(plan)
+    found["rows"][2]["cells"][1].pop("history")
+    found["rows"][3]["cells"][0]["history"] = points((0, 30.0), (4, 35.0))
+    miou = lines_of(found, 0)
+    assert miou["control (1 of 2 seeds)"] == [(0, 30.0), (3, 35.0), (6, 40.0)]
+    assert miou["all"] == [(0, 30.0)]
+
+
+def test_the_curves_are_written(plan: Plan, tmp_path: Path) -> None:
+    curve_chart(tmp_path / "curves.png", content(plan))
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 1000
+
+
+def test_an_evaluation_that_is_made_again_takes_the_place_of_its_earlier_self() -> None:
+    notes = StageNotes()
+    for iteration, miou in ((2, 20.0), (4, 30.0), (6, 40.0), (4, 31.0)):
+        notes.add_score(Record(iteration=iteration, miou=miou, iou={}, protocol="full", by_protocol={}))
+    assert [(one.iteration, one.miou) for one in notes.history] == [(2, 20.0), (4, 31.0)]
+    assert notes.last is not None
+    assert notes.last.iteration == 4
 
 
 def test_a_study_without_pseudo_labels_has_curves_too(cache: Path, tmp_path: Path) -> None:

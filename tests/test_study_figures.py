@@ -66,8 +66,14 @@ def test_the_oracles_share_is_said_once_it_can_be_told() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "said"),
-    [("train.iterations=9", True), ("runtime.amp=bf16", True), ("runtime.loader_threads=1", False),
+    [("train.iterations=9", True), ("runtime.loader_threads=1", False),
      ("data.cache=/x", False), ("model.weights=/x/y.pth", False)],
 )  # fmt: skip
-def test_settings_that_change_numbers_are_said(setting: str, said: bool) -> None:
+def test_settings_that_change_what_is_computed_are_said(setting: str, said: bool) -> None:
     assert (f"`{setting}`" in study(content(row("bare", 30.0), settings=[setting], control=None))) == said
+
+
+def test_a_lower_precision_is_said() -> None:
+    assert "CPU, bfloat16, torch" in study(content(row("bare", 30.0), control=None, precision="bfloat16"))
+    assert "CPU, torch" in study(content(row("bare", 30.0), control=None, precision="float32"))
+    assert "CPU, torch" in study(content(row("bare", 30.0), control=None))

@@ -116,6 +116,10 @@ def test_a_history_that_is_none_fails_its_run(tmp_path: Path) -> None:
             continue
         with pytest.raises(FastudaError, match=part):
             kept_results(cell, path)
+    damaged = {**whole, "history": [{"iteration": 3, "miou": 1000.0}]}
+    path.write_text(json.dumps({"source_only": whole, "adapted": damaged, **origin}))
+    with pytest.raises(FastudaError, match=r"adapted\.history\.0\.miou"):
+        kept_results(cell, path)
 
 
 def test_a_study_leaves_histories_and_curves(cache: Path, tmp_path: Path) -> None:

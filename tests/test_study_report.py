@@ -263,6 +263,12 @@ def test_runs_of_another_torch_are_told_apart(plan: Plan, console_text: Callable
     assert content["differs"] == ["versions"]
     assert "not the same in all runs: versions" in console_text(score_table(content))
     assert report(plan, [first, *others], FOLDER)["differs"] == []
+    half, whole = (
+        Outcome(one.cell, {**(one.results or {}), "precision": name})
+        for one, name in ((first, "bfloat16"), (others[0], "float32"))
+    )
+    assert report(plan, [half, whole], FOLDER)["differs"] == ["precision"]
+    assert report(plan, [half, *others], FOLDER)["differs"] == []
 
 
 def test_the_papers_subsets_stand_beside_ours(console_text: Callable[[Any], str]) -> None:

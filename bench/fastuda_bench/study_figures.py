@@ -81,13 +81,15 @@ def _note(content: dict[str, Any]) -> str:
     minutes = sum(cell["seconds"] for row in content["rows"] for cell in row["cells"]) / 60
     settings = " ".join(f"`{setting}`" for setting in content["settings"] if _is_said(setting))
     base = content["base"].rpartition("/")[2]
+    precision = f", {content['precision']}" if content.get("precision", "float32") not in ("float32", None) else ""
+    where = f"{content['device']}{precision}, torch {content['versions']['torch']}, {content['date'][:10]}"
     return (
         f"mIoU in percent, mean ± standard deviation over seeds {seeds}; the gain is taken seed by seed, `best` is "
-        f"chosen on the evaluation set. `{base}`{' with ' + settings if settings else ''}; {content['device']}, "
-        f"torch {content['versions']['torch']}, {content['date'][:10]}, {minutes:.0f} minutes of training.\n"
+        f"chosen on the evaluation set. `{base}`{' with ' + settings if settings else ''}; {where}, "
+        f"{minutes:.0f} minutes of training.\n"
     )
 
 
 def _is_said(setting: str) -> bool:
-    """Whether a setting changes numbers; others say how they are computed, or where something lies."""
-    return setting.startswith("runtime.amp=") or not setting.startswith(("data.", "model.weights=", "runtime."))
+    """Whether a setting changes what is computed; others say how, or where something lies."""
+    return not setting.startswith(("data.", "model.weights=", "runtime."))

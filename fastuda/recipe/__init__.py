@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from fastuda.errors import nearest
+from fastuda.layouts import LAYOUTS
 from fastuda.recipe.data import Classes, Data, Demo, Domain, Jitter, Views
 from fastuda.recipe.mask import Mask
 from fastuda.recipe.method import Auxiliary, Contrast, Edge, Htcm, Method, Mix, SourceMix
@@ -120,6 +122,19 @@ class Recipe(Section):
         chosen = [one for given in settings for one in ([given] if isinstance(given, str) else given)]
         return load_recipe(recipe, with_folders(chosen, source, target))
 
+    def _check_merged(self) -> None:
+        """ValueError for a merged name that no data set can have: a slip, by which its pixels would be ignored."""
+        known = {name for layout in LAYOUTS.values() for kind in layout.labels for name in kind.ids.values()}
+        for domain in (self.source, self.target):
+            known |= {name for name in (domain.ids or {}).values() if name != "ignore"}
+        for name, several in self.classes.merged.items():
+            for one in several:
+                if one not in known:
+                    raise ValueError(
+                        f"classes.merged.{name}: neither a data set that fastuda knows nor `ids` has a class "
+                        f"{one!r}{nearest(one, sorted(known))}"
+                    )
+
     @model_validator(mode="after")
     def _check(self) -> Recipe:
         classes = self.classes.build()
@@ -128,13 +143,14 @@ class Recipe(Section):
             unknown = [name for name in members if name not in names]
             if unknown:
                 raise ValueError(f"eval.subsets.{subset} names no class of this recipe: {', '.join(unknown)}")
+        self._check_merged()
         for where in ("source", "target"):
             ids = getattr(self, where).ids or {}
             unknown = sorted({name for name in ids.values() if name not in classes.counted and name != "ignore"})
             if unknown:
                 raise ValueError(
                     f"{where}.ids names no class of this recipe: {', '.join(unknown)} "
-                    f'(classes: {", ".join(names)}; "ignore" for values to leave out)'
+                    f'(classes: {", ".join(classes.counted)}; "ignore" for values to leave out)'
                 )
         if self.train.labels == "target" and self.parts:
             raise ValueError(

@@ -38,8 +38,9 @@ class Classes(Section):
     palette: tuple[tuple[Channel, Channel, Channel], ...] | None = None
     """One RGB colour (0-255) a class; Cityscapes' own colours where known, else spread hues."""
     merged: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
-    """Class → further classes of the data sets that count as it, in both domains: `car = ["truck", "bus"]`. What is
-    neither listed nor merged is ignored."""
+    """Class → further classes of the data sets that count as it, in both domains: `car = ["truck", "bus"]`, by the
+    names that layouts and `ids` have, so not where label values are train ids. What is neither listed nor merged is
+    ignored."""
 
     def build(self) -> ClassSet:
         """The class list; raises ValueError when names repeat, or `palette` or `merged` does not fit them."""

@@ -73,7 +73,7 @@ def load_recipe(recipe: AnyRecipe, settings: Sequence[str] = (), *, layers: Sequ
     for variants, changes in (((), settings), *layers):
         for name in variants:
             table = _varied(table, name)
-        for change in sorted(changes, key=_names_no_kind):
+        for change in sorted(changes, key=_fills_a_table):
             _apply(table, change)
     return recipe_of(table, origin)
 
@@ -246,9 +246,25 @@ def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _names_no_kind(setting: str) -> bool:
+def _fills_a_table(setting: str) -> bool:
     """Sorts what says which table is meant before what is set in it."""
-    return not setting.partition("=")[0].strip().endswith(".kind")
+    key = setting.partition("=")[0].strip()
+    return not (key.endswith(".kind") or key in ("classes.preset", "classes.names"))
+
+
+def _parts(key: str, shown: str) -> list[str]:
+    """`a`, `b` of `a.b`; a part may stand in quotes, as TOML has it."""
+    if not set(key) & {'"', "'"}:
+        return key.split(".")
+    try:
+        table: Any = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"--set {shown}: the field's name is no TOML key ({on_one_line(str(error), 100)})") from error
+    parts = []
+    while isinstance(table, dict):
+        ((part, table),) = table.items()
+        parts.append(part)
+    return parts
 
 
 def _apply(table: dict[str, Any], setting: str) -> None:
@@ -256,7 +272,7 @@ def _apply(table: dict[str, Any], setting: str) -> None:
     shown = on_one_line(setting, 100)
     if not equals or not key:
         raise UsageError(f"--set {shown}: write it as section.field=value, e.g. --set method.tau=0.9")
-    *sections, field = key.strip().split(".")
+    *sections, field = _parts(key.strip(), shown)
     if len(sections) > _MOST_SECTIONS:
         raise UsageError(f"--set {shown}: no field lies in {len(sections)} sections")
     value = _value(text, shown)
@@ -271,8 +287,8 @@ def _apply(table: dict[str, Any], setting: str) -> None:
     if field == "kind" and sections and value != table.get("kind", _USUAL_KINDS.get(sections[-1])):
         table.clear()
     table[field] = value
-    if sections == ["classes"] and field == "preset":
-        for own in ("names", "palette", "merged"):
+    if sections == ["classes"] and field in ("preset", "names"):
+        for own in {"names", "palette", "merged"} - {field}:
             table.pop(own, None)
 
 

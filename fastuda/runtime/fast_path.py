@@ -55,7 +55,7 @@ def declined(settings: Runtime, device: torch.device) -> list[str]:
     if settings.amp == "fp16" and device.type != "cuda":
         said.append("runtime.amp = fp16: no CPU gains by it; computed in fp32")
     if settings.amp == "bf16" and device.type != "cuda" and not _cpu_has_bf16():
-        said.append("runtime.amp = bf16: this CPU has no instructions for it; computed in fp32")
+        said.append("runtime.amp = bf16: no instructions for it are known of this CPU; computed in fp32")
     if settings.flat_update is True and _amp(settings, device) == torch.float16:
         said.append("runtime.flat_update = true: not with fp16, whose loss scaler needs torch's own optimiser")
     if settings.amp in ("auto", "bf16") and _amp(settings, device) == torch.float16:

@@ -17,6 +17,8 @@ from fastuda.study.verdict import verdict
 from fastuda.training.run import Results
 
 Report = dict[str, Any]
+_THE_SAME = ("data", "device", "precision", "versions")
+"""Of a run's results: what all runs of a study should have in common."""
 
 
 def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
@@ -25,10 +27,11 @@ def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
     `gain` is over the first row, seed by seed, so that what a seed's warm-up adds to both is not in it;
     `gain_over_control` likewise over the row `control` (None in that row, and without one), with every seed's own gain,
     the mean's 95 % interval and what that tells. `differs` names what was not the same in all runs (`data`, `device`,
-    `versions`), which makes their scores less alike than they look; `unlike_control` in what rows are not the control
-    with another loss. `share_of_oracle` is how much of the oracle's gain over the control the whole method wins, once
-    both are `better`. `history` is a cell's mIoU by iteration of the adaptation, from the network that it starts from;
-    `pseudo_labels`, where they were looked at, are a cell's likewise, and a row's last evaluation over its seeds.
+    `precision`, `versions`), which makes their scores less alike than they look; `unlike_control` in what rows are not
+    the control with another loss. `share_of_oracle` is how much of the oracle's gain over the control the whole method
+    wins, once both are `better`. `history` is a cell's mIoU by iteration of the adaptation, from the network that it
+    starts from; `pseudo_labels`, where they were looked at, are a cell's likewise, and a row's last evaluation over its
+    seeds.
     """
     by_folder = {outcome.cell.folder: outcome for outcome in outcomes}
     found: list[tuple[Row, list[dict[str, Any]], dict[str, str]]] = []
@@ -64,15 +67,16 @@ def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
         "protocol": next((cell["last"]["protocol"] for row in rows for cell in row["cells"]), None),
         "data": done[0]["data"] if done else {},
         "device": done[0]["device"] if done else None,
+        "precision": done[0].get("precision") if done else None,
         **provenance(),
-        "differs": [key for key in ("data", "device", "versions") if any(_differ(one, done[0], key) for one in done)],
+        "differs": [key for key in _THE_SAME if any(_differ(one, done[0], key) for one in done)],
     }
 
 
 def _differ(one: Results, other: Results, key: str) -> bool:
-    """Of the data the splits that both runs read: a row may read one more."""
+    """Of the data the splits that both runs read: a row may read one more. A run of before says no `precision`."""
     if key != "data":
-        return bool(one[key] != other[key])
+        return key in one and key in other and bool(one[key] != other[key])
     return any(one[key][split] != other[key][split] for split in one[key].keys() & other[key].keys())
 
 
