@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastuda_bench.study_figures import study
+from fastuda_bench.study_figures import study, study_in_a_line
 
 ORIGIN = {"device": "CPU", "versions": {"torch": "2.13.0"}, "date": "2026-11-30T00:00:00", "pair": "A → B"}
 
@@ -53,6 +53,11 @@ def test_a_control_in_the_first_row_has_one_column_of_gains() -> None:
     assert found[0].count("gain over") == 1
     assert all(line.count("|") == found[0].count("|") for line in found[2:5])
     assert "failed" in found[4]
+
+
+def test_a_study_in_a_line_goes_from_the_lowest_row_to_the_highest() -> None:
+    rows = (row("all", 35.0), row("bare", 30.0), row("edge", None))
+    assert study_in_a_line(content(*rows)) == "Mean mIoU over seeds 0, 1: bare 30.0, all 35.0.\n"
 
 
 def test_the_oracles_share_is_said_once_it_can_be_told() -> None:

@@ -20,7 +20,7 @@ from fastuda_bench.launches import COLUMNS, cells
 from fastuda_bench.markdown import cell, number, table
 from fastuda_bench.results import NOT_COMPARED, doubt_of, run_of
 from fastuda_bench.step_table import fastest, speedup, with_baselines
-from fastuda_bench.study_figures import boundary, study, study_classes
+from fastuda_bench.study_figures import boundary, study, study_classes, study_in_a_line
 
 PAGES = ("README.md", "bench/README.md", "docs/reliability.md", "fastuda/data/README.md", "kernels/README.md")
 _MARKED = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
@@ -288,6 +288,7 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "streets2camvid-short": ("streets2camvid-short.json", _runs),
     "streets2camvid": ("streets2camvid.json", _runs),
     "summary": ("summary.json", study),
+    "summary-line": ("summary.json", study_in_a_line),
     "summary-classes": ("summary.json", study_classes),
     "backbone-rate-demo": ("backbone-rate-demo.json", study),
     "backbone-rate-streets2camvid": ("backbone-rate-streets2camvid.json", study),

@@ -41,6 +41,14 @@ def _share(content: dict[str, Any]) -> str:
     return f"Of what *{share['oracle']}* gains over the control, *{share['row']}* wins {share['percent']:.0f} %.\n"
 
 
+def study_in_a_line(content: dict[str, Any]) -> str:
+    """Every row's mean mIoU of the last models, lowest first, as one sentence."""
+    rows = [row for row in content["rows"] if row["last"] is not None]
+    found = sorted(rows, key=lambda row: float(row["last"]["miou"]["mean"]))
+    said = ", ".join(f"{row['name']} {row['last']['miou']['mean']:.1f}" for row in found)
+    return f"Mean mIoU over seeds {', '.join(map(str, content['seeds']))}: {said}.\n"
+
+
 def study_classes(content: dict[str, Any]) -> str:
     """A class a line: IoU of the last models, mean and deviation over seeds, a row of the study a column."""
     rows = [row for row in content["rows"] if row["last"] is not None]
