@@ -117,7 +117,8 @@ def _runs(runs: dict[str, dict[str, Any]]) -> str:
         rows.append((name, *(number(score["iou"][name]) for score in scores.values())))
     rows.append(("iterations", *(str(score["iteration"]) for score in scores.values())))
     first = next(iter(runs.values()))
-    machine = f"{first['device']}, torch {first['versions']['torch']}"
+    precision = f", {first['precision']}" if first.get("precision", "float32") != "float32" else ""
+    machine = f"{first['device']}{precision}, torch {first['versions']['torch']}"
     note = f"IoU in percent, seed {first['seed']}, last iteration, {machine}.\n"
     return table(("class", *scores), rows) + "\n" + note
 
@@ -286,6 +287,7 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "streets2camvid-batch-norm": ("streets2camvid-batch-norm.json", _scores),
     "streets2camvid-pseudo-labels": ("streets2camvid-pseudo-labels.json", _scores),
     "streets2camvid-short": ("streets2camvid-short.json", _runs),
+    "streets2camvid-small": ("streets2camvid-small.json", _runs),
     "streets2camvid": ("streets2camvid.json", _runs),
     "summary": ("summary.json", study),
     "summary-line": ("summary.json", study_in_a_line),
