@@ -84,12 +84,13 @@ def test_what_is_held_against_the_labels_is_what_the_teacher_says(
             confidence, label = full.softmax(1)[0].max(0)
             said.append((truth, label, confidence))
     tau = float(torch.cat([confidence.flatten() for _, _, confidence in said]).median())
-    every, confident = np.zeros((19, 19), np.int64), np.zeros((19, 19), np.int64)
+    names = recipe.classes.build().names
+    every, confident = (np.zeros((len(names), len(names)), np.int64) for _ in range(2))
     for truth, label, confidence in said:
-        for matrix, counted in ((every, truth < 19), (confident, (truth < 19) & (confidence > tau))):
+        for matrix, counted in ((every, truth < len(names)), (confident, (truth < len(names)) & (confidence > tau))):
             np.add.at(matrix, (truth[counted].numpy(), label[counted].numpy()), 1)
     assert 0 < confident.sum() < every.sum()
-    expected = PseudoLabelScores.of(every, confident, recipe.classes.build().names, tau).to_json()
+    expected = PseudoLabelScores.of(every, confident, names, tau).to_json()
     recipe = recipe.model_copy(update={"method": recipe.method.model_copy(update={"tau": tau})})
     found = look_at_pseudo_labels(state, images, recipe, Passes.of(recipe, CPU))
     # A pixel may lie on the other side of a threshold by rounding.
