@@ -153,7 +153,7 @@ def contents(path: Path) -> dict[str, bytes]:
         ("warmup_step", 1, ["model.width=0.25"],
          r"source_only-0000001\.state\.safetensors: this checkpoint is of another network: student\.\S+ is \[8, "),
         ("warmup_step", 1, ["classes.names=['a', 'b']", "classes.palette=[[1, 2, 3], [4, 5, 6]]"],
-         r"of another network: student\.head\S+ is \[19, .*\], not \[2, "),
+         r"of another network: student\.head\S+ is \[11, .*\], not \[2, "),
     ],
 )  # fmt: skip
 def test_what_force_cannot_go_on_with_is_refused_in_one_line_and_nothing_is_written(
