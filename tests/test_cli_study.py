@@ -8,23 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import fastuda
 from PIL import Image
 from tiny import RUN
-from typer.testing import CliRunner
 
 from fastuda.errors import FastudaError
 from fastuda.study.plan import Plan
-from fastuda_cli.main import app
 
 TINY = [*RUN, "model.width=0.0625", "warmup.iterations=2", "train.iterations=2", "eval.pictures=1"]
-
-
-def fastuda(*arguments: object) -> tuple[int, str]:
-    """Exit code and everything printed."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
 
 
 @pytest.fixture(autouse=True)

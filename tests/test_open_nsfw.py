@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,10 +23,6 @@ from fastuda.recipe.file import load_recipe
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "weights" / "resnet50-half-caffe.safetensors"
 SETTINGS = ("model.depth=50", "model.width=0.5")
-needs_package = pytest.mark.skipif(
-    importlib.util.find_spec(OPEN_NSFW.package) is None or importlib.util.find_spec("onnx") is None,
-    reason="needs pip install 'fastuda[small]'",
-)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +40,6 @@ def pictures() -> Tensor:
     return dead_leaves(2, 96, seed=5).flip(1) - torch.tensor([104.0, 117.0, 123.0])[:, None, None]
 
 
-@needs_package
 def test_its_function_is_that_of_the_onnx_file(network: DeepLabV2) -> None:
     """Convolutions and constants taken out of the file by hand, without any BatchNorm."""
     import onnx
@@ -71,7 +65,6 @@ def test_its_function_is_that_of_the_onnx_file(network: DeepLabV2) -> None:
     torch.testing.assert_close(ours, x, rtol=1e-5, atol=1e-5)
 
 
-@needs_package
 def test_its_probabilities_are_those_of_onnx_runtime() -> None:
     """The whole classifier, at the stride that it was trained with, on pictures of its own size."""
     runtime = pytest.importorskip("onnxruntime")
@@ -105,7 +98,6 @@ def test_its_probabilities_are_those_of_onnx_runtime() -> None:
     torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=1e-4, atol=1e-5)
 
 
-@needs_package
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the weights that were converted by others")
 def test_it_is_equal_in_function_to_the_conversion_of_others(network: DeepLabV2) -> None:
     theirs = DeepLabV2(19, depth=50, width=0.5, pool_padding=0).eval()
@@ -123,7 +115,6 @@ def test_it_is_equal_in_function_to_the_conversion_of_others(network: DeepLabV2)
     assert torch.stack(ratios).max() < 2
 
 
-@needs_package
 def test_it_is_the_same_every_time_and_draws_from_nobodys_generator() -> None:
     path = find_packaged(OPEN_NSFW, "open-nsfw")
     before = torch.get_rng_state()
@@ -133,7 +124,6 @@ def test_it_is_the_same_every_time_and_draws_from_nobodys_generator() -> None:
     assert all(torch.equal(value, second.state[key]) for key, value in first.state.items())
 
 
-@needs_package
 def test_the_file_itself_can_be_named(tmp_path: Path, network: DeepLabV2) -> None:
     path = find_packaged(OPEN_NSFW, "open-nsfw")
     model, _ = build_model(load_recipe("gta2cs", [*SETTINGS, f"model.weights={path}"]), tmp_path)
@@ -150,7 +140,6 @@ def test_another_size_of_network_is_told_which_it_is(tmp_path: Path) -> None:
         build_model(load_recipe("gta2cs", ["model.weights=open-nsfw"]), tmp_path)
 
 
-@needs_package
 def test_files_that_are_no_such_network_are_refused(tmp_path: Path) -> None:
     import numpy as np
     import onnx
@@ -176,7 +165,6 @@ def test_files_that_are_no_such_network_are_refused(tmp_path: Path) -> None:
         read_weights(path)
 
 
-@needs_package
 def test_another_onnx_file_is_not_taken_for_this_network_by_other_families() -> None:
     from fastuda.model.onnx_file import PARTS
 

@@ -20,7 +20,7 @@ from fastuda_bench.launches import COLUMNS, cells
 from fastuda_bench.markdown import cell, number, table
 from fastuda_bench.results import NOT_COMPARED, doubt_of, run_of
 from fastuda_bench.step_table import fastest, speedup, with_baselines
-from fastuda_bench.study_figures import boundary, study, study_classes, study_in_a_line
+from fastuda_bench.study_figures import boundary, study, study_classes, study_in_a_line, trained_on
 
 PAGES = ("README.md", "bench/README.md", "docs/reliability.md", "fastuda/data/README.md", "kernels/README.md")
 _MARKED = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
@@ -117,9 +117,7 @@ def _runs(runs: dict[str, dict[str, Any]]) -> str:
         rows.append((name, *(number(score["iou"][name]) for score in scores.values())))
     rows.append(("iterations", *(str(score["iteration"]) for score in scores.values())))
     first = next(iter(runs.values()))
-    precision = f", {first['precision']}" if first.get("precision", "float32") != "float32" else ""
-    machine = f"{first['device']}{precision}, torch {first['versions']['torch']}"
-    note = f"IoU in percent, seed {first['seed']}, last iteration, {machine}.\n"
+    note = f"IoU in percent, seed {first['seed']}, last iteration, {trained_on(first)}.\n"
     return table(("class", *scores), rows) + "\n" + note
 
 

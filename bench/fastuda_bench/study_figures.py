@@ -89,13 +89,18 @@ def _note(content: dict[str, Any]) -> str:
     minutes = sum(cell["seconds"] for row in content["rows"] for cell in row["cells"]) / 60
     settings = " ".join(f"`{setting}`" for setting in content["settings"] if _is_said(setting))
     base = content["base"].rpartition("/")[2]
-    precision = f", {content['precision']}" if content.get("precision", "float32") not in ("float32", None) else ""
-    where = f"{content['device']}{precision}, torch {content['versions']['torch']}, {content['date'][:10]}"
     return (
         f"mIoU in percent, mean ± standard deviation over seeds {seeds}; the gain is taken seed by seed, `best` is "
-        f"chosen on the evaluation set. `{base}`{' with ' + settings if settings else ''}; {where}, "
-        f"{minutes:.0f} minutes of training.\n"
+        f"chosen on the evaluation set. `{base}`{' with ' + settings if settings else ''}; "
+        f"{trained_on(content)}, {content['date'][:10]}, {minutes:.0f} minutes of training.\n"
     )
+
+
+def trained_on(results: dict[str, Any]) -> str:
+    """Device, precision where it is not float32, and torch of a run's results or a study's."""
+    precision = results.get("precision") or "float32"  # results of before do not say
+    named = "" if precision == "float32" else f", {precision}"
+    return f"{results['device']}{named}, torch {results['versions']['torch']}"
 
 
 def _is_said(setting: str) -> bool:

@@ -124,6 +124,8 @@ class Recipe(Section):
 
     def _check_merged(self) -> None:
         """ValueError for a merged name that no data set can have: a slip, by which its pixels would be ignored."""
+        if not self.classes.merged:
+            return
         known = {name for layout in LAYOUTS.values() for kind in layout.labels for name in kind.ids.values()}
         for domain in (self.source, self.target):
             known |= {name for name in (domain.ids or {}).values() if name != "ignore"}

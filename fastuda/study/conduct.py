@@ -29,10 +29,11 @@ def conduct(
 ) -> Report:
     """Run what has not run yet and write NAME.json and NAME.png into `folder`, anew after each cell.
 
-    NAME-curves.png too, where a row was scored more than once. Rows that the plan leaves out, and those unlike
-    the control, are told first. Returns the report of all cells; failed ones stand in its rows' `failures`. A signal,
-    or the `deadline` of `time.monotonic`, ends it before the next cell, if not in the middle of one; `ends_process` is
-    `train`'s. Raises as `run_study` does, and HeldError when another study runs in the folder.
+    NAME-curves.png too, where a row was scored more than once or its pseudo-labels were looked at. Rows that the plan
+    leaves out, and those unlike the control, are told first. Returns the report of all cells; failed ones stand in its
+    rows' `failures`. A signal, or the `deadline` of `time.monotonic`, ends it before the next cell, if not in the
+    middle of one; `ends_process` is `train`'s. Raises as `run_study` does, and HeldError when another study runs in the
+    folder.
     """
 
     def keep(outcomes: list[Outcome]) -> None:

@@ -104,9 +104,11 @@ def _history(reading: Reading, results: Results) -> list[dict[str, Any]]:
     """mIoU by iteration of the adaptation; none of a row that is about the network before it."""
     if reading.stage != ADAPTED:
         return []
-    start, own = results.get(SOURCE_ONLY), results[ADAPTED].get("history", [])
-    first = [] if start is None else [{"iteration": 0, "miou": start["last"]["miou"]}]
-    return [*(one for one in first if own and own[0]["iteration"] > 0), *own]
+    start: Results | None = results.get(SOURCE_ONLY)
+    own: list[dict[str, Any]] = results[ADAPTED].get("history", [])
+    if start is None or not own or own[0]["iteration"] == 0:
+        return own
+    return [{"iteration": 0, "miou": start["last"]["miou"]}, *own]
 
 
 def _gains(cells: list[dict[str, Any]], over: list[dict[str, Any]]) -> dict[int, float]:
