@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from whole_runs import run, run_killed
 
+import fastuda
 from fastuda.data.datasets import Datasets, prepare_all
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.errors import FastudaError, UsageError
@@ -220,6 +221,16 @@ def test_an_oracle_starts_from_the_warm_up_of_all_others_and_ends_elsewhere_than
     assert not same(model(tmp_path / "oracle", "adapted"), model(tmp_path / "control", "adapted"))
     assert oracle["data"].keys() - control["data"].keys() == {"labelled_target"}
     assert oracle["left_out"]["labelled_target"]["without_label"] == 0
+
+
+def test_a_setting_may_name_the_labels_that_the_recipe_does_not(folders: Path, cache: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('base = "gta2cs"\ntarget = {layout = "folder", images = "train/*.png"}\n')
+    with pytest.raises(UsageError, match="needs labels of the target's training images"):
+        load_recipe(f"{own}+oracle")
+    chosen = settings(folders, cache, "warmup.iterations=1", "train.iterations=1")
+    results = fastuda.train(f"{own}+oracle", tmp_path / "run", settings=chosen, device="cpu", display=False)
+    assert "labelled_target" in results["data"]
 
 
 def test_a_killed_oracle_goes_on_to_the_same_bits(

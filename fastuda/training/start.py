@@ -84,12 +84,19 @@ def train(
 
 
 def _named(recipe: AnyRecipe, folder: RunFolder, *, resume: bool) -> tuple[str, Recipe | None]:
-    """The recipe's name, and what it says before any setting; of a run's own recipe.toml the run's name, and None."""
+    """The recipe's name, and what it says before any setting; of a run's own recipe.toml the run's name, and None.
+
+    None, too, for a recipe that is none without its settings, as `own+oracle` is without `target.labels`.
+    """
     if resume and not isinstance(recipe, Recipe) and folder.goes_on():
         beginning = folder.beginning()
         if beginning is not None and os.path.realpath(user_path(recipe)) == os.path.realpath(folder.recipe):
             return beginning[0], None
-    return recipe_name(recipe), load_recipe(recipe)
+    try:
+        named = load_recipe(recipe)
+    except UsageError:  # with the settings, too? `asked_recipe` tells
+        named = None
+    return recipe_name(recipe), named
 
 
 def asked_recipe(recipe: AnyRecipe, run: Path, settings: Sequence[str], *, resume: bool, force: bool) -> Recipe:
