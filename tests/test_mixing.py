@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastuda.classes import IGNORE_INDEX
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.draws import Draws
 from fastuda.method.mixing import mixed_views
@@ -250,3 +251,27 @@ def test_crop_labels_are_read_where_the_boxes_lie() -> None:
 def test_crop_labels_carry_no_gradient() -> None:
     logits = torch.zeros(1, 2, 1, 1, requires_grad=True)
     assert not label_crops(Outputs(logits, logits), (1, 1), None, None).confidence.requires_grad
+
+
+def test_confident_pseudo_labels_alone_are_learnt_outside_the_paste() -> None:
+    views, _ = views_of("gta2cs", 'mix.pseudo_labels="confident"')
+    assert views.st.label_st.tolist() == [rows(3, 9, IGNORE_INDEX, 9)]
+    assert views.st_auxiliary_label.tolist() == [rows(5, 9, IGNORE_INDEX, 9)]
+    everywhere, _ = views_of("gta2cs")
+    assert everywhere.st.label_st.tolist() == [rows(3, 9, 3, 9)]
+    for unmoved in ("label_confident", "weak", "strong"):
+        assert torch.equal(getattr(views.st, unmoved), getattr(everywhere.st, unmoved))
+    assert torch.equal(views.hts.label_hts, everywhere.hts.label_hts)
+
+
+def test_the_label_under_a_soft_paste_is_learnt_where_it_is_sure() -> None:
+    views, _ = views_of("gta2cs+dsp-soft", 'mix.pseudo_labels="confident"')
+    assert views.under is not None
+    assert views.under.label.tolist() == [rows(3, 3, IGNORE_INDEX, IGNORE_INDEX)]
+    assert views.under.two_head.tolist() == [rows(5, 5, IGNORE_INDEX, IGNORE_INDEX)]
+    assert views.pseudo.label.tolist() == [rows(3, 3, 3, 3)]
+
+
+def test_the_views_own_prediction_is_learnt_where_the_teacher_is_sure() -> None:
+    views, _ = views_of("gta2cs", 'auxiliary.labels="prediction"', 'mix.pseudo_labels="confident"', stub=Stub(7, 8))
+    assert views.st_auxiliary_label.tolist() == [rows(8, 8, IGNORE_INDEX, 8)]

@@ -365,3 +365,37 @@ def test_a_teacher_on_running_statistics_leaves_them_alone_and_the_student_in_tr
         AS_IT_IS.raw(expected, source.view)
     torch.testing.assert_close(state.student.state_dict()[STEM_MEAN], expected.state_dict()[STEM_MEAN])
     assert state.student.training
+
+
+RUNNING = ('method.student_batch_norm="running"', 'method.teacher="ema"', 'method.teacher_batch_norm="running"')
+
+
+@pytest.mark.parametrize("name", ["gta2cs", "gta2cs+control", "gta2cs-edge"])
+def test_a_student_on_running_statistics_trains_and_leaves_them_alone(name: str) -> None:
+    recipe = tiny(name, *RUNNING)
+    state, (source, target) = begin(recipe, Witness), batches(recipe)
+    state.evaluation_model()
+    statistics = {key: value.clone() for key, value in state.student.named_buffers()}
+    weights = {key: value.clone() for key, value in state.student.named_parameters()}
+    adaptation_step(state, source, target, recipe, AS_IT_IS)
+
+    assert isinstance(state.student, Witness)
+    assert state.student.seen
+    assert not any(on_batch for _, _, on_batch in state.student.seen)
+    assert all(torch.equal(value, statistics[key]) for key, value in state.student.named_buffers())
+    moved = [key for key, value in state.student.named_parameters() if not torch.equal(value, weights[key])]
+    assert "backbone.layer1.0.bn1.weight" in moved
+    assert state.student.training
+    warmup_step(state, source, recipe, AS_IT_IS)
+    assert state.student.seen[-1][2], "the warm-up trains on batch statistics"
+
+
+def test_a_student_on_running_statistics_learns_from_what_an_evaluation_would_see() -> None:
+    recipe = tiny("gta2cs+control", *RUNNING)
+    state, (source, target) = begin(recipe), batches(recipe)
+    twin = copy.deepcopy(state.student).eval()
+    assert source.view is not None
+    assert source.view_label is not None
+    expected = segmentation_loss(AS_IT_IS.raw(twin, source.view), source.view_label, 0.1)
+    losses = adaptation_step(state, source, target, recipe, AS_IT_IS)
+    torch.testing.assert_close(losses["source"], expected.detach())

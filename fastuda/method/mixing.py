@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
+from fastuda.classes import IGNORE_INDEX
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.errors import UsageError
 from fastuda.method.draws import Draws
@@ -117,6 +118,11 @@ def mixed_views(
             auxiliary_label = own.two_head
             shows_target = (pseudo.confidence > recipe.method.tau) & ~hts.pasted
             hts_auxiliary_label = torch.where(shows_target, own.two_head, hts.label_hts)
+    if recipe.mix.pseudo_labels == "confident":
+        unsure = (teachers.confidence <= recipe.method.tau) & ~st.pasted
+        st = st._replace(label_st=st.label_confident)
+        auxiliary_label = auxiliary_label.masked_fill(unsure, IGNORE_INDEX)
+        under = None if under is None else under.above(recipe.method.tau)
 
     if "hts" in needed:
         images["hts"] = hts.hts

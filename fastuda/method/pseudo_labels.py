@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastuda.classes import IGNORE_INDEX
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.model.passes import Passes, teaching
 from fastuda.model.segmenter import Outputs, Segmenter
@@ -22,6 +23,12 @@ class PseudoLabels(NamedTuple):
     """The main head's largest probability."""
     two_head: Tensor
     """Classes of both heads' averaged softmax; the main head's without an auxiliary head."""
+
+    def above(self, tau: float) -> PseudoLabels:
+        """The labels whose confidence is above `tau`; the others ignored."""
+        unsure = self.confidence <= tau
+        label, two_head = (labels.masked_fill(unsure, IGNORE_INDEX) for labels in (self.label, self.two_head))
+        return PseudoLabels(label, self.confidence, two_head)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from fastuda.method.pseudo_labels import label_target
 from fastuda.method.state import TrainingState
 from fastuda.method.term import Losses
 from fastuda.method.terms import source_terms
-from fastuda.model.passes import Passes, frozen_running_statistics
+from fastuda.model.passes import Passes, batch_norm_layers, frozen_running_statistics
 from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Recipe
 
@@ -41,11 +41,11 @@ def adaptation_step(
     """
     state.begin_iteration()
 
-    on_source = _source_losses(state.worker.train(), source, recipe, passes)
+    on_source = _source_losses(student_of(state, recipe), source, recipe, passes)
     state.backward(weighted_sum(on_source, recipe))  # its activations go before the mixed passes come
 
     pseudo = label_target(teacher_of(state, recipe), target, passes)
-    student, draws = state.worker.train(), Draws(recipe.seed, state.iteration)
+    student, draws = student_of(state, recipe), Draws(recipe.seed, state.iteration)
     with nullcontext() if recipe.method.running_statistics == "all" else frozen_running_statistics(student):
         views = mixed_views(student, source, target, pseudo, recipe, passes, draws)
     losses = passes.optimised(mixed_losses)(views, recipe)
@@ -64,6 +64,15 @@ def _source_losses(student: Segmenter, source: DomainBatch, recipe: Recipe, pass
     assert labels is not None
     features = any(term.reads_features for term in source_terms(recipe))
     return passes.optimised(source_losses)(passes.raw(student, images, features=features), labels, recipe)
+
+
+def student_of(state: TrainingState, recipe: Recipe) -> Segmenter:
+    """The student in train mode, with the BatchNorm statistics that it adapts on (protocol row 19)."""
+    student = state.worker.train()
+    if recipe.method.student_batch_norm == "running":
+        for layer in batch_norm_layers(student):
+            layer.eval()
+    return student
 
 
 def teacher_of(state: TrainingState, recipe: Recipe) -> Segmenter:

@@ -109,10 +109,15 @@ def teaching(model: Segmenter) -> Iterator[None]:
             module.training = True
 
 
+def batch_norm_layers(model: Segmenter) -> list[_BatchNorm]:
+    """The network's BatchNorm layers, of any dimension."""
+    return [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
+
+
 @contextmanager
 def frozen_running_statistics(model: Segmenter) -> Iterator[None]:
     """While entered, passes in train mode leave BatchNorm's running statistics as they are (protocol row 4)."""
-    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
+    layers = batch_norm_layers(model)
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0

@@ -23,8 +23,11 @@ class Method(Section):
     running_statistics: Literal["all", "views"] = "all"
     """Which passes update the BatchNorm statistics that evaluation uses: every one (the paper), or those
     over views alone, not the mixed crops, whose scale and content the evaluation never sees."""
+    student_batch_norm: Literal["batch", "running"] = "batch"
+    """The student's BatchNorm statistics while it adapts: each batch's own (the paper), or the running ones, which its
+    training passes then leave as they are."""
     tau: Annotated[float, Field(ge=0, lt=1)] = 0.95
-    """Confidence threshold of HTCM and of the prototypes."""
+    """Confidence threshold of HTCM, of the prototypes and of `mix.pseudo_labels`."""
     mixed_weight: NonNegative = 0.1
     """λ1, of L_st and L_hts."""
     contrast_weight: NonNegative = 0.01
@@ -42,6 +45,9 @@ class Mix(Section):
     """Which source pixels are pasted."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the present classes that is pasted (floor, at least one)."""
+    pseudo_labels: Literal["all", "confident"] = "all"
+    """Which pseudo-labels L_st learns, with the edge variant's band around the paste: every one (the paper), or those
+    above `method.tau`, the other pixels counting as ignored."""
     min_class: Annotated[int, Field(ge=0, lt=255)] = 0
     """Only train ids from here on are pasted; 5 in the released code."""
     off_by_one: bool = False
