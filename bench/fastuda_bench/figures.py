@@ -19,8 +19,9 @@ from fastuda_bench.kernel_resources import largest
 from fastuda_bench.launches import COLUMNS, cells
 from fastuda_bench.markdown import cell, number, table
 from fastuda_bench.results import NOT_COMPARED, doubt_of, run_of
+from fastuda_bench.run_figures import runs_by_class, runs_over_time
 from fastuda_bench.step_table import fastest, speedup, with_baselines
-from fastuda_bench.study_figures import boundary, study, study_classes, study_in_a_line, trained_on
+from fastuda_bench.study_figures import boundary, study, study_classes, study_in_a_line
 
 PAGES = ("README.md", "bench/README.md", "docs/reliability.md", "fastuda/data/README.md", "kernels/README.md")
 _MARKED = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
@@ -106,19 +107,6 @@ def _formats(rows: list[dict[str, Any]]) -> str:
     return (
         table(("format", "kB", "encode ms", "decode ms", "max error", "mean error"), lines) + "\n" + _machine(rows[0])
     )
-
-
-def _runs(runs: dict[str, dict[str, Any]]) -> str:
-    """Several runs beside one another: each title's results.json, of its adaptation or, without one, its warm-up."""
-    stages = {title: results.get("adapted", results.get("source_only")) for title, results in runs.items()}
-    scores = {title: stage["last"] for title, stage in stages.items() if stage is not None}
-    rows = [("**mIoU**", *(f"**{number(score['miou'])}**" for score in scores.values()))]
-    for name in next(iter(scores.values()))["iou"]:
-        rows.append((name, *(number(score["iou"][name]) for score in scores.values())))
-    rows.append(("iterations", *(str(score["iteration"]) for score in scores.values())))
-    first = next(iter(runs.values()))
-    note = f"IoU in percent, seed {first['seed']}, last iteration, {trained_on(first)}.\n"
-    return table(("class", *scores), rows) + "\n" + note
 
 
 def _scores(content: dict[str, Any]) -> str:
@@ -284,9 +272,10 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "prepare": ("prepare.json", _prepare),
     "streets2camvid-batch-norm": ("streets2camvid-batch-norm.json", _scores),
     "streets2camvid-pseudo-labels": ("streets2camvid-pseudo-labels.json", _scores),
-    "streets2camvid-short": ("streets2camvid-short.json", _runs),
-    "streets2camvid-small": ("streets2camvid-small.json", _runs),
-    "streets2camvid": ("streets2camvid.json", _runs),
+    "streets2camvid-short": ("streets2camvid-short.json", runs_by_class),
+    "streets2camvid-small": ("streets2camvid-small.json", runs_by_class),
+    "streets2camvid-suspects": ("streets2camvid-suspects.json", runs_over_time),
+    "streets2camvid": ("streets2camvid.json", runs_by_class),
     "summary": ("summary.json", study),
     "summary-line": ("summary.json", study_in_a_line),
     "summary-classes": ("summary.json", study_classes),

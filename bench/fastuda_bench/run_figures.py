@@ -1,0 +1,52 @@
+"""Tables of training runs beside one another, made from their results.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastuda_bench.markdown import number, table
+from fastuda_bench.study_figures import trained_on
+
+_LEARNT = 5
+"""IoU in percent from which on a class counts as learnt."""
+
+
+def runs_by_class(runs: dict[str, dict[str, Any]]) -> str:
+    """A column a run: the last IoU of every class, under each title's adaptation or, without one, its warm-up."""
+    scores = {title: stage["last"] for title, stage in _stages(runs).items()}
+    rows = [("**mIoU**", *(f"**{number(score['miou'])}**" for score in scores.values()))]
+    for name in next(iter(scores.values()))["iou"]:
+        rows.append((name, *(number(score["iou"][name]) for score in scores.values())))
+    rows.append(("iterations", *(str(score["iteration"]) for score in scores.values())))
+    first = next(iter(runs.values()))
+    note = f"IoU in percent, seed {first['seed']}, last iteration, {trained_on(first)}.\n"
+    return table(("class", *scores), rows) + "\n" + note
+
+
+def runs_over_time(runs: dict[str, dict[str, Any]]) -> str:
+    """A row a run: mIoU by iteration, then the last IoU of the classes that any of them learns."""
+    stages = _stages(runs)
+    histories = {title: {at["iteration"]: at["miou"] for at in stage["history"]} for title, stage in stages.items()}
+    lasts = {title: stage["last"]["iou"] for title, stage in stages.items()}
+    iterations = sorted({iteration for history in histories.values() for iteration in history})
+    names = list(next(iter(lasts.values())))
+    learnt = [name for name in names if any((iou[name] or 0) >= _LEARNT for iou in lasts.values())]
+    rows = [
+        (
+            title,
+            *(number(history.get(iteration)) for iteration in iterations),
+            *(number(lasts[title][name]) for name in learnt),
+        )
+        for title, history in histories.items()
+    ]
+    others = ", ".join(name for name in names if name not in learnt)
+    left_out = f"; {others}: below {_LEARNT} in each" if others else ""
+    first = next(iter(runs.values()))
+    origin = f"Seed {first['seed']}, {trained_on(first)}."
+    note = f"mIoU by iteration, then the last IoU by class, in percent{left_out}. {origin}\n"
+    return table(("", *map(str, iterations), *learnt), rows) + "\n" + note
+
+
+def _stages(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    stages = {title: results.get("adapted", results.get("source_only")) for title, results in runs.items()}
+    return {title: stage for title, stage in stages.items() if stage is not None}
