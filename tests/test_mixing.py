@@ -275,3 +275,29 @@ def test_the_label_under_a_soft_paste_is_learnt_where_it_is_sure() -> None:
 def test_the_views_own_prediction_is_learnt_where_the_teacher_is_sure() -> None:
     views, _ = views_of("gta2cs", 'auxiliary.labels="prediction"', 'mix.pseudo_labels="confident"', stub=Stub(7, 8))
     assert views.st_auxiliary_label.tolist() == [rows(8, 8, IGNORE_INDEX, 8)]
+
+
+def test_the_surest_pseudo_labels_of_each_class_alone_are_learnt() -> None:
+    views, _ = views_of("gta2cs", 'mix.pseudo_labels="surest"', "mix.share=0.25")
+    kept = views.st.label_st != IGNORE_INDEX
+    # Of 16 pixels of class 3 the four surest: those of equal confidence come in their order, and column 1 is pasted.
+    assert kept[0].tolist() == [[True] * 2 + [False, True]] * 2 + [[False, True, False, True]] * 2
+    whole, _ = views_of("gta2cs", 'mix.pseudo_labels="surest"', "mix.share=1")
+    everywhere, _ = views_of("gta2cs")
+    assert torch.equal(whole.st.label_st, everywhere.st.label_st)
+    assert torch.equal(whole.st_auxiliary_label, everywhere.st_auxiliary_label)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 1.0])
+def test_the_surest_are_those_that_a_loop_over_classes_finds(share: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(0, 5, (2, 7, 9), dtype=torch.uint8, generator=generator).clamp(max=3)
+    label[1] = 3
+    label[0, 0, 0] = 18
+    pseudo = PseudoLabels(label, torch.rand(label.shape, generator=generator), label)
+    expected = torch.zeros_like(label, dtype=torch.bool)
+    for one in label.unique():
+        confidence = pseudo.confidence[label == one].sort(descending=True).values
+        expected |= (label == one) & (pseudo.confidence >= confidence[math.ceil(share * len(confidence)) - 1])
+    assert torch.equal(pseudo.surest(share), expected)
+    assert torch.equal(pseudo.only(expected).label, torch.where(expected, label, IGNORE_INDEX))

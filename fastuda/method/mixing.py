@@ -118,11 +118,12 @@ def mixed_views(
             auxiliary_label = own.two_head
             shows_target = (pseudo.confidence > recipe.method.tau) & ~hts.pasted
             hts_auxiliary_label = torch.where(shows_target, own.two_head, hts.label_hts)
-    if recipe.mix.pseudo_labels == "confident":
-        unsure = (teachers.confidence <= recipe.method.tau) & ~st.pasted
-        st = st._replace(label_st=st.label_confident)
-        auxiliary_label = auxiliary_label.masked_fill(unsure, IGNORE_INDEX)
-        under = None if under is None else under.above(recipe.method.tau)
+    learnt = _learnt(teachers, recipe)
+    if learnt is not None:
+        unlearnt = ~learnt & ~st.pasted
+        st = st._replace(label_st=st.label_st.masked_fill(unlearnt, IGNORE_INDEX))
+        auxiliary_label = auxiliary_label.masked_fill(unlearnt, IGNORE_INDEX)
+        under = None if under is None else under.only(learnt)
 
     if "hts" in needed:
         images["hts"] = hts.hts
@@ -140,6 +141,17 @@ def mixed_views(
     if missing := needed - outputs.keys():
         raise UsageError(f"{_who_reads(terms, missing, recipe)}, and the recipe makes {', '.join(outputs)}")
     return MixedViews(st, hts, auxiliary_label, hts_auxiliary_label, teachers, under, ss, outputs)
+
+
+def _learnt(pseudo: PseudoLabels, recipe: Recipe) -> Tensor | None:
+    """Which pseudo-labels L_st learns, bool [B, H, W]; None: all of them (protocol row 8)."""
+    match recipe.mix.pseudo_labels:
+        case "confident":
+            return pseudo.above(recipe.method.tau)
+        case "surest":
+            return pseudo.surest(recipe.mix.share)
+        case _:
+            return None
 
 
 def _who_reads(terms: Sequence[ViewTerm], views: Collection[str], recipe: Recipe) -> str:

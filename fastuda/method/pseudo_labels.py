@@ -24,10 +24,27 @@ class PseudoLabels(NamedTuple):
     two_head: Tensor
     """Classes of both heads' averaged softmax; the main head's without an auxiliary head."""
 
-    def above(self, tau: float) -> PseudoLabels:
-        """The labels whose confidence is above `tau`; the others ignored."""
-        unsure = self.confidence <= tau
-        label, two_head = (labels.masked_fill(unsure, IGNORE_INDEX) for labels in (self.label, self.two_head))
+    def above(self, tau: float) -> Tensor:
+        """Where the confidence is above `tau`: bool [B, H, W]."""
+        return self.confidence > tau
+
+    def surest(self, share: float) -> Tensor:
+        """Of each class's pixels in the batch the `share` of highest confidence, at least one: bool [B, H, W].
+
+        So CBST chooses pseudo-labels (Zou et al., ECCV 2018), over a whole data set; no class crowds out another.
+        """
+        surest_first = self.confidence.flatten().argsort(descending=True, stable=True)
+        label = self.label.flatten().long()
+        order = surest_first[label[surest_first].argsort(stable=True)]
+        label = label[order]
+        begin, end = (torch.searchsorted(label, label, right=right) for right in (False, True))
+        place = torch.arange(len(label), device=label.device) - begin
+        chosen = place < ((end - begin) * share).ceil()
+        return torch.zeros_like(chosen).scatter(0, order, chosen).view_as(self.label)
+
+    def only(self, kept: Tensor) -> PseudoLabels:
+        """These labels where `kept`, bool [B, H, W]; the others ignored."""
+        label, two_head = (labels.masked_fill(~kept, IGNORE_INDEX) for labels in (self.label, self.two_head))
         return PseudoLabels(label, self.confidence, two_head)
 
 

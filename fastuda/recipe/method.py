@@ -45,9 +45,11 @@ class Mix(Section):
     """Which source pixels are pasted."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the present classes that is pasted (floor, at least one)."""
-    pseudo_labels: Literal["all", "confident"] = "all"
-    """Which pseudo-labels L_st learns, with the edge variant's band around the paste: every one (the paper), or those
-    above `method.tau`, the other pixels counting as ignored."""
+    pseudo_labels: Literal["all", "confident", "surest"] = "all"
+    """Which pseudo-labels L_st learns, with the edge variant's band around the paste: every one (the paper), those
+    above `method.tau`, or of each class the surest `share` in the batch, after CBST. Other pixels are ignored."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Of each class's pseudo-labels, with `pseudo_labels = "surest"`."""
     min_class: Annotated[int, Field(ge=0, lt=255)] = 0
     """Only train ids from here on are pasted; 5 in the released code."""
     off_by_one: bool = False

@@ -51,7 +51,7 @@ def contact_sheet(recipe: Recipe, data: Datasets, trained: Model | None, iterati
 
     columns = ["source weak", "label", "source strong", "target weak", "pseudo-label above τ", "target strong"]
     columns += ["class-mixed weak", "class-mixed strong", "label", "HTCM-mixed", "label"]
-    confident = pseudo.above(recipe.method.tau).label
+    confident = pseudo.only(pseudo.above(recipe.method.tau)).label
     rows = []
     for i in range(len(source.names)):
         mixed_weak, mixed_strong, mixed_hts = (
