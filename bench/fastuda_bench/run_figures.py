@@ -26,7 +26,7 @@ def runs_by_class(runs: dict[str, dict[str, Any]]) -> str:
 def runs_over_time(runs: dict[str, dict[str, Any]]) -> str:
     """A row a run: mIoU by iteration, then the last IoU of the classes that any of them learns."""
     stages = _stages(runs)
-    histories = {title: {at["iteration"]: at["miou"] for at in stage["history"]} for title, stage in stages.items()}
+    histories = {title: _start(runs[title]) | _history(stage) for title, stage in stages.items()}
     lasts = {title: stage["last"]["iou"] for title, stage in stages.items()}
     iterations = sorted({iteration for history in histories.values() for iteration in history})
     names = list(next(iter(lasts.values())))
@@ -45,6 +45,16 @@ def runs_over_time(runs: dict[str, dict[str, Any]]) -> str:
     origin = f"Seed {first['seed']}, {trained_on(first)}."
     note = f"mIoU by iteration, then the last IoU by class, in percent{left_out}. {origin}\n"
     return table(("", *map(str, iterations), *learnt), rows) + "\n" + note
+
+
+def _start(results: dict[str, Any]) -> dict[int, float]:
+    """mIoU of the network that a run was begun with, at iteration 0; nothing of a run with a warm-up of its own."""
+    start = results.get("source_only")
+    return {0: start["last"]["miou"]} if start is not None and start["last"]["iteration"] == 0 else {}
+
+
+def _history(stage: dict[str, Any]) -> dict[int, float]:
+    return {at["iteration"]: at["miou"] for at in stage["history"]}
 
 
 def _stages(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
