@@ -57,7 +57,7 @@ def _traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 VARIANTS = [
     *((name, ()) for name in preset_names()),
     ("gta2cs", ('method.running_statistics="views"', 'method.teacher_batch_norm="running"')),
-    ("gta2cs", ('method.student_batch_norm="running"', 'mix.pseudo_labels="surest"')),
+    ("gta2cs", ('method.student_batch_norm="running"', 'mix.pseudo_labels="class-balanced"')),
     ("gta2cs", ('contrast.on="hts"',)),
     ("gta2cs", ("model.auxiliary=false",)),
     ("gta2cs+dsp-soft", ()),

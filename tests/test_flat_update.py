@@ -65,7 +65,7 @@ def train(state: TrainingState, recipe: Recipe, passes: Passes, num_iterations: 
         ("gta2cs-edge", ()),
         ("gta2cs", ("method.teacher='ema'", "train.optimizer.ramp_up=3")),
         ("gta2cs", ("method.teacher_batch_norm='running'", "method.running_statistics='views'")),
-        ("gta2cs", ("method.student_batch_norm='running'", "mix.pseudo_labels='surest'")),
+        ("gta2cs", ("method.student_batch_norm='running'", "mix.pseudo_labels='class-balanced'")),
         ("gta2cs", ("train.optimizer.momentum=0",)),
         ("gta2cs", ("model.auxiliary=false",)),
         ("gta2cs", ("auxiliary.weight=0",)),

@@ -278,18 +278,18 @@ def test_the_views_own_prediction_is_learnt_where_the_teacher_is_sure() -> None:
 
 
 def test_the_surest_pseudo_labels_of_each_class_alone_are_learnt() -> None:
-    views, _ = views_of("gta2cs", 'mix.pseudo_labels="surest"', "mix.share=0.25")
+    views, _ = views_of("gta2cs", 'mix.pseudo_labels="class-balanced"', "mix.portion=0.25")
     kept = views.st.label_st != IGNORE_INDEX
     # Of 16 pixels of class 3 the four surest: those of equal confidence come in their order, and column 1 is pasted.
     assert kept[0].tolist() == [[True] * 2 + [False, True]] * 2 + [[False, True, False, True]] * 2
-    whole, _ = views_of("gta2cs", 'mix.pseudo_labels="surest"', "mix.share=1")
+    whole, _ = views_of("gta2cs", 'mix.pseudo_labels="class-balanced"', "mix.portion=1")
     everywhere, _ = views_of("gta2cs")
     assert torch.equal(whole.st.label_st, everywhere.st.label_st)
     assert torch.equal(whole.st_auxiliary_label, everywhere.st_auxiliary_label)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 1.0])
-def test_the_surest_are_those_that_a_loop_over_classes_finds(share: float) -> None:
+@pytest.mark.parametrize("portion", [0.01, 0.3, 0.5, 1.0])
+def test_the_surest_are_those_that_a_loop_over_classes_finds(portion: float) -> None:
     generator = torch.Generator().manual_seed(0)
     label = torch.randint(0, 5, (2, 7, 9), dtype=torch.uint8, generator=generator).clamp(max=3)
     label[1] = 3
@@ -298,6 +298,6 @@ def test_the_surest_are_those_that_a_loop_over_classes_finds(share: float) -> No
     expected = torch.zeros_like(label, dtype=torch.bool)
     for one in label.unique():
         confidence = pseudo.confidence[label == one].sort(descending=True).values
-        expected |= (label == one) & (pseudo.confidence >= confidence[math.ceil(share * len(confidence)) - 1])
-    assert torch.equal(pseudo.surest(share), expected)
+        expected |= (label == one) & (pseudo.confidence >= confidence[math.ceil(portion * len(confidence)) - 1])
+    assert torch.equal(pseudo.class_balanced(portion), expected)
     assert torch.equal(pseudo.only(expected).label, torch.where(expected, label, IGNORE_INDEX))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import sys
@@ -231,6 +232,13 @@ def test_a_setting_may_name_the_labels_that_the_recipe_does_not(folders: Path, c
     chosen = settings(folders, cache, "warmup.iterations=1", "train.iterations=1")
     results = fastuda.train(f"{own}+oracle", tmp_path / "run", settings=chosen, device="cpu", display=False)
     assert "labelled_target" in results["data"]
+    own.write_text(own.read_text().replace("train", "elsewhere"))
+    again = functools.partial(fastuda.train, f"{own}+oracle", tmp_path / "run", resume=True, device="cpu")
+    with pytest.raises(FastudaError, match="own\\+oracle has changed since"):
+        again(settings=[one for one in chosen if "images=train" not in one])
+    own.unlink()
+    with pytest.raises(UsageError, match=r"own\.toml: cannot read this recipe"):
+        again(settings=chosen)
 
 
 def test_a_killed_oracle_goes_on_to_the_same_bits(

@@ -18,7 +18,12 @@ from fastuda.recipe import Recipe
 from fastuda.recipe.file import preset_names
 from fastuda.runtime.fast_path import FastPath
 
-RECIPES = [*preset_names(), "gta2cs-edge+released", "gta2cs+dsp-soft", "gta2cs+control"]
+NAMES = [*preset_names(), "gta2cs-edge+released", "gta2cs+dsp-soft", "gta2cs+control"]
+RECIPES: list[tuple[str, tuple[str, ...]]] = [
+    *((name, ()) for name in NAMES),
+    ("gta2cs", ('method.student_batch_norm="running"', 'mix.pseudo_labels="class-balanced"')),
+    ("gta2cs+dsp-soft", ('mix.pseudo_labels="confident"',)),
+]
 
 
 def begun(recipe: Recipe, *, flat: bool) -> TrainingState:
@@ -30,9 +35,11 @@ def begun(recipe: Recipe, *, flat: bool) -> TrainingState:
 
 
 @pytest.mark.parametrize("flat", [False, True])
-@pytest.mark.parametrize("name", RECIPES)
-def test_both_steps_have_fixed_shapes_and_ask_no_tensor_for_a_number(name: str, flat: bool) -> None:
-    recipe = tiny(name)
+@pytest.mark.parametrize(("name", "settings"), RECIPES)
+def test_both_steps_have_fixed_shapes_and_ask_no_tensor_for_a_number(
+    name: str, settings: tuple[str, ...], flat: bool
+) -> None:
+    recipe = tiny(name, *settings)
     state, (source, target) = begun(recipe, flat=flat), batches(recipe)
     with FakeTensorMode(allow_non_fake_inputs=True):
         warm = warmup_step(state, source, recipe, AS_IT_IS)
@@ -63,9 +70,9 @@ class HostTraffic(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("flat", [False, True])
-@pytest.mark.parametrize("name", RECIPES)
-def test_an_iteration_exchanges_no_number_with_the_host(name: str, flat: bool) -> None:
-    recipe = tiny(name)
+@pytest.mark.parametrize(("name", "settings"), RECIPES)
+def test_an_iteration_exchanges_no_number_with_the_host(name: str, settings: tuple[str, ...], flat: bool) -> None:
+    recipe = tiny(name, *settings)
     state, (source, target) = begun(recipe, flat=flat), batches(recipe)
     with HostTraffic() as traffic:
         warmup_step(state, source, recipe, AS_IT_IS)
@@ -91,9 +98,9 @@ def test_host_traffic_is_noticed() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", RECIPES)
-def test_an_iteration_does_not_wait_for_the_gpu(name: str) -> None:
-    recipe = tiny(name)
+@pytest.mark.parametrize(("name", "settings"), RECIPES)
+def test_an_iteration_does_not_wait_for_the_gpu(name: str, settings: tuple[str, ...]) -> None:
+    recipe = tiny(name, *settings)
     device = torch.device("cuda")
     passes, fast = Passes.of(recipe, device), FastPath.of(recipe.runtime, device)
     student, decay = placed(begin(recipe).student, fast, device), recipe.method.ema_decay

@@ -110,7 +110,7 @@ def _formats(rows: list[dict[str, Any]]) -> str:
 
 
 def _scores(content: dict[str, Any]) -> str:
-    """A table of mIoU kept as it was measured: a head, rows of a name and numbers, a note."""
+    """A table of percentages kept as they were measured: a head, rows of a name and numbers, a note."""
     rows: list[tuple[str, ...]] = [(name, *(number(value) for value in values)) for name, *values in content["rows"]]
     return f"{table(tuple(content['head']), rows)}\n{content['note']}\n"
 

@@ -118,7 +118,7 @@ def mixed_views(
             auxiliary_label = own.two_head
             shows_target = (pseudo.confidence > recipe.method.tau) & ~hts.pasted
             hts_auxiliary_label = torch.where(shows_target, own.two_head, hts.label_hts)
-    learnt = _learnt(teachers, recipe)
+    learnt = _learnt(teachers, recipe) if "strong" in needed else None
     if learnt is not None:
         unlearnt = ~learnt & ~st.pasted
         st = st._replace(label_st=st.label_st.masked_fill(unlearnt, IGNORE_INDEX))
@@ -148,8 +148,8 @@ def _learnt(pseudo: PseudoLabels, recipe: Recipe) -> Tensor | None:
     match recipe.mix.pseudo_labels:
         case "confident":
             return pseudo.above(recipe.method.tau)
-        case "surest":
-            return pseudo.surest(recipe.mix.share)
+        case "class-balanced":
+            return pseudo.class_balanced(recipe.mix.portion)
         case _:
             return None
 

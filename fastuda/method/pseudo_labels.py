@@ -28,10 +28,11 @@ class PseudoLabels(NamedTuple):
         """Where the confidence is above `tau`: bool [B, H, W]."""
         return self.confidence > tau
 
-    def surest(self, share: float) -> Tensor:
-        """Of each class's pixels in the batch the `share` of highest confidence, at least one: bool [B, H, W].
+    def class_balanced(self, portion: float) -> Tensor:
+        """Of each class's pixels in the batch the `portion` of highest confidence, at least one: bool [B, H, W].
 
         So CBST chooses pseudo-labels (Zou et al., ECCV 2018), over a whole data set; no class crowds out another.
+        Of pixels of equal confidence, as in float32 those of confidence 1 are, the first in the batch come first.
         """
         surest_first = self.confidence.flatten().argsort(descending=True, stable=True)
         label = self.label.flatten().long()
@@ -39,7 +40,7 @@ class PseudoLabels(NamedTuple):
         label = label[order]
         begin, end = (torch.searchsorted(label, label, right=right) for right in (False, True))
         place = torch.arange(len(label), device=label.device) - begin
-        chosen = place < ((end - begin) * share).ceil()
+        chosen = place < ((end - begin) * portion).ceil()
         return torch.zeros_like(chosen).scatter(0, order, chosen).view_as(self.label)
 
     def only(self, kept: Tensor) -> PseudoLabels:

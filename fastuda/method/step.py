@@ -6,7 +6,7 @@ eagerly, compiled, under `FakeTensorMode` and inside a CUDA graph.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.draws import Draws
@@ -44,9 +44,10 @@ def adaptation_step(
     on_source = _source_losses(student_of(state, recipe), source, recipe, passes)
     state.backward(weighted_sum(on_source, recipe))  # its activations go before the mixed passes come
 
-    pseudo = label_target(teacher_of(state, recipe), target, passes)
+    with _statistics_kept(state.worker, kept=recipe.method.student_batch_norm == "running"):
+        pseudo = label_target(teacher_of(state, recipe), target, passes)
     student, draws = student_of(state, recipe), Draws(recipe.seed, state.iteration)
-    with nullcontext() if recipe.method.running_statistics == "all" else frozen_running_statistics(student):
+    with _statistics_kept(student, kept=recipe.method.running_statistics == "views"):
         views = mixed_views(student, source, target, pseudo, recipe, passes, draws)
     losses = passes.optimised(mixed_losses)(views, recipe)
     if losses:
@@ -64,6 +65,10 @@ def _source_losses(student: Segmenter, source: DomainBatch, recipe: Recipe, pass
     assert labels is not None
     features = any(term.reads_features for term in source_terms(recipe))
     return passes.optimised(source_losses)(passes.raw(student, images, features=features), labels, recipe)
+
+
+def _statistics_kept(student: Segmenter, *, kept: bool) -> AbstractContextManager[None]:
+    return frozen_running_statistics(student) if kept else nullcontext()
 
 
 def student_of(state: TrainingState, recipe: Recipe) -> Segmenter:

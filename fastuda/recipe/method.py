@@ -24,8 +24,8 @@ class Method(Section):
     """Which passes update the BatchNorm statistics that evaluation uses: every one (the paper), or those
     over views alone, not the mixed crops, whose scale and content the evaluation never sees."""
     student_batch_norm: Literal["batch", "running"] = "batch"
-    """The student's BatchNorm statistics while it adapts: each batch's own (the paper), or the running ones, which its
-    training passes then leave as they are."""
+    """The student's BatchNorm statistics while it adapts: each batch's own (the paper), or the running ones, which then
+    stay as the warm-up left them."""
     tau: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Confidence threshold of HTCM, of the prototypes and of `mix.pseudo_labels`."""
     mixed_weight: NonNegative = 0.1
@@ -45,11 +45,11 @@ class Mix(Section):
     """Which source pixels are pasted."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the present classes that is pasted (floor, at least one)."""
-    pseudo_labels: Literal["all", "confident", "surest"] = "all"
+    pseudo_labels: Literal["all", "confident", "class-balanced"] = "all"
     """Which pseudo-labels L_st learns, with the edge variant's band around the paste: every one (the paper), those
-    above `method.tau`, or of each class the surest `share` in the batch, after CBST. Other pixels are ignored."""
-    share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Of each class's pseudo-labels, with `pseudo_labels = "surest"`."""
+    above `method.tau`, or of each class the surest `portion` in the batch, as CBST does. Other pixels are ignored."""
+    portion: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Of each class's pseudo-labels, where they are class-balanced."""
     min_class: Annotated[int, Field(ge=0, lt=255)] = 0
     """Only train ids from here on are pasted; 5 in the released code."""
     off_by_one: bool = False
@@ -130,7 +130,7 @@ class Edge(Section):
     """Extra cross-entropy on the bands around paste masks; HTCM also keeps the pasted source classes."""
     confidence: Literal["htcm", "crop"] = "htcm"
     """Whose prediction gives M_ht and its labels: as `htcm.from` says, or that of a pass of its own over the un-mixed
-    weak target crop (released): no gradient, BatchNorm on batch statistics, which it moves."""
+    weak target crop (released): no gradient, BatchNorm as in the student's passes, whose statistics it moves too."""
     samples: Literal["all", "first"] = "all"
     """Which samples of the batch count around M_ht and for the auxiliary head on x_hts; `first` as released."""
     all_or_none: bool = False

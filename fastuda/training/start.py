@@ -67,7 +67,7 @@ def train(
     deadline = None if max_time is None else time.monotonic() + duration(max_time)
     path = user_path(run)
     chosen = with_folders([settings] if isinstance(settings, str) else settings, source, target)
-    name, named = _named(recipe, RunFolder(path), resume=resume)
+    name, named = _named(recipe, chosen, RunFolder(path), resume=resume)
     return run_training(
         asked_recipe(recipe, path, chosen, resume=resume, force=force),
         path,
@@ -83,10 +83,10 @@ def train(
     )
 
 
-def _named(recipe: AnyRecipe, folder: RunFolder, *, resume: bool) -> tuple[str, Recipe | None]:
+def _named(recipe: AnyRecipe, settings: Sequence[str], folder: RunFolder, *, resume: bool) -> tuple[str, Recipe | None]:
     """The recipe's name, and what it says before any setting; of a run's own recipe.toml the run's name, and None.
 
-    None, too, for a recipe that is none without its settings, as `own+oracle` is without `target.labels`.
+    Of a recipe that is none without its settings, as `own+oracle` without `target.labels`, what it says with them.
     """
     if resume and not isinstance(recipe, Recipe) and folder.goes_on():
         beginning = folder.beginning()
@@ -94,8 +94,8 @@ def _named(recipe: AnyRecipe, folder: RunFolder, *, resume: bool) -> tuple[str, 
             return beginning[0], None
     try:
         named = load_recipe(recipe)
-    except UsageError:  # with the settings, too? `asked_recipe` tells
-        named = None
+    except UsageError:
+        named = load_recipe(recipe, settings)
     return recipe_name(recipe), named
 
 
