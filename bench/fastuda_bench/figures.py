@@ -274,6 +274,7 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "streets2camvid-pseudo-labels": ("streets2camvid-pseudo-labels.json", _scores),
     "streets2camvid-short": ("streets2camvid-short.json", runs_by_class),
     "streets2camvid-calibration": ("streets2camvid-calibration.json", _scores),
+    "streets2camvid-start": ("streets2camvid-start.json", runs_over_time),
     "streets2camvid-shares": ("streets2camvid-shares.json", _scores),
     "streets2camvid-target-statistics": ("streets2camvid-target-statistics.json", _scores),
     "streets2camvid-suspects": ("streets2camvid-suspects.json", runs_over_time),

@@ -16,7 +16,7 @@ from fastuda.method.pseudo_labels import label_target
 from fastuda.method.state import TrainingState
 from fastuda.method.term import Losses
 from fastuda.method.terms import source_terms
-from fastuda.model.passes import Passes, batch_norm_layers, frozen_running_statistics
+from fastuda.model.passes import Passes, frozen_running_statistics, in_training
 from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Recipe
 
@@ -41,12 +41,12 @@ def adaptation_step(
     """
     state.begin_iteration()
 
-    on_source = _source_losses(student_of(state, recipe), source, recipe, passes)
+    on_source = _source_losses(in_training(state.worker, recipe.method.student_batch_norm), source, recipe, passes)
     state.backward(weighted_sum(on_source, recipe))  # its activations go before the mixed passes come
 
     with _statistics_kept(state.worker, kept=recipe.method.student_batch_norm == "running"):
         pseudo = label_target(teacher_of(state, recipe), target, passes)
-    student, draws = student_of(state, recipe), Draws(recipe.seed, state.iteration)
+    student, draws = in_training(state.worker, recipe.method.student_batch_norm), Draws(recipe.seed, state.iteration)
     with _statistics_kept(student, kept=recipe.method.running_statistics == "views"):
         views = mixed_views(student, source, target, pseudo, recipe, passes, draws)
     losses = passes.optimised(mixed_losses)(views, recipe)
@@ -69,15 +69,6 @@ def _source_losses(student: Segmenter, source: DomainBatch, recipe: Recipe, pass
 
 def _statistics_kept(student: Segmenter, *, kept: bool) -> AbstractContextManager[None]:
     return frozen_running_statistics(student) if kept else nullcontext()
-
-
-def student_of(state: TrainingState, recipe: Recipe) -> Segmenter:
-    """The student in train mode, with the BatchNorm statistics that it adapts on (protocol row 19)."""
-    student = state.worker.train()
-    if recipe.method.student_batch_norm == "running":
-        for layer in batch_norm_layers(student):
-            layer.eval()
-    return student
 
 
 def teacher_of(state: TrainingState, recipe: Recipe) -> Segmenter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -112,6 +112,15 @@ def teaching(model: Segmenter) -> Iterator[None]:
 def batch_norm_layers(model: Segmenter) -> list[_BatchNorm]:
     """The network's BatchNorm layers, of any dimension."""
     return [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
+
+
+def in_training(model: Segmenter, batch_norm: Literal["batch", "running"]) -> Segmenter:
+    """The network in train mode, its BatchNorm on each batch's statistics or on the running ones, which then stay."""
+    model.train()
+    if batch_norm == "running":
+        for layer in batch_norm_layers(model):
+            layer.eval()
+    return model
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from fastuda.evaluation.model import Model
 from fastuda.method.draws import Draws
 from fastuda.method.mixing import mix_crops, mixed_views
 from fastuda.method.pseudo_labels import PseudoLabels, label_target
-from fastuda.model.passes import Passes
+from fastuda.model.passes import Passes, in_training
 from fastuda.recipe import Recipe
 from fastuda.report.pictures import grid, overlay
 from fastuda_kernels.masked_mix import Normalisation
@@ -26,8 +26,8 @@ from fastuda_kernels.masked_mix import Normalisation
 def contact_sheet(recipe: Recipe, data: Datasets, trained: Model | None, iteration: int = 0) -> Image.Image:
     """The batch of one iteration: weak, strong, class-mixed weak and strong, HTCM; each beside its label.
 
-    Pseudo-labels come from `trained`, with batch statistics as in training; without a model they are
-    unknown (ignored), and HTCM pastes nothing.
+    Pseudo-labels come from `trained`, on the BatchNorm statistics that the recipe's teacher has; without a model they
+    are unknown (ignored), and HTCM pastes nothing.
     """
     device = torch.device("cpu") if trained is None else trained.device
     source, target = (
@@ -45,8 +45,9 @@ def contact_sheet(recipe: Recipe, data: Datasets, trained: Model | None, iterati
         raise UsageError(f"{trained.file}: knows {trained.network.num_classes} classes, the recipe {len(classes)}")
     else:
         with torch.no_grad():
-            pseudo = label_target(trained.network.train(), target, passes)
-            views = mixed_views(trained.network, source, target, pseudo, recipe, passes, draws)
+            pseudo = label_target(in_training(trained.network, recipe.method.teacher_batch_norm), target, passes)
+            student = in_training(trained.network, recipe.method.student_batch_norm)
+            views = mixed_views(student, source, target, pseudo, recipe, passes, draws)
         st, hts = views.st, views.hts
 
     columns = ["source weak", "label", "source strong", "target weak", "pseudo-label above τ", "target strong"]
