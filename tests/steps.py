@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from tiny import NETWORK
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.state import TrainingState
 from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.model.passes import Passes
+from fastuda.model.segmenter import Outputs
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import load_recipe
 from fastuda.runtime.fast_path import FastPath
@@ -35,6 +36,19 @@ PLAIN = FastPath(
     compiled=False,
     graphed=False,
 )
+
+
+class Witness(DeepLabV2):
+    """A network that notes what it is given, whether gradients are on, and whether BatchNorm is in training mode."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seen: list[tuple[set[float], bool, bool]] = []
+
+    def forward(self, images: Tensor) -> Outputs:
+        in_training = all(layer.training for layer in self.modules() if isinstance(layer, nn.BatchNorm2d))
+        self.seen.append((set(images.flatten().tolist()), torch.is_grad_enabled(), in_training))
+        return super().forward(images)
 
 
 def tiny(name: str, *settings: str) -> Recipe:

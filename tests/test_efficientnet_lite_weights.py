@@ -54,7 +54,7 @@ def test_every_key_of_the_packages_file_has_its_place(variant: Variant) -> None:
 
 
 @pytest.mark.parametrize("variant", list(IMAGENET))
-@pytest.mark.skipif(not PHOTOGRAPHS.exists(), reason="needs photographs of streets")
+@pytest.mark.skipif(not PHOTOGRAPHS.exists(), reason="the shared photographs are absent")
 def test_with_its_classifier_it_sees_what_is_in_a_street(variant: Variant) -> None:
     """Padded and strided as it was trained, on photographs of the size it was trained on."""
     content = torch.load(packaged(variant), weights_only=True)

@@ -32,15 +32,15 @@ class PseudoLabels(NamedTuple):
         """Of each class's pixels in the batch the `portion` of highest confidence, at least one: bool [B, H, W].
 
         So CBST chooses pseudo-labels (Zou et al., ECCV 2018), over a whole data set; no class crowds out another.
-        Of pixels of equal confidence, as in float32 those of confidence 1 are, the first in the batch come first.
+        Pixels as sure as the last of their class's portion are chosen with it.
         """
         surest_first = self.confidence.flatten().argsort(descending=True, stable=True)
         label = self.label.flatten().long()
         order = surest_first[label[surest_first].argsort(stable=True)]
-        label = label[order]
+        label, confidence = label[order], self.confidence.flatten()[order]
         begin, end = (torch.searchsorted(label, label, right=right) for right in (False, True))
-        place = torch.arange(len(label), device=label.device) - begin
-        chosen = place < ((end - begin) * portion).ceil()
+        last = begin + ((end - begin) * portion).ceil().long() - 1
+        chosen = confidence >= confidence[last]
         return torch.zeros_like(chosen).scatter(0, order, chosen).view_as(self.label)
 
     def only(self, kept: Tensor) -> PseudoLabels:
