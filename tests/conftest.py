@@ -168,6 +168,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def commands_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cache` for commands as well, which no recipe tells where it is."""
+    monkeypatch.setenv("FASTUDA_CACHE", str(cache))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the smallest pair of drawn domains, `source` and `target`."""
+    from commands import drawn_pair
+
+    return drawn_pair(tmp_path_factory.mktemp("drawn") / "demo")
+
+
+@pytest.fixture
 def tiny(cache: Path) -> Callable[..., Recipe]:
     """The demo with a network and data as small as they can be, and whatever settings are added."""
     from whole_runs import TINY

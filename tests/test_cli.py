@@ -12,21 +12,13 @@ from typing import IO, Any
 
 import numpy as np
 import pytest
-from commands import drawn_pair, fastuda, settings
+from commands import fastuda, settings
 from PIL import Image
 
 from fastuda.classes import CITYSCAPES_IDS
 from fastuda_cli.main import app
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FASTUDA_CACHE", str(tmp_path_factory.getbasetemp() / "cli-cache"))
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return drawn_pair(tmp_path_factory.mktemp("drawn") / "demo")
+pytestmark = pytest.mark.usefixtures("commands_cache")
 
 
 @pytest.fixture(scope="module")

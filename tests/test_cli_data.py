@@ -9,18 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import drawn_pair, fastuda, settings
+from commands import fastuda, settings
 from PIL import Image
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FASTUDA_CACHE", str(tmp_path_factory.getbasetemp() / "cli-data-cache"))
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return drawn_pair(tmp_path_factory.mktemp("drawn") / "demo")
+pytestmark = pytest.mark.usefixtures("commands_cache")
 
 
 def test_data_demo_draws_and_refuses_a_foreign_folder(tmp_path: Path) -> None:
