@@ -54,10 +54,11 @@ def _traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_module, "_compiled", functools.cache(trace))
 
 
+CLASS_BALANCED = ('mix.pseudo_labels="confident"', 'method.confident="class-balanced"')
 VARIANTS = [
     *((name, ()) for name in preset_names()),
     ("gta2cs", ('method.running_statistics="views"', 'method.teacher_batch_norm="running"')),
-    ("gta2cs", ('method.student_batch_norm="running"', 'mix.pseudo_labels="class-balanced"')),
+    ("gta2cs", ('method.student_batch_norm="running"', *CLASS_BALANCED)),
     ("gta2cs", ('contrast.on="hts"',)),
     ("gta2cs", ("model.auxiliary=false",)),
     ("gta2cs+dsp-soft", ()),

@@ -57,7 +57,7 @@ def drawn(image: Tensor) -> list[list[int]]:
     return image[0, 0].int().tolist()
 
 
-def rows(*values: int) -> list[list[int]]:
+def rows(*values: float) -> list[list[float]]:
     """A map of SIZE rows that are all alike."""
     return [list(values)] * SIZE
 
@@ -84,10 +84,12 @@ PSEUDO = PseudoLabels(
 DRAWS = Draws(0, torch.zeros((), dtype=torch.int64))
 
 
-def views_of(recipe: str, *settings: str, stub: Stub | None = None) -> tuple[MixedViews, list[list[list[int]]]]:
+def views_of(
+    recipe: str, *settings: str, stub: Stub | None = None, pseudo: PseudoLabels = PSEUDO
+) -> tuple[MixedViews, list[list[list[int]]]]:
     """The views, and what the network saw, in order."""
     network: Any = Stub() if stub is None else stub
-    views = mixed_views(network, SOURCE, TARGET, PSEUDO, load_recipe(recipe, settings), AS_IT_IS, DRAWS)
+    views = mixed_views(network, SOURCE, TARGET, pseudo, load_recipe(recipe, settings), AS_IT_IS, DRAWS)
     return views, [drawn(images) for images in network.seen]
 
 
@@ -278,14 +280,39 @@ def test_the_views_own_prediction_is_learnt_where_the_teacher_is_sure() -> None:
 
 
 def test_the_surest_pseudo_labels_of_each_class_alone_are_learnt() -> None:
-    views, _ = views_of("gta2cs", 'mix.pseudo_labels="class-balanced"', "mix.portion=0.25")
+    balanced = ('mix.pseudo_labels="confident"', 'method.confident="class-balanced"')
+    views, _ = views_of("gta2cs", *balanced, "method.portion=0.25")
     kept = views.st.label_st != IGNORE_INDEX
     # Class 3 is surest in columns 0 and 1, alike in each row, and column 1 is pasted as column 3 is.
     assert kept[0].tolist() == [[True, True, False, True]] * SIZE
-    whole, _ = views_of("gta2cs", 'mix.pseudo_labels="class-balanced"', "mix.portion=1")
+    whole, _ = views_of("gta2cs", *balanced, "method.portion=1")
     everywhere, _ = views_of("gta2cs")
     assert torch.equal(whole.st.label_st, everywhere.st.label_st)
     assert torch.equal(whole.st_auxiliary_label, everywhere.st_auxiliary_label)
+
+
+def test_htcm_and_prototypes_take_the_surest_of_each_class_where_nothing_is_above_tau() -> None:
+    unsure = PSEUDO._replace(confidence=torch.tensor([rows(0.3, 0.2, 0.1, 0.1)]))
+    above, seen = views_of("gta2cs", pseudo=unsure)
+    assert seen[2] == rows(20, 20, 20, 20)
+    assert above.st.label_confident[0].tolist() == rows(255, 9, 255, 9)
+    balanced, seen = views_of("gta2cs", 'method.confident="class-balanced"', "method.portion=0.25", pseudo=unsure)
+    assert seen[2] == rows(40, 20, 20, 20)
+    assert balanced.hts.label_hts[0].tolist() == rows(3, 9, 8, 9)
+    assert balanced.st.label_confident[0].tolist() == rows(3, 9, 255, 9)
+    assert torch.equal(balanced.st.label_st, above.st.label_st)
+    assert balanced.pseudo is unsure
+
+
+@pytest.mark.parametrize("recipe", ["gta2cs-released", "gta2cs-edge"])
+def test_the_surest_of_a_prediction_of_its_own_are_pasted(recipe: str) -> None:
+    settings = ("mix.off_by_one=false", "mix.min_class=0")
+    own = () if recipe == "gta2cs-released" else ('edge.confidence="crop"',)
+    unsure = Stub(main=7, p=0.5)
+    above, _ = views_of(recipe, *settings, *own, stub=unsure)
+    balanced, _ = views_of(recipe, *settings, *own, 'method.confident="class-balanced"', stub=unsure)
+    assert not (above.hts.label_hts == 7).any()
+    assert (balanced.hts.label_hts == 7)[~balanced.hts.pasted].all()
 
 
 @pytest.mark.parametrize("portion", [0.01, 0.3, 0.5, 1.0])
@@ -299,5 +326,8 @@ def test_the_surest_are_those_that_a_loop_over_classes_finds(portion: float) -> 
     for one in label.unique():
         confidence = pseudo.confidence[label == one].sort(descending=True).values
         expected |= (label == one) & (pseudo.confidence >= confidence[math.ceil(portion * len(confidence)) - 1])
-    assert torch.equal(pseudo.class_balanced(portion), expected)
+    balanced = pseudo.class_balanced(portion)
+    assert torch.equal(balanced.above(0), expected)
+    assert torch.equal(balanced.above(0.99), expected)
+    assert balanced.confidence.dtype == pseudo.confidence.dtype
     assert torch.equal(pseudo.only(expected).label, torch.where(expected, label, IGNORE_INDEX))

@@ -19,9 +19,10 @@ from fastuda.recipe.file import preset_names
 from fastuda.runtime.fast_path import FastPath
 
 NAMES = [*preset_names(), "gta2cs-edge+released", "gta2cs+dsp-soft", "gta2cs+control"]
+CLASS_BALANCED = ('mix.pseudo_labels="confident"', 'method.confident="class-balanced"')
 RECIPES: list[tuple[str, tuple[str, ...]]] = [
     *((name, ()) for name in NAMES),
-    ("gta2cs", ('method.student_batch_norm="running"', 'mix.pseudo_labels="class-balanced"')),
+    ("gta2cs", ('method.student_batch_norm="running"', *CLASS_BALANCED)),
     ("gta2cs+dsp-soft", ('mix.pseudo_labels="confident"',)),
 ]
 

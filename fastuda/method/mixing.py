@@ -91,10 +91,12 @@ def mixed_views(
     if not recipe.mix.enabled and (unmixed := needed & {"strong", "weak"}):
         raise UsageError(f"{_who_reads(terms, unmixed, recipe)}, which is class-mixed, and mix.enabled is false")
     features, teachers = any(term.reads_features for term in terms), pseudo
+    pseudo = _told_apart(pseudo, recipe)
+    learnt = pseudo.above(recipe.method.tau) if recipe.mix.pseudo_labels == "confident" else None
     keep: KeepPasted = "everywhere" if recipe.edge.enabled else "nowhere"
     hts = mix_crops(source, target, pseudo, recipe, passes, draws, keep)
     st = softened(hts, target, recipe, passes)
-    under = pseudo if is_soft(recipe) else None
+    under = teachers if is_soft(recipe) else None
     ss = source_paste(source, st.pasted, recipe, passes) if recipe.source_mix.enabled else None
     auxiliary_label, hts_auxiliary_label, outputs = st.label_auxiliary, hts.label_hts, dict[str, Outputs]()
 
@@ -110,16 +112,16 @@ def mixed_views(
         if "weak" in outputs:
             own = label_crops(outputs["weak"], (source.weak.shape[1], source.weak.shape[2]), None, None)
         if _from_crop(recipe) or _from_mixed(recipe):
-            pseudo = label_target(student, target._replace(view=None), passes) if _from_crop(recipe) else own
+            followed = label_target(student, target._replace(view=None), passes) if _from_crop(recipe) else own
+            pseudo = _told_apart(followed, recipe)
             keep = "everywhere" if recipe.edge.enabled else "inside"
             hts = mix_crops(source, target, pseudo, recipe, passes, draws, keep)
             hts_auxiliary_label = hts.label_hts
         if _own_auxiliary_labels(recipe):
             auxiliary_label = own.two_head
-            shows_target = (pseudo.confidence > recipe.method.tau) & ~hts.pasted
+            shows_target = pseudo.above(recipe.method.tau) & ~hts.pasted
             hts_auxiliary_label = torch.where(shows_target, own.two_head, hts.label_hts)
-    learnt = _learnt(teachers, recipe) if "strong" in needed else None
-    if learnt is not None:
+    if learnt is not None and "strong" in needed:
         unlearnt = ~learnt & ~st.pasted
         st = st._replace(label_st=st.label_st.masked_fill(unlearnt, IGNORE_INDEX))
         auxiliary_label = auxiliary_label.masked_fill(unlearnt, IGNORE_INDEX)
@@ -143,15 +145,10 @@ def mixed_views(
     return MixedViews(st, hts, auxiliary_label, hts_auxiliary_label, teachers, under, ss, outputs)
 
 
-def _learnt(pseudo: PseudoLabels, recipe: Recipe) -> Tensor | None:
-    """Which pseudo-labels L_st learns, bool [B, H, W]; None: all of them (protocol row 8)."""
-    match recipe.mix.pseudo_labels:
-        case "confident":
-            return pseudo.above(recipe.method.tau)
-        case "class-balanced":
-            return pseudo.class_balanced(recipe.mix.portion)
-        case _:
-            return None
+def _told_apart(pseudo: PseudoLabels, recipe: Recipe) -> PseudoLabels:
+    """These with confidences of which τ lets through what the recipe calls confident (protocol row 11)."""
+    method = recipe.method
+    return pseudo.class_balanced(method.portion) if method.confident == "class-balanced" else pseudo
 
 
 def _who_reads(terms: Sequence[ViewTerm], views: Collection[str], recipe: Recipe) -> str:

@@ -28,8 +28,8 @@ class PseudoLabels(NamedTuple):
         """Where the confidence is above `tau`: bool [B, H, W]."""
         return self.confidence > tau
 
-    def class_balanced(self, portion: float) -> Tensor:
-        """Of each class's pixels in the batch the `portion` of highest confidence, at least one: bool [B, H, W].
+    def class_balanced(self, portion: float) -> PseudoLabels:
+        """These with confidence 1 for the surest `portion` of each class's pixels in the batch, at least one; else 0.
 
         So CBST chooses pseudo-labels (Zou et al., ECCV 2018), over a whole data set; no class crowds out another.
         Pixels as sure as the last of their class's portion are chosen with it.
@@ -40,8 +40,8 @@ class PseudoLabels(NamedTuple):
         label, confidence = label[order], self.confidence.flatten()[order]
         begin, end = (torch.searchsorted(label, label, right=right) for right in (False, True))
         last = begin + ((end - begin) * portion).ceil().long() - 1
-        chosen = confidence >= confidence[last]
-        return torch.zeros_like(chosen).scatter(0, order, chosen).view_as(self.label)
+        chosen = (confidence >= confidence[last]).to(confidence.dtype)
+        return self._replace(confidence=torch.zeros_like(chosen).scatter(0, order, chosen).view_as(self.confidence))
 
     def only(self, kept: Tensor) -> PseudoLabels:
         """These labels where `kept`, bool [B, H, W]; the others ignored."""

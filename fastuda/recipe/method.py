@@ -28,6 +28,11 @@ class Method(Section):
     stay as the warm-up left them."""
     tau: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Confidence threshold of HTCM, of the prototypes and of `mix.pseudo_labels`."""
+    confident: Literal["above-tau", "class-balanced"] = "above-tau"
+    """Which pseudo-labels these three take: those whose confidence is above `tau` (the paper), or of each class in the
+    batch the surest `portion`, as CBST does (Zou et al., ECCV 2018), whatever `tau` says."""
+    portion: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Of each class's pseudo-labels, where `confident` is `class-balanced`."""
     mixed_weight: NonNegative = 0.1
     """λ1, of L_st and L_hts."""
     contrast_weight: NonNegative = 0.01
@@ -45,11 +50,9 @@ class Mix(Section):
     """Which source pixels are pasted."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the present classes that is pasted (floor, at least one)."""
-    pseudo_labels: Literal["all", "confident", "class-balanced"] = "all"
-    """Which pseudo-labels L_st learns, with the edge variant's band around the paste: every one (the paper), those
-    above `method.tau`, or of each class the surest `portion` in the batch, as CBST does. Other pixels are ignored."""
-    portion: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Of each class's pseudo-labels, where they are class-balanced."""
+    pseudo_labels: Literal["all", "confident"] = "all"
+    """Which pseudo-labels L_st learns, with the edge variant's band around the paste: every one (the paper), or those
+    that `method.confident` takes. Other pixels are ignored."""
     min_class: Annotated[int, Field(ge=0, lt=255)] = 0
     """Only train ids from here on are pasted; 5 in the released code."""
     off_by_one: bool = False
