@@ -32,6 +32,8 @@ def evaluate(
     *,
     split: str | None = None,
     layout: str | None = None,
+    images: str | None = None,
+    labels: str | None = None,
     flip: bool | None = None,
     scales: Sequence[float] | None = None,
     boundary: bool = False,
@@ -48,6 +50,8 @@ def evaluate(
         target: the data set's folder; None: the recipe's target.
         split: which of its splits, where its layout has such; None: the one the recipe names (`target.val_split`).
         layout: the folder's layout; None: that of the recipe's target.
+        images, labels: globs of the images and their labels below a `folder` data set; None: the recipe's
+            `val_images` and `val_labels`.
         flip, scales: test-time augmentation; None: as `recipe.eval` says.
         boundary: also score boundaries and calibration, and follow figure 2's curve.
         save_predictions: a folder for a label PNG an image, at its label's size, and for classes.json.
@@ -62,7 +66,7 @@ def evaluate(
     model = model if isinstance(model, Model) else load(model)
     model = model.augmented(flip=flip, scales=scales)
     recipe = with_demo_data(model.recipe, display.task) if target is None else model.recipe
-    packed = prepare_evaluation(recipe, _domain(recipe, target, split, layout), display.task)
+    packed = prepare_evaluation(recipe, _domain(recipe, target, split, layout, (images, labels)), display.task)
     loader = EvaluationLoader(packed, EVALUATION_BATCH, recipe.runtime.loader_threads, model.device)
     out = None if save_predictions is None else user_path(save_predictions)
     meters = Meters(recipe, model.device) if boundary else None
@@ -89,7 +93,13 @@ def evaluate(
     return EvaluationResult(by_protocol, packed.fingerprint, packed.left_out, *found)
 
 
-def _domain(recipe: Recipe, root: str | os.PathLike[str] | None, split: str | None, layout: str | None) -> Domain:
+def _domain(
+    recipe: Recipe,
+    root: str | os.PathLike[str] | None,
+    split: str | None,
+    layout: str | None,
+    globs: tuple[str | None, str | None],
+) -> Domain:
     domain, folder = recipe.target, None if root is None else user_path(root).absolute()
     if layout is not None and layout != domain.layout:
         if folder is None:
@@ -98,6 +108,13 @@ def _domain(recipe: Recipe, root: str | os.PathLike[str] | None, split: str | No
     changes: dict[str, object] = {}
     if folder is not None:
         changes["root"] = folder
+    given = [glob for glob in globs if glob is not None]
+    if given and not LAYOUTS[domain.layout].by_globs:
+        raise UsageError(f"{given[0]}: globs are for a folder data set alone, and this one is {domain.layout}")
+    if len(given) == 1:
+        raise UsageError(f"{given[0]}: images and labels go together, a glob for each (--images, --labels)")
+    if given:
+        changes["val_images"], changes["val_labels"] = given
     if split is not None and not LAYOUTS[domain.layout].splits:
         having = one_of([name for name, known in LAYOUTS.items() if known.splits])
         raise UsageError(f"split {split}: only {having} has splits by name, and this data set is {domain.layout}")
