@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastuda_bench.study_figures import study, study_in_a_line
+from fastuda_bench.study_figures import study, study_elsewhere, study_in_a_line
 
 ORIGIN = {"device": "CPU", "versions": {"torch": "2.13.0"}, "date": "2026-11-30T00:00:00", "pair": "A → B"}
 
@@ -82,3 +82,26 @@ def test_a_lower_precision_is_said() -> None:
     assert "CPU, bfloat16, torch" in study(content(row("bare", 30.0), control=None, precision="bfloat16"))
     assert "CPU, torch" in study(content(row("bare", 30.0), control=None, precision="float32"))
     assert "CPU, torch" in study(content(row("bare", 30.0), control=None))
+
+
+def elsewhere(*rows: tuple[str, tuple[float, ...]]) -> list[list[str]]:
+    named = [
+        {
+            "name": name,
+            "cells": [{"seed": seed, "miou": miou, "iou": {"road": miou + 40}} for seed, miou in enumerate(of)],
+        }
+        for name, of in rows
+    ]
+    made = study_elsewhere({"control": "further", "seeds": [0, 1, 2], "rows": named, "note": "On others."})
+    return [[one.strip() for one in line.strip("|").split("|")] for line in made.splitlines()]
+
+
+def test_scores_on_other_images_are_held_against_the_control_seed_by_seed() -> None:
+    head, _, control, whole, worse, *_, note = elsewhere(
+        ("further", (30.0, 40.0, 35.0)), ("all", (33.0, 43.1, 38.2)), ("edge", (29.0, 42.0, 35.0))
+    )
+    assert head == ["row", "mIoU", "gain over further", "verdict", "road"]
+    assert control == ["further", "35.0 ± 5.0", "", "", "75.0 ± 5.0"]
+    assert whole == ["all", "38.1 ± 5.1", "+3.1 ± 0.1", "better", "78.1 ± 5.1"]
+    assert worse[2:4] == ["+0.3 ± 1.5", "nothing can be told yet"]
+    assert note == ["Percent, mean ± standard deviation over seeds 0, 1, 2, gains seed by seed. On others."]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastuda.study.spread import plus_minus
+from fastuda.study.spread import plus_minus, spread
+from fastuda.study.verdict import verdict
 from fastuda_bench.markdown import number, table
 
 
@@ -54,6 +55,29 @@ def study_classes(content: dict[str, Any]) -> str:
     rows = [row for row in content["rows"] if row["last"] is not None]
     lines = [(name, *(plus_minus(row["last"]["iou"][name]) for row in rows)) for name in rows[0]["last"]["iou"]]
     return table(("class", *(row["name"] for row in rows)), lines)
+
+
+def study_elsewhere(content: dict[str, Any]) -> str:
+    """A study's last models scored on other images: a row a line, its gain over the control seed by seed, classes.
+
+    `cells` of a row are `fastuda eval`'s scores at full label size, each with its `seed`.
+    """
+    control = {
+        one["seed"]: one["miou"] for row in content["rows"] if row["name"] == content["control"] for one in row["cells"]
+    }
+    names = list(content["rows"][0]["cells"][0]["iou"])
+    lines = []
+    for row in content["rows"]:
+        gains = [one["miou"] - control[one["seed"]] for one in row["cells"]]
+        told = verdict(gains) if row["name"] != content["control"] else None
+        over = (plus_minus(spread(gains), signed=True), told.said) if told is not None else ("", "")
+        iou = (plus_minus(spread([one["iou"][name] for one in row["cells"]])) for name in names)
+        lines.append((row["name"], plus_minus(spread([one["miou"] for one in row["cells"]])), *over, *iou))
+    head = ("row", "mIoU", f"gain over {content['control']}", "verdict", *names)
+    note = (
+        f"Percent, mean ± standard deviation over seeds {', '.join(map(str, content['seeds']))}, gains seed by seed. "
+    )
+    return f"{table(head, lines)}\n{note}{content['note']}\n"
 
 
 def boundary(content: dict[str, Any]) -> str:
