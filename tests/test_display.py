@@ -318,6 +318,12 @@ def test_a_class_without_a_label_is_said_to_be_absent(console_text: Callable[[An
     assert "absent" not in console_text(protocol_table({"full": present}))
 
 
+def test_a_models_table_says_where_it_was_not_computed_in_fp32(console_text: Callable[[Any], str]) -> None:
+    one = {"full": Scores.of(np.array([[1]]), ("road",), "full")}
+    assert "computed in bfloat16" in " ".join(console_text(protocol_table(one, "bfloat16")).split())
+    assert "computed in" not in console_text(protocol_table(one))
+
+
 def test_two_data_sets_are_compared_class_by_class(console_text: Callable[[Any], str]) -> None:
     shares = {"bus": (0.25, 0.0), "train": (0.0, 0.5), "wall": (0.0, 0.0), "road": (0.75, 0.5)}
     text = console_text(comparison_table(Comparison(["bus"], ["train"], ["wall"], {"road": 2 / 3}, "a note", shares)))

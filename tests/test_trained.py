@@ -79,6 +79,15 @@ def test_scores_of_a_model_whose_path_is_no_utf_8_are_written(trained: Model, tm
     assert json.loads((tmp_path / "scores.json").read_text("utf-8"))["model"] == "runs/\udcfc/net.safetensors"
 
 
+@pytest.mark.parametrize(("amp", "name"), [(None, "float32"), (torch.bfloat16, "bfloat16")])
+def test_scores_say_in_which_precision_they_were_computed(
+    amp: torch.dtype | None, name: str, trained: Model, tmp_path: Path
+) -> None:
+    model = replace(trained, passes=replace(trained.passes, amp=amp))
+    write_result(tmp_path / "scores.json", EvaluationResult({}, "ab", LeftOut()), model)
+    assert json.loads((tmp_path / "scores.json").read_text("utf-8"))["precision"] == name
+
+
 def test_a_locked_folder_of_models_is_named_and_not_taken_for_an_empty_one(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

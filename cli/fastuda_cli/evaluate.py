@@ -78,7 +78,7 @@ def evaluate(
             values=kind,
             display=Display(console),
         )
-        console.print(protocol_table(result.by_protocol))
+        console.print(protocol_table(result.by_protocol, model.passes.precision))
         if save_predictions is not None:
             say_values(model.classes, kind, save_predictions)
         if result.boundary is not None and result.confidence is not None:

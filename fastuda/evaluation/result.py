@@ -63,6 +63,7 @@ def write_result(path: Path, found: EvaluationResult, model: Model) -> None:
         "data": {"evaluation": found.data},
         "left_out": {"evaluation": found.left_out.to_json()},
         "device": device_name(model.device),
+        "precision": model.passes.precision,
         **provenance(),
     }
     write_json(path, content, indent=2)

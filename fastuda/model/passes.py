@@ -52,6 +52,11 @@ class Passes:
         convention = _NORMALISATIONS[recipe.model.input]
         return cls(convention, fast.amp, grouped=fast.grouped, channels_last=fast.channels_last)
 
+    @property
+    def precision(self) -> str:
+        """The autocast type by torch's name, `float32` without one."""
+        return str(self.amp or torch.float32).removeprefix("torch.")
+
     def optimised(self, function: Callable[P, R]) -> Callable[P, R]:
         """`function`, compiled if these passes are."""
         return compiled(function) if self.compiled else function

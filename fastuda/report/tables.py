@@ -44,8 +44,8 @@ def _add_row(table: Table, name: str, values: list[float | None]) -> None:
     table.add_row(escape(name), *cells)
 
 
-def protocol_table(scores: dict[str, Scores]) -> Table:
-    """Per-class IoU, means and accuracies of one model, a column a protocol (protocol row 23)."""
+def protocol_table(scores: dict[str, Scores], precision: str = "float32") -> Table:
+    """Per-class IoU, means and accuracies of one model, a column a protocol (protocol row 23); how it was computed."""
     table = Table(title="IoU, percent")
     table.add_column("class")
     for protocol in scores:
@@ -61,6 +61,7 @@ def protocol_table(scores: dict[str, Scores]) -> Table:
         title = f"mIoU, {escape(subset)} classes"
         table.add_row(title, *(_cell(column["subsets"][subset]) for column in columns))
     table.caption = "full: at the label's own size; released: label resized to the network's input, as the authors did"
+    table.caption += "" if precision == "float32" else f"; computed in {precision}"
     table.caption += _absence(columns[0]["absent"])
     return table
 

@@ -217,7 +217,7 @@ def _finish(run: Run, name: str, record: RunRecord) -> Results:
         "description": run.recipe.description,
         "seed": run.recipe.seed,
         "device": device_name(run.device),
-        "precision": str(run.fast.amp or torch.float32).removeprefix("torch."),
+        "precision": run.passes.precision,
         **provenance(),
         "data": run.data.fingerprints(),
         "left_out": run.data.left_out(),
