@@ -115,7 +115,8 @@ def test_globs_are_the_recipes(root: Path) -> None:
     recipe = load_recipe(name, [f"source.root={root}", f"target.root={root}"])
     broken = pairs(root, "seen/{}.jpg", "seen/{}.png", "seen/24.png")
     options = follow(recipe, recipe.target, "val", "own", broken, name)
-    assert options == ["--recipe", "RECIPE", "--domain", "target", "--split", "val", "--labels"]
+    globs = ["--set", 'target.val_images="seen/*.jpg"', "--set", 'target.val_labels="seen/*.png"']
+    assert options == ["--recipe", "RECIPE", "--domain", "target", *globs, "--split", "val", "--labels"]
     broken = pairs(root, "train/{}.jpg", "train/{}.png", "train/24.png")
     options = follow(recipe, recipe.source, "train", "resized", broken, name)
     assert options == ["--recipe", "RECIPE", "--domain", "source", "--labels"]

@@ -22,6 +22,7 @@ from fastuda.recipe import Recipe
 from fastuda.recipe.file import preset_names
 from fastuda.runtime import compiled
 from fastuda.runtime.fast_path import FastPath
+from fastuda.runtime.switches import configured
 from fastuda.training.cuda_graph import CapturedIteration, CaptureError
 from fastuda.training.iteration import Iteration
 
@@ -241,6 +242,9 @@ def test_an_overflowing_gradient_moves_nothing_and_lowers_the_scale() -> None:
     assert state.scaler.get_scale() == scale / 2
 
 
+CLASS_BALANCED = ('mix.pseudo_labels="confident"', 'method.confident="class-balanced"')
+
+
 def on_gpu(recipe: Any) -> tuple[TrainingState, DomainBatch, DomainBatch, Passes, FastPath]:
     device = torch.device("cuda", torch.cuda.current_device())
     fast = FastPath.of(recipe.runtime, device)
@@ -260,22 +264,30 @@ def on_gpu(recipe: Any) -> tuple[TrainingState, DomainBatch, DomainBatch, Passes
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("name", [*preset_names(), "gta2cs-edge+released"])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *((name, ()) for name in (*preset_names(), "gta2cs-edge+released")),
+        ("gta2cs", CLASS_BALANCED),
+        ("gta2cs", (*CLASS_BALANCED, "runtime.deterministic=true")),
+    ],
+)
 @pytest.mark.parametrize("amp", ["auto", "fp16"])
-def test_on_a_gpu_an_iteration_is_one_graph(name: str, amp: str) -> None:
-    recipe = tiny(name, f"runtime.amp={amp}")
+def test_on_a_gpu_an_iteration_is_one_graph(name: str, settings: tuple[str, ...], amp: str) -> None:
+    recipe = tiny(name, f"runtime.amp={amp}", *settings)
     state, source, target, passes, fast = on_gpu(recipe)
     iteration = Iteration(state, recipe, passes, fast)
-    for _ in range(3):
-        losses = iteration(source, target)
-    assert iteration.way == "compiled graph"
-    assert int(state.iteration) == 3
-    assert all(torch.isfinite(loss) for loss in losses.values())
-    try:
-        torch.cuda.set_sync_debug_mode("error")
-        iteration(source, target)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with configured(recipe.runtime, source.strong.device):
+        for _ in range(3):
+            losses = iteration(source, target)
+        assert iteration.way == "compiled graph"
+        assert int(state.iteration) == 3
+        assert all(torch.isfinite(loss) for loss in losses.values())
+        try:
+            torch.cuda.set_sync_debug_mode("error")
+            iteration(source, target)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu

@@ -30,13 +30,17 @@ SIZE = 4
 
 
 class Stub:
-    """A network that notes the images it is given, and says `main` and `auxiliary` everywhere, with probability p."""
+    """A network that notes the images it is given, and says `main` and `auxiliary` everywhere.
+
+    With probability p, one for all columns or one each.
+    """
 
     align_corners = True
 
-    def __init__(self, main: int = 7, auxiliary: int = 7, p: float = 0.99) -> None:
+    def __init__(self, main: int = 7, auxiliary: int = 7, p: float | list[float] = 0.99) -> None:
         self.seen: list[Tensor] = []
-        self._logits = Outputs(self._says(main, p), self._says(auxiliary, 0.999))
+        sure = torch.tensor(p)
+        self._logits = Outputs(self._says(main, sure), self._says(auxiliary, torch.full_like(sure, 0.999)))
 
     def __call__(self, images: Tensor) -> Outputs:
         self.seen.append(images)
@@ -46,8 +50,8 @@ class Stub:
         return []
 
     @staticmethod
-    def _says(label: int, p: float) -> Tensor:
-        probability = torch.full((1, NUM_CLASSES, 1, 1), (1 - p) / (NUM_CLASSES - 1))
+    def _says(label: int, p: Tensor) -> Tensor:
+        probability = ((1 - p) / (NUM_CLASSES - 1)).reshape(1, 1, 1, -1).repeat(1, NUM_CLASSES, 1, 1)
         probability[:, label] = p
         return probability.log()
 
@@ -308,11 +312,31 @@ def test_htcm_and_prototypes_take_the_surest_of_each_class_where_nothing_is_abov
 def test_the_surest_of_a_prediction_of_its_own_are_pasted(recipe: str) -> None:
     settings = ("mix.off_by_one=false", "mix.min_class=0")
     own = () if recipe == "gta2cs-released" else ('edge.confidence="crop"',)
-    unsure = Stub(main=7, p=0.5)
-    above, _ = views_of(recipe, *settings, *own, stub=unsure)
-    balanced, _ = views_of(recipe, *settings, *own, 'method.confident="class-balanced"', stub=unsure)
+    unsure = [0.6, 0.5, 0.4, 0.3]
+    above, _ = views_of(recipe, *settings, *own, stub=Stub(p=unsure))
     assert not (above.hts.label_hts == 7).any()
-    assert (balanced.hts.label_hts == 7)[~balanced.hts.pasted].all()
+    by_class = (*settings, *own, 'method.confident="class-balanced"')
+    for portion, expected in ((0.25, [True, False, False, False]), (0.75, [True, False, True, False])):
+        balanced, _ = views_of(recipe, *by_class, f"method.portion={portion}", "method.tau=0", stub=Stub(p=unsure))
+        # Columns 1 and 3 show what class-mix pasted, where the released recipe pastes its own prediction too.
+        pasted = [False, recipe == "gta2cs-released" and portion > 0.5, False, False]
+        found = (balanced.hts.label_hts == 7)[0].tolist()
+        assert found == [[a or b for a, b in zip(expected, pasted, strict=True)]] * SIZE
+
+
+def test_the_released_recipe_learns_where_the_teacher_is_confident_and_not_its_own_prediction() -> None:
+    unsure = PSEUDO._replace(confidence=torch.tensor([rows(0.3, 0.2, 0.1, 0.1)]))
+    by_class = ('mix.pseudo_labels="confident"', 'method.confident="class-balanced"', "method.portion=0.25")
+    views, _ = views_of(*RELEASED, *by_class, "mix.min_class=0", stub=Stub(p=[0.3, 0.4, 0.5, 0.6]), pseudo=unsure)
+    assert views.st.label_st[0].tolist() == rows(3, 9, IGNORE_INDEX, 9)
+
+
+def test_the_label_under_a_soft_paste_is_learnt_where_it_is_among_the_surest() -> None:
+    unsure = PSEUDO._replace(confidence=torch.tensor([rows(0.3, 0.2, 0.1, 0.1)]))
+    by_class = ('mix.pseudo_labels="confident"', 'method.confident="class-balanced"', "method.portion=0.5")
+    views, _ = views_of("gta2cs+dsp-soft", *by_class, pseudo=unsure)
+    assert views.under is not None
+    assert views.under.label[0].tolist() == rows(3, 3, IGNORE_INDEX, IGNORE_INDEX)
 
 
 @pytest.mark.parametrize("portion", [0.01, 0.3, 0.5, 1.0])

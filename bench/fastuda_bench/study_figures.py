@@ -60,24 +60,27 @@ def study_classes(content: dict[str, Any]) -> str:
 def study_elsewhere(content: dict[str, Any]) -> str:
     """A study's last models scored on other images: a row a line, its gain over the control seed by seed, classes.
 
-    `cells` of a row are `fastuda eval`'s scores at full label size, each with its `seed`.
+    `cells` of a row: `seed`, and under `full` what `fastuda eval --json` has there. Rows `unlike_control` have no
+    verdict.
     """
+    rows = [row for row in content["rows"] if row["cells"]]
     control = {
-        one["seed"]: one["miou"] for row in content["rows"] if row["name"] == content["control"] for one in row["cells"]
+        one["seed"]: one["full"]["miou"] for row in rows if row["name"] == content["control"] for one in row["cells"]
     }
-    names = list(content["rows"][0]["cells"][0]["iou"])
+    names = list(rows[0]["cells"][0]["full"]["iou"])
     lines = []
-    for row in content["rows"]:
-        gains = [one["miou"] - control[one["seed"]] for one in row["cells"]]
+    for row in rows:
+        scores = {one["seed"]: one["full"] for one in row["cells"]}
+        gains = [one["miou"] - control[seed] for seed, one in scores.items() if seed in control]
         told = verdict(gains) if row["name"] != content["control"] else None
-        over = (plus_minus(spread(gains), signed=True), told.said) if told is not None else ("", "")
-        iou = (plus_minus(spread([one["iou"][name] for one in row["cells"]])) for name in names)
-        lines.append((row["name"], plus_minus(spread([one["miou"] for one in row["cells"]])), *over, *iou))
+        said = "" if told is None or row["name"] in content["unlike_control"] else told.said
+        over = plus_minus(spread(gains), signed=True) if told is not None else ""
+        iou = (plus_minus(spread([one["iou"][name] for one in scores.values()])) for name in names)
+        lines.append((row["name"], plus_minus(spread([one["miou"] for one in scores.values()])), over, said, *iou))
     head = ("row", "mIoU", f"gain over {content['control']}", "verdict", *names)
-    note = (
-        f"Percent, mean ± standard deviation over seeds {', '.join(map(str, content['seeds']))}, gains seed by seed. "
-    )
-    return f"{table(head, lines)}\n{note}{content['note']}\n"
+    seeds = ", ".join(map(str, content["seeds"]))
+    note = f"Percent, mean ± standard deviation over seeds {seeds}, gains seed by seed; {trained_on(content)}."
+    return f"{table(head, lines)}\n{note} {content['note']}\n"
 
 
 def boundary(content: dict[str, Any]) -> str:

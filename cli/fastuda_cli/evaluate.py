@@ -26,9 +26,9 @@ def evaluate(
     ] = None,
     images: Annotated[
         str | None,
-        typer.Option(help="Glob of the images in a `folder` data set, such as 'train/*.jpg'; the recipe's val_images."),
+        typer.Option(help="Glob of the images in a `folder` data set, such as 'train/*.jpg'; default: val_images."),
     ] = None,
-    labels: Annotated[str | None, typer.Option(help="Glob of their labels; the recipe's val_labels.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Glob of their labels; default: val_labels.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe for weights that do not carry one.")] = None,
     stage: options.Stage = "adapted",
     which: options.Which = "last",

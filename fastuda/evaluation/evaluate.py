@@ -22,6 +22,7 @@ from fastuda.evaluation.scoring import EVALUATION_BATCH, scored
 from fastuda.files.paths import user_path
 from fastuda.layouts import LAYOUTS, one_of
 from fastuda.model.segmenter import Outputs
+from fastuda.printable import on_one_line
 from fastuda.recipe import Domain, Recipe
 from fastuda.report.display import Display, display_of
 
@@ -50,8 +51,8 @@ def evaluate(
         target: the data set's folder; None: the recipe's target.
         split: which of its splits, where its layout has such; None: the one the recipe names (`target.val_split`).
         layout: the folder's layout; None: that of the recipe's target.
-        images, labels: globs of the images and their labels below a `folder` data set; None: the recipe's
-            `val_images` and `val_labels`.
+        images, labels: a glob of the images and one of their labels, where the data set is a `folder`; None: the
+            recipe's `val_images` and `val_labels`, which errors name.
         flip, scales: test-time augmentation; None: as `recipe.eval` says.
         boundary: also score boundaries and calibration, and follow figure 2's curve.
         save_predictions: a folder for a label PNG an image, at its label's size, and for classes.json.
@@ -109,10 +110,11 @@ def _domain(
     if folder is not None:
         changes["root"] = folder
     given = [glob for glob in globs if glob is not None]
+    said = on_one_line(" ".join(given), 80)
     if given and not LAYOUTS[domain.layout].by_globs:
-        raise UsageError(f"{given[0]}: globs are for a folder data set alone, and this one is {domain.layout}")
+        raise UsageError(f"{said}: globs are for a folder data set alone, and this one is {domain.layout}")
     if len(given) == 1:
-        raise UsageError(f"{given[0]}: images and labels go together, a glob for each (--images, --labels)")
+        raise UsageError(f"{said}: images and labels go together, a glob for each (--images, --labels)")
     if given:
         changes["val_images"], changes["val_labels"] = given
     if split is not None and not LAYOUTS[domain.layout].splits:

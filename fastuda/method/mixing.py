@@ -12,7 +12,7 @@ from fastuda.data.loading.batch import DomainBatch
 from fastuda.errors import UsageError
 from fastuda.method.draws import Draws
 from fastuda.method.paste_mask import PasteMask
-from fastuda.method.pseudo_labels import PseudoLabels, label_crops, label_target
+from fastuda.method.pseudo_labels import PseudoLabels, by_confidence_rule, label_crops, label_target
 from fastuda.method.source_mix import is_soft, softened, source_paste, with_long_tail
 from fastuda.method.term import ViewTerm
 from fastuda.method.terms import view_terms
@@ -91,7 +91,7 @@ def mixed_views(
     if not recipe.mix.enabled and (unmixed := needed & {"strong", "weak"}):
         raise UsageError(f"{_who_reads(terms, unmixed, recipe)}, which is class-mixed, and mix.enabled is false")
     features, teachers = any(term.reads_features for term in terms), pseudo
-    pseudo = _told_apart(pseudo, recipe)
+    pseudo = by_confidence_rule(pseudo, recipe.method)
     learnt = pseudo.above(recipe.method.tau) if recipe.mix.pseudo_labels == "confident" else None
     keep: KeepPasted = "everywhere" if recipe.edge.enabled else "nowhere"
     hts = mix_crops(source, target, pseudo, recipe, passes, draws, keep)
@@ -113,7 +113,7 @@ def mixed_views(
             own = label_crops(outputs["weak"], (source.weak.shape[1], source.weak.shape[2]), None, None)
         if _from_crop(recipe) or _from_mixed(recipe):
             followed = label_target(student, target._replace(view=None), passes) if _from_crop(recipe) else own
-            pseudo = _told_apart(followed, recipe)
+            pseudo = by_confidence_rule(followed, recipe.method)
             keep = "everywhere" if recipe.edge.enabled else "inside"
             hts = mix_crops(source, target, pseudo, recipe, passes, draws, keep)
             hts_auxiliary_label = hts.label_hts
@@ -143,12 +143,6 @@ def mixed_views(
     if missing := needed - outputs.keys():
         raise UsageError(f"{_who_reads(terms, missing, recipe)}, and the recipe makes {', '.join(outputs)}")
     return MixedViews(st, hts, auxiliary_label, hts_auxiliary_label, teachers, under, ss, outputs)
-
-
-def _told_apart(pseudo: PseudoLabels, recipe: Recipe) -> PseudoLabels:
-    """These with confidences of which τ lets through what the recipe calls confident (protocol row 11)."""
-    method = recipe.method
-    return pseudo.class_balanced(method.portion) if method.confident == "class-balanced" else pseudo
 
 
 def _who_reads(terms: Sequence[ViewTerm], views: Collection[str], recipe: Recipe) -> str:

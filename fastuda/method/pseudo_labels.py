@@ -11,6 +11,7 @@ from fastuda.classes import IGNORE_INDEX
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.model.passes import Passes, teaching
 from fastuda.model.segmenter import Outputs, Segmenter
+from fastuda.recipe import Method
 from fastuda_kernels.pseudo_label import pseudo_label
 
 
@@ -29,17 +30,17 @@ class PseudoLabels(NamedTuple):
         return self.confidence > tau
 
     def class_balanced(self, portion: float) -> PseudoLabels:
-        """These with confidence 1 for the surest `portion` of each class's pixels in the batch, at least one; else 0.
+        """These with confidence 1 for the most confident `portion` of each class's pixels in the batch, 0 elsewhere.
 
-        So CBST chooses pseudo-labels (Zou et al., ECCV 2018), over a whole data set; no class crowds out another.
-        Pixels as sure as the last of their class's portion are chosen with it.
+        At least one pixel of a class is chosen, and with the last of its portion those of equal confidence. So CBST
+        chooses pseudo-labels (Zou et al., ECCV 2018), over a whole data set; no class crowds out another.
         """
         surest_first = self.confidence.flatten().argsort(descending=True, stable=True)
         label = self.label.flatten().long()
         order = surest_first[label[surest_first].argsort(stable=True)]
         label, confidence = label[order], self.confidence.flatten()[order]
         begin, end = (torch.searchsorted(label, label, right=right) for right in (False, True))
-        last = begin + ((end - begin) * portion).ceil().long() - 1
+        last = begin + ((end - begin).double() * portion).ceil().long() - 1
         chosen = (confidence >= confidence[last]).to(confidence.dtype)
         return self._replace(confidence=torch.zeros_like(chosen).scatter(0, order, chosen).view_as(self.confidence))
 
@@ -47,6 +48,11 @@ class PseudoLabels(NamedTuple):
         """These labels where `kept`, bool [B, H, W]; the others ignored."""
         label, two_head = (labels.masked_fill(~kept, IGNORE_INDEX) for labels in (self.label, self.two_head))
         return PseudoLabels(label, self.confidence, two_head)
+
+
+def by_confidence_rule(pseudo: PseudoLabels, method: Method) -> PseudoLabels:
+    """These with confidences of which `method.tau` lets through what `method.confident` says (protocol row 11)."""
+    return pseudo.class_balanced(method.portion) if method.confident == "class-balanced" else pseudo
 
 
 @torch.no_grad()

@@ -24,7 +24,8 @@ class MixedViews(NamedTuple):
     hts_auxiliary_label: Tensor
     """uint8 [B, H, W]: what it learns on the HTCM image of the edge variant (row 25 d)."""
     pseudo: PseudoLabels
-    """What the teacher says of the target crops."""
+    """What the teacher says of the target crops, with its own confidences, whatever `method.confident` says;
+    `by_confidence_rule` applies that."""
     under: PseudoLabels | None
     """What the target shows under a soft paste; None when pastes are hard."""
     ss: SourcePaste | None

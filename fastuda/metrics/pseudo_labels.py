@@ -31,7 +31,7 @@ class ClassPseudoLabels:
     precision_above_tau: float
     """Right ones among the pixels called so above τ."""
     recall_above_tau: float
-    """Pixels called so above τ among all of the class: what is left of it to train on."""
+    """Pixels called so above τ among all of the class: what is left of it where τ decides."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ class PseudoLabelMeter:
     def add(self, label: Tensor, confidence: Tensor, truth: Tensor) -> None:
         """Count pseudo-labels uint8 [H, W] and confidence float32 [H, W] against true labels uint8 [H, W].
 
-        A pixel is confident as HTCM has it: above τ. True labels from the number of classes on are ignored. Raises
-        ValueError or TypeError for other shapes, types or devices.
+        Confident is what is above τ, as HTCM of the paper has it. True labels from the number of classes on are
+        ignored. Raises ValueError or TypeError for other shapes, types or devices.
         """
         device, num_classes = self._counts.device, len(self._names)
         check_tensor("label", label, shape=(None, None), dtypes=(torch.uint8,), device=device)

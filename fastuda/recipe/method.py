@@ -27,12 +27,13 @@ class Method(Section):
     """The student's BatchNorm statistics while it adapts: each batch's own (the paper), or the running ones, which then
     stay as the warm-up left them."""
     tau: Annotated[float, Field(ge=0, lt=1)] = 0.95
-    """Confidence threshold of HTCM, of the prototypes and of `mix.pseudo_labels`."""
+    """Confidence above which a pseudo-label is confident, where `confident` is `above-tau`."""
     confident: Literal["above-tau", "class-balanced"] = "above-tau"
-    """Which pseudo-labels these three take: those whose confidence is above `tau` (the paper), or of each class in the
-    batch the surest `portion`, as CBST does (Zou et al., ECCV 2018), whatever `tau` says."""
+    """Which pseudo-labels HTCM pastes, the prototypes average and `mix.pseudo_labels = "confident"` learns: those above
+    `tau` (the paper), or of each class in the batch the most confident `portion`, as in CBST. With `htcm.from` =
+    `mixed` that is of the class-mixed view's labels, pasted pixels among them."""
     portion: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Of each class's pseudo-labels, where `confident` is `class-balanced`."""
+    """Share of each class's pseudo-labels that is confident, where `confident` is `class-balanced`."""
     mixed_weight: NonNegative = 0.1
     """λ1, of L_st and L_hts."""
     contrast_weight: NonNegative = 0.01

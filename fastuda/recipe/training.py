@@ -83,7 +83,8 @@ class Evaluation(Section):
     images. The source-only stage is scored with its own."""
     pseudo_labels: bool = False
     """At the adaptation's evaluations, also hold what the teacher says of the evaluation images, at
-    `views.target_size`, against their labels: to look at, never to train or to choose. Moves no number."""
+    `views.target_size`, against their labels, all of them and those above `method.tau`, whatever `method.confident`
+    says: to look at, never to train or to choose. Moves no number."""
 
 
 class Runtime(Section):

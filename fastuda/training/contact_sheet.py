@@ -16,7 +16,7 @@ from fastuda.errors import UsageError
 from fastuda.evaluation.model import Model
 from fastuda.method.draws import Draws
 from fastuda.method.mixing import mix_crops, mixed_views
-from fastuda.method.pseudo_labels import PseudoLabels, label_target
+from fastuda.method.pseudo_labels import PseudoLabels, by_confidence_rule, label_target
 from fastuda.model.passes import Passes, in_training
 from fastuda.recipe import Recipe
 from fastuda.report.pictures import grid, overlay
@@ -50,9 +50,9 @@ def contact_sheet(recipe: Recipe, data: Datasets, trained: Model | None, iterati
             views = mixed_views(student, source, target, pseudo, recipe, passes, draws)
         st, hts = views.st, views.hts
 
-    columns = ["source weak", "label", "source strong", "target weak", "pseudo-label above τ", "target strong"]
+    columns = ["source weak", "label", "source strong", "target weak", "confident pseudo-label", "target strong"]
     columns += ["class-mixed weak", "class-mixed strong", "label", "HTCM-mixed", "label"]
-    confident = pseudo.only(pseudo.above(recipe.method.tau)).label
+    confident = pseudo.only(by_confidence_rule(pseudo, recipe.method).above(recipe.method.tau)).label
     rows = []
     for i in range(len(source.names)):
         mixed_weak, mixed_strong, mixed_hts = (

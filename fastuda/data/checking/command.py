@@ -16,7 +16,7 @@ def check_command(domain: Domain, split: Split, *, labelled: bool, classes: Clas
     """`fastuda data check …`, in backticks, for the files and the skip list of this split, with labels or without.
 
     Globs, ids and class lists of one's own are the recipe's to say: there RECIPE stands for the run's, and is explained
-    behind the command.
+    behind the command. Globs of evaluation images are named all the same, since an evaluation may have its own.
     """
     command = ["fastuda", "data", "check", domain.layout, str(data_root(domain))]
     side = "source" if split == "train" and labelled else "target"  # as a run reads them
@@ -25,6 +25,9 @@ def check_command(domain: Domain, split: Split, *, labelled: bool, classes: Clas
     if LAYOUTS[domain.layout].by_globs or preset is None:
         command += ["--recipe", "RECIPE", "--domain", side]
         explained = " (RECIPE: this run's, with the --set that it was given)"
+        globs = {name: getattr(domain, name) for name in ("val_images", "val_labels") if split == "val"}
+        for name, glob in globs.items():
+            command += ["--set", f"{side}.{name}={json.dumps(glob)}"] if glob else []
     else:
         settings = _settings(domain, side, preset, data)
         command += ["--domain", side] if any(name.startswith(side) for name in settings) else []
