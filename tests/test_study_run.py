@@ -157,6 +157,27 @@ def test_another_recipe_in_the_same_folder_is_refused(change: str, finished: Any
         study(finished[0], change)
 
 
+def test_a_finished_warm_up_serves_another_adaptation(
+    finished: Any, study: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished[0] / "warm-up", tmp_path / "study" / "warm-up")
+    monkeypatch.setattr(iteration_module, "warmup_step", None)
+    content = study(tmp_path / "study", "method.mixed_weight=0.7", "train.optimizer.lr_head=1e-3")
+    assert failures(content) == []
+    assert content["rows"][0]["cells"][0]["last"] == finished[1]["rows"][0]["cells"][0]["last"]
+    with pytest.raises(UsageError, match=r"a run of another recipe; .*\n  warmup\.optimizer\.lr_head"):
+        study(tmp_path / "study", "warmup.optimizer.lr_head=1e-3")
+
+
+def test_an_unfinished_warm_up_does_not_go_on_for_another_adaptation(
+    finished: Any, study: Callable[..., Any], tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0] / "warm-up", tmp_path / "study" / "warm-up")
+    (tmp_path / "study/warm-up/seed-0/results.json").unlink()
+    with pytest.raises(UsageError, match=r"a run of another recipe; .*\n  method\.mixed_weight"):
+        study(tmp_path / "study", "method.mixed_weight=0.7")
+
+
 def test_what_only_this_call_computes_with_may_change(finished: Any, study: Callable[..., Any], tmp_path: Path) -> None:
     shutil.copytree(finished[0], tmp_path / "study")
     assert scores(study(tmp_path / "study", "runtime.loader_threads=2")) == first_seed(finished)

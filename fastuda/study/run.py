@@ -13,7 +13,9 @@ import torch
 from fastuda.data.reading.samples import data_root
 from fastuda.errors import FastudaError, UsageError
 from fastuda.files.disk import make_folder, write_atomic
+from fastuda.recipe import Recipe
 from fastuda.recipe.file import dump_recipe, load_recipe
+from fastuda.recipe.warmup import warmup_fields
 from fastuda.report.display import Display
 from fastuda.runs.folder import RunFolder
 from fastuda.runs.identity import differences, fields_of
@@ -107,7 +109,8 @@ def _exists(path: Path) -> bool:
 def _refuse_another(cell: Cell) -> None:
     """Keep what the cell asks for beside its folder; UsageError when another recipe was asked for there before.
 
-    FastudaError when what was asked for cannot be read.
+    A source-only run that finished is the same whatever the adaptation is to be. FastudaError when what was asked for
+    cannot be read.
     The run's own recipe.toml would not do: in it stand the network that weights have set and the data folders.
     """
     asked = cell.folder.with_name(f"{cell.folder.name}.asked.toml")
@@ -123,8 +126,16 @@ def _refuse_another(cell: Cell) -> None:
     if not cell.recipe.has_adapted_stage:  # such a run says nothing of the statistics that others are scored with
         before = before.model_copy(update={"eval": before.eval.model_copy(update={"batch_norm": "running"})})
     changed = differences(fields_of(before), fields_of(cell.recipe))
-    if changed:
+    if changed and not (_is_finished_warmup(cell) and _same_warmup(before, cell.recipe)):
         raise UsageError(
             f"{cell.folder}: this folder holds a run of another recipe; choose another --run folder, or undo:\n  "
             + "\n  ".join(changed)
         )
+
+
+def _is_finished_warmup(cell: Cell) -> bool:
+    return not cell.recipe.has_adapted_stage and _exists(RunFolder(cell.folder).results)
+
+
+def _same_warmup(one: Recipe, other: Recipe) -> bool:
+    return one.seed == other.seed and warmup_fields(one) == warmup_fields(other)
