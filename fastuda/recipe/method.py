@@ -25,7 +25,7 @@ class Method(Section):
     over views alone, not the mixed crops, whose scale and content the evaluation never sees."""
     student_batch_norm: Literal["batch", "running"] = "batch"
     """The student's BatchNorm statistics while it adapts: each batch's own (the paper), or the running ones, which then
-    stay as the warm-up left them."""
+    stay as the warm-up left them; then let `train.optimizer.ramp_up` begin slowly."""
     tau: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Confidence above which a pseudo-label is confident, where `confident` is `above-tau`."""
     confident: Literal["above-tau", "class-balanced"] = "above-tau"
