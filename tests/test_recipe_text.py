@@ -22,10 +22,8 @@ def test_nothing_but_comments_is_added_and_each_says_what_comes_next() -> None:
     recipe = load_recipe("gta2cs")
     lines = explained(recipe).splitlines()
     assert [line for line in lines if not line.startswith("# ")] == dump_recipe(recipe).splitlines()
-    assert (
-        lines[lines.index("tau = 0.95") - 1]
-        == "# Confidence threshold of HTCM, of the prototypes and of `mix.pseudo_labels`."
-    )
+    said = "# Confidence above which a pseudo-label is confident, where `confident` is `above-tau`."
+    assert lines[lines.index("tau = 0.95") - 1] == said
     assert lines[lines.index("[warmup.optimizer]") - 1] == "# The stage's own optimiser."
     assert "(protocol row 18)" in lines[lines.index("aspp = [") - 1]
     assert max(map(len, lines)) <= 112
