@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastuda_bench.study_figures import study, study_elsewhere, study_in_a_line
+from fastuda_bench.study_figures import study, study_in_a_line
 
 ORIGIN = {"device": "CPU", "versions": {"torch": "2.13.0"}, "date": "2026-11-30T00:00:00", "pair": "A → B"}
 
@@ -82,36 +82,3 @@ def test_a_lower_precision_is_said() -> None:
     assert "CPU, bfloat16, torch" in study(content(row("bare", 30.0), control=None, precision="bfloat16"))
     assert "CPU, torch" in study(content(row("bare", 30.0), control=None, precision="float32"))
     assert "CPU, torch" in study(content(row("bare", 30.0), control=None))
-
-
-def elsewhere(*rows: tuple[str, dict[int, float]]) -> list[list[str]]:
-    def cell(seed: int, miou: float) -> dict[str, Any]:
-        return {"seed": seed, "full": {"miou": miou, "iou": {"road": miou + 40, "bus": None}}}
-
-    named = [{"name": name, "cells": [cell(*one) for one in of.items()]} for name, of in rows]
-    common = {"control": "further", "unlike_control": ["statistics"], "seeds": [0, 1, 2], "note": "On others."}
-    made = study_elsewhere({**ORIGIN, **common, "rows": named})
-    return [[one.strip() for one in line.strip("|").split("|")] for line in made.splitlines()]
-
-
-def test_scores_on_other_images_are_held_against_the_control_seed_by_seed() -> None:
-    head, _, *found, _, note = elsewhere(
-        ("failed", {}),
-        ("statistics", {0: 33.0, 1: 43.1, 2: 38.2}),
-        ("further", {0: 30.0, 1: 40.0, 2: 35.0}),
-        ("all", {2: 38.2, 0: 33.0, 1: 43.1}),
-        ("edge", {0: 29.0, 1: 42.0, 2: 35.0}),
-        ("dacs", {0: 27.0, 1: 37.1, 2: 32.0, 3: 90.0}),
-        ("one", {1: 41.0}),
-    )
-    assert head == ["row", "mIoU", "gain over further", "verdict", "road", "bus"]
-    assert found == [
-        ["statistics", "38.1 ± 5.1", "+3.1 ± 0.1", "", "78.1 ± 5.1", "–"],
-        ["further", "35.0 ± 5.0", "", "", "75.0 ± 5.0", "–"],
-        ["all", "38.1 ± 5.1", "+3.1 ± 0.1", "better", "78.1 ± 5.1", "–"],
-        ["edge", "35.3 ± 6.5", "+0.3 ± 1.5", "nothing can be told yet", "75.3 ± 6.5", "–"],
-        ["dacs", "46.5 ± 29.3", "-3.0 ± 0.1", "worse", "86.5 ± 29.3", "–"],
-        ["one", "41.0", "+1.0", "one seed: nothing can be told", "81.0", "–"],
-    ]
-    assert note[0].startswith("Percent, mean ± standard deviation over seeds 0, 1, 2, gains seed by seed; CPU, ")
-    assert note[0].endswith("On others.")

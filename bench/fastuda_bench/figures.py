@@ -278,7 +278,6 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "streets2camvid-shares": ("streets2camvid-shares.json", _scores),
     "streets2camvid-target-statistics": ("streets2camvid-target-statistics.json", _scores),
     "streets2camvid-restart": ("streets2camvid-restart.json", _scores),
-    "streets2camvid-splits": ("streets2camvid-splits.json", _scores),
     "streets2camvid-suspects": ("streets2camvid-suspects.json", runs_over_time),
     "streets2camvid": ("streets2camvid.json", runs_by_class),
     "summary": ("summary.json", study),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastuda.study.spread import plus_minus, spread
-from fastuda.study.verdict import verdict
+from fastuda.study.spread import plus_minus
 from fastuda_bench.markdown import number, table
 
 
@@ -55,32 +54,6 @@ def study_classes(content: dict[str, Any]) -> str:
     rows = [row for row in content["rows"] if row["last"] is not None]
     lines = [(name, *(plus_minus(row["last"]["iou"][name]) for row in rows)) for name in rows[0]["last"]["iou"]]
     return table(("class", *(row["name"] for row in rows)), lines)
-
-
-def study_elsewhere(content: dict[str, Any]) -> str:
-    """A study's last models scored on other images: a row a line, its gain over the control seed by seed, classes.
-
-    `cells` of a row: `seed`, and under `full` what `fastuda eval --json` has there. Rows `unlike_control` have no
-    verdict.
-    """
-    rows = [row for row in content["rows"] if row["cells"]]
-    control = {
-        one["seed"]: one["full"]["miou"] for row in rows if row["name"] == content["control"] for one in row["cells"]
-    }
-    names = list(rows[0]["cells"][0]["full"]["iou"])
-    lines = []
-    for row in rows:
-        scores = {one["seed"]: one["full"] for one in row["cells"]}
-        gains = [one["miou"] - control[seed] for seed, one in scores.items() if seed in control]
-        told = verdict(gains) if row["name"] != content["control"] else None
-        said = "" if told is None or row["name"] in content["unlike_control"] else told.said
-        over = plus_minus(spread(gains), signed=True) if told is not None else ""
-        iou = (plus_minus(spread([one["iou"][name] for one in scores.values()])) for name in names)
-        lines.append((row["name"], plus_minus(spread([one["miou"] for one in scores.values()])), over, said, *iou))
-    head = ("row", "mIoU", f"gain over {content['control']}", "verdict", *names)
-    seeds = ", ".join(map(str, content["seeds"]))
-    note = f"Percent, mean ± standard deviation over seeds {seeds}, gains seed by seed; {trained_on(content)}."
-    return f"{table(head, lines)}\n{note} {content['note']}\n"
 
 
 def boundary(content: dict[str, Any]) -> str:
