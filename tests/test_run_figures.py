@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastuda_bench.run_figures import runs_by_class, runs_over_time
+from fastuda_bench.run_figures import runs_over_time
 
 
 def results(history: dict[int, float], *, start: dict[str, Any] | None = None, **iou: float | None) -> dict[str, Any]:
@@ -36,10 +36,3 @@ def test_a_row_a_run_with_every_iteration_that_any_was_scored_after() -> None:
     assert cells(first) == ["short", "30.0", "31.0", "32.0", "–", "80.0", "–"]
     assert cells(second) == ["long", "–", "–", "33.0", "35.0", "81.0", "9.0"]
     assert note.startswith("mIoU by iteration, then the last IoU by class, in percent; pole: below 5 in each. Seed 3, ")
-
-
-def test_a_column_a_run_with_every_class() -> None:
-    lines = [cells(line) for line in runs_by_class(RUNS).splitlines()[:-2]]
-    assert lines[0] == ["class", "short", "long"]
-    assert lines[2] == ["**mIoU**", "**32.0**", "**35.0**"]
-    assert lines[4:] == [["pole", "0.3", "4.9"], ["bus", "–", "9.0"], ["iterations", "200", "400"]]

@@ -19,11 +19,18 @@ from fastuda_bench.kernel_resources import largest
 from fastuda_bench.launches import COLUMNS, cells
 from fastuda_bench.markdown import cell, number, table
 from fastuda_bench.results import NOT_COMPARED, doubt_of, run_of
-from fastuda_bench.run_figures import runs_by_class, runs_over_time
+from fastuda_bench.run_figures import runs_over_time
 from fastuda_bench.step_table import fastest, speedup, with_baselines
 from fastuda_bench.study_figures import boundary, study, study_classes, study_in_a_line
 
-PAGES = ("README.md", "bench/README.md", "docs/reliability.md", "fastuda/data/README.md", "kernels/README.md")
+PAGES = (
+    "README.md",
+    "bench/README.md",
+    "bench/photographs.md",
+    "docs/reliability.md",
+    "fastuda/data/README.md",
+    "kernels/README.md",
+)
 _MARKED = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 _GTA5_PAIRS = 24_966
 
@@ -271,21 +278,19 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "demo": ("demo.json", _demo),
     "prepare": ("prepare.json", _prepare),
     "streets2camvid-batch-norm": ("streets2camvid-batch-norm.json", _scores),
-    "streets2camvid-pseudo-labels": ("streets2camvid-pseudo-labels.json", _scores),
-    "streets2camvid-short": ("streets2camvid-short.json", runs_by_class),
     "streets2camvid-calibration": ("streets2camvid-calibration.json", _scores),
     "streets2camvid-start": ("streets2camvid-start.json", runs_over_time),
     "streets2camvid-shares": ("streets2camvid-shares.json", _scores),
     "streets2camvid-target-statistics": ("streets2camvid-target-statistics.json", _scores),
     "streets2camvid-restart": ("streets2camvid-restart.json", _scores),
     "streets2camvid-suspects": ("streets2camvid-suspects.json", runs_over_time),
-    "streets2camvid": ("streets2camvid.json", runs_by_class),
     "summary": ("summary.json", study),
     "summary-line": ("summary.json", study_in_a_line),
     "summary-classes": ("summary.json", study_classes),
     "backbone-rate-demo": ("backbone-rate-demo.json", study),
     "backbone-rate-streets2camvid": ("backbone-rate-streets2camvid.json", study),
     "streets2camvid-study": ("streets2camvid-study.json", study),
+    "streets2camvid-study-line": ("streets2camvid-study.json", study_in_a_line),
     "streets2camvid-study-classes": ("streets2camvid-study.json", study_classes),
     "streets2camvid-boundary": ("streets2camvid-boundary.json", boundary),
     "faults": ("faults.json", faults),

@@ -11,18 +11,6 @@ _LEARNT = 5
 """IoU in percent from which on a class counts as learnt."""
 
 
-def runs_by_class(runs: dict[str, dict[str, Any]]) -> str:
-    """A column a run: the last IoU of every class, under each title's adaptation or, without one, its warm-up."""
-    scores = {title: stage["last"] for title, stage in _stages(runs).items()}
-    rows = [("**mIoU**", *(f"**{number(score['miou'])}**" for score in scores.values()))]
-    for name in next(iter(scores.values()))["iou"]:
-        rows.append((name, *(number(score["iou"][name]) for score in scores.values())))
-    rows.append(("iterations", *(str(score["iteration"]) for score in scores.values())))
-    first = next(iter(runs.values()))
-    note = f"IoU in percent, seed {first['seed']}, last iteration, {trained_on(first)}.\n"
-    return table(("class", *scores), rows) + "\n" + note
-
-
 def runs_over_time(runs: dict[str, dict[str, Any]]) -> str:
     """A row a run: mIoU by iteration, then the last IoU of the classes that any of them learns."""
     stages = _stages(runs)
