@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -11,120 +10,36 @@ import shutil
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from faults.packs import damaged, kind_of
+from pack_faults.sound import (
+    CPU,
+    HEIGHT,
+    NUM_BATCHES,
+    NUM_SAMPLES,
+    WIDTH,
+    Sound,
+    content,
+    everything,
+    packed_in,
+    ruined,
+    same,
+    tensors,
+)
 from PIL import Image
-from torch import Tensor
 
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.loading.training_loader import TrainingLoader
-from fastuda.data.packing import pack_sample, prepare
-from fastuda.data.packing.pack import FORMAT_VERSION, JOURNAL, Packed
+from fastuda.data.packing import pack_sample
+from fastuda.data.packing.pack import FORMAT_VERSION, JOURNAL
 from fastuda.data.packing.pack_index import read_index
 from fastuda.data.reading.png import encode_png
 from fastuda.errors import FastudaError
-from fastuda.files.lock import held
-from fastuda.recipe import Data, Domain, Recipe
-from fastuda.recipe.file import load_recipe
+from fastuda.recipe import Recipe
 
-CPU = torch.device("cpu")
-WIDTH, HEIGHT = 40, 24
-NUM_SAMPLES = 5
-NUM_BATCHES = 8
 FORMATS = ["png", "jpeg", "raw"]
-
-
-@pytest.fixture(scope="module")
-def recipe() -> Recipe:
-    size = f"[{WIDTH}, {HEIGHT}]"
-    settings = [f"views.source_size={size}", f"views.target_size={size}", "views.crop_size=[16, 16]"]
-    return load_recipe("gta2cs", [*settings, "runtime.loader_threads=1", 'classes.names=["a", "b", "c"]'])
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("files")
-    for kind in ("images", "labels"):
-        (root / kind).mkdir()
-    for i in range(NUM_SAMPLES):
-        rng = np.random.default_rng(i)
-        coarse = Image.fromarray(rng.integers(0, 256, (6, 10, 3), np.uint8))
-        coarse.resize((2 * WIDTH, 2 * HEIGHT), Image.Resampling.BICUBIC).save(root / f"images/{i:03d}.png")
-        label = rng.integers(0, 3, (6, 10), np.uint8).repeat(8, 0).repeat(8, 1)
-        Image.fromarray(label).save(root / f"labels/{i:03d}.png")
-    return root
-
-
-def packed_in(cache: Path, root: Path, recipe: Recipe, format: str = "png", labels: str = "resized") -> Packed:
-    return prepare.prepare(
-        Domain(layout="folder", root=root, images="images/*.png", labels="labels/*.png"),
-        "train",
-        size=(WIDTH, HEIGHT),
-        labels=labels,  # type: ignore[arg-type]
-        classes=recipe.classes.build(),
-        data=Data.model_validate({"cache": cache, "pack": format}),
-        workers=1,
-    )
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
-    }
-
-
-def tensors(batch: Any) -> list[Any]:
-    """A batch's fields, flat; DALI's own memory is copied."""
-    fields = [one for field in batch for one in (field if isinstance(field, list) else [field])]
-    return [one.clone() if isinstance(one, Tensor) else one for one in fields]
-
-
-def same(one: list[list[Any]], other: list[list[Any]]) -> bool:
-    return len(one) == len(other) and all(
-        torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
-        for batch, wanted in zip(one, other, strict=True)
-        for a, b in zip(batch, wanted, strict=True)
-    )
-
-
-def everything(packed: Packed, recipe: Recipe) -> tuple[list[list[Any]], list[list[Any]]]:
-    training = [tensors(batch) for batch in islice(TrainingLoader(packed, "source", recipe, CPU), NUM_BATCHES)]
-    return training, [tensors(batch) for batch in EvaluationLoader(packed, 2, 1, CPU)]
-
-
-class Sound:
-    """An undamaged pack: where it lies, and all that comes of it."""
-
-    def __init__(self, cache: Path, root: Path, recipe: Recipe, format: str) -> None:
-        self.cache, self.root, self.recipe, self.format = cache, root, recipe, format
-        self.packed = packed_in(cache, root, recipe, format)
-        self.content = content(self.packed.folder)
-        self.batches = everything(self.packed, recipe)
-
-    def copy(self, cache: Path) -> Path:
-        shutil.copytree(self.cache, cache)
-        return cache / self.packed.folder.name
-
-    def open(self, cache: Path) -> Packed:
-        return packed_in(cache, self.root, self.recipe, self.format)
-
-
-@pytest.fixture(scope="module")
-def sound(root: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Sound]:
-    known: dict[str, Sound] = {}
-
-    def get(format: str) -> Sound:
-        if format not in known:
-            known[format] = Sound(tmp_path_factory.mktemp(format), root, recipe, format)
-        return known[format]
-
-    return get
 
 
 @pytest.mark.parametrize("seed", range(57))
@@ -246,14 +161,6 @@ def test_an_index_that_was_not_written_yet_is_not_told_as_gone(
     assert not caplog.text
 
 
-def ruined(packed: Packed, index: int, kind: str = "images") -> Path:
-    path = packed.path(index, kind)  # type: ignore[arg-type]
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
-    return path
-
-
 @pytest.mark.parametrize("kind", ["images", "labels"])
 @pytest.mark.parametrize(
     ("source", "message"),
@@ -331,115 +238,3 @@ def test_a_deleted_folder_is_named_file_by_file_only_so_long(
     assert len(list(EvaluationLoader(packed, 2, 1, CPU))) == 8
     assert caplog.text.count("made anew from") == 20
     assert caplog.text.count("further ones are made anew without a line each") == 1
-
-
-def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a read-only mount, which holds for root too."""
-
-    access, opened, low = os.access, Path.open, os.open
-
-    def open_path(path: Path, mode: str = "r", *more: Any, **options: Any) -> Any:
-        if mode.strip("bt") != "r":
-            raise OSError(30, "Read-only file system")
-        return opened(path, mode, *more, **options)
-
-    def open_low(path: Any, flags: int, *more: Any, **options: Any) -> int:
-        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-            raise OSError(30, "Read-only file system")
-        return low(path, flags, *more, **options)
-
-    monkeypatch.setattr(os, "access", lambda path, mode: mode & os.W_OK == 0 and access(path, mode))
-    monkeypatch.setattr(Path, "open", open_path)
-    monkeypatch.setattr(os, "open", open_low)
-
-
-def test_a_sound_pack_in_a_read_only_cache_is_used(
-    sound: Callable[[str], Sound], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    wanted = sound("png")
-    folder = wanted.copy(tmp_path / "cache")
-    path = ruined(wanted.open(tmp_path / "cache"), 1)
-    before = path.read_bytes()
-    with monkeypatch.context() as patch:
-        read_only(patch)
-        packed = wanted.open(tmp_path / "cache")
-        training, evaluation = everything(packed, wanted.recipe)
-        assert path.read_bytes() == before
-        assert caplog.text.count("cannot be kept, and is made at every reading") == 1
-        assert caplog.text.count(f"{path}: damaged since it was packed; made anew from") == 1
-        os.truncate(folder / "images/002.png", 5)
-        with pytest.raises(FastudaError, match=r"cannot be written \(Read-only file system\)"):
-            wanted.open(tmp_path / "cache")
-    assert same(training, wanted.batches[0])
-    assert same(evaluation, wanted.batches[1])
-
-
-def test_a_folder_among_the_packed_files_is_refused(sound: Callable[[str], Sound], tmp_path: Path) -> None:
-    folder = sound("png").copy(tmp_path / "cache")
-    (folder / "images/mine").mkdir()
-    (folder / "images/001.png").unlink()
-    with pytest.raises(FastudaError, match=r"images/mine: a folder, which is no part of a packed data set; move it"):
-        sound("png").open(tmp_path / "cache")
-    (folder / "index.json").unlink(missing_ok=True)
-    (folder / "index.json").mkdir()
-    with pytest.raises(FastudaError, match=r"index\.json: cannot be read \(Is a directory\); delete"):
-        sound("png").open(tmp_path / "cache")
-
-
-@pytest.mark.parametrize("what", ["images", "labels", "", "journal.jsonl"])
-def test_a_cache_deleted_as_the_last_sample_was_packed_is_no_crash(
-    what: str, root: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    append, lines = prepare.append, []
-
-    def deleting(path: Path, line: bytes) -> None:
-        append(path, line)
-        lines.append(line)
-        if len(lines) == NUM_SAMPLES:
-            gone = path.parent / what
-            gone.unlink() if gone.is_file() else shutil.rmtree(gone)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(prepare, "append", deleting)
-        if what:
-            packed_in(tmp_path, root, recipe)
-        else:
-            with pytest.raises(FastudaError, match=r"index\.json: cannot be written \(No such file"):
-                packed_in(tmp_path, root, recipe)
-    whole = packed_in(tmp_path, root, recipe)
-    assert {path.parent.name for path in whole.folder.glob("*/*.png")} == {"images", "labels"}
-
-
-def test_a_disk_that_lets_nothing_be_deleted_is_named(
-    root: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    packed = packed_in(tmp_path, root, recipe)
-    (packed.folder / "images" / "left over.png").touch()
-    damaged_one = next((packed.folder / "labels").iterdir())
-    damaged_one.write_bytes(b"")
-    unlink = Path.unlink
-
-    def refusing(path: Path, missing_ok: bool = False) -> None:
-        if path.name == "left over.png":
-            raise OSError(errno.EROFS, "Read-only file system")
-        unlink(path, missing_ok)
-
-    monkeypatch.setattr(Path, "unlink", refusing)
-    with pytest.raises(FastudaError, match=r"left over\.png: cannot be written \(Read-only file system\)"):
-        packed_in(tmp_path, root, recipe)
-
-
-def test_training_does_not_wait_long_for_who_packs_the_same(
-    root: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("fastuda.data.packing.mend._PATIENCE", 0.1)
-    packed = packed_in(tmp_path, root, recipe)
-    wanted = [packed.image_bytes(i).tobytes() for i in range(2)]
-    shutil.rmtree(packed.folder / "images")
-    with held(packed.folder, "packing", wait=False):
-        assert [packed.image_bytes(i).tobytes() for i in range(2)] == wanted
-    assert "cannot be kept, and is made at every reading" in caplog.text
-    told = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert sum("another process is packing here" in record.getMessage() for record in told) == 1
-    assert packed.image_bytes(0).tobytes() == wanted[0]
-    assert len(list((packed.folder / "images").iterdir())) == 1
