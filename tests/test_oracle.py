@@ -5,23 +5,19 @@ from __future__ import annotations
 import functools
 import io
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pair_runs import SIZE, make_folders, make_pair, model, opened, packed, same, settings
 from PIL import Image
 from rich.console import Console
-from safetensors.torch import load_file
-from torch import Tensor
 from whole_runs import run, run_killed
 
 import fastuda
-from fastuda.data.datasets import Datasets, prepare_all
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.errors import FastudaError, UsageError
 from fastuda.method.state import TrainingState
@@ -39,49 +35,11 @@ from fastuda.study.plan import Plan, plan_study
 from fastuda.study.table import Row, Table, load_table
 from fastuda.training.loop import Loop
 
-SIZE = (64, 32)
-FIELDS = [
-    *("model.depth=18", "model.width=0.0625", "model.weights=random", "runtime.loader_threads=1", "eval.pictures=1"),
-    *("views.source_size=[96, 32]", "views.target_size=[64, 32]", "views.crop_size=[32, 32]", "eval.size=[64, 32]"),
-    *("warmup.iterations=2", "train.iterations=6", "train.evaluate_every=3", "train.log_every=2"),
-]
-TARGET = ["images=train/*.png", "val_images=val/*.png", "val_labels=val-labels/*.png"]
-
-
-def _pair(image: Path, label: Path, seed: int) -> None:
-    """A picture of noise and a label of a few stripes of classes."""
-    rng = np.random.default_rng(seed)
-    for path, content in (
-        (image, rng.integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)),
-        (label, np.repeat(rng.integers(0, 19, (4, SIZE[0]), np.uint8), SIZE[1] // 4, 0)),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(content).save(path)
-
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A source of 5 pairs, a target of 4 training pairs and 2 evaluation pairs."""
-    root = tmp_path_factory.mktemp("data")
-    for seed in range(5):
-        _pair(root / f"source/images/s{seed}.png", root / f"source/labels/s{seed}.png", seed)
-    for seed in range(4):
-        _pair(root / f"target/train/t{seed}.png", root / f"target/train-labels/t{seed}.png", 50 + seed)
-    for seed in range(2):
-        _pair(root / f"target/val/v{seed}.png", root / f"target/val-labels/v{seed}.png", 90 + seed)
-    return root
-
-
-def settings(root: Path, cache: Path, *more: str, labels: bool = True) -> list[str]:
-    target = [*TARGET, *(["labels=train-labels/*.png"] if labels else [])]
-    return [
-        *("source.layout=folder", f"source.root={root / 'source'}", "source.images=images/*.png"),
-        "source.labels=labels/*.png",
-        *("target.layout=folder", f"target.root={root / 'target'}", *(f"target.{one}" for one in target)),
-        *FIELDS,
-        f"data.cache={cache}",
-        *more,
-    ]
+    return make_folders(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
@@ -91,35 +49,6 @@ def recipe(folders: Path, cache: Path) -> Callable[..., Recipe]:
         return load_recipe(base, settings(folders, cache, *more, labels=labels), layers=[(variants, ())])
 
     return made
-
-
-def packed(recipe: Recipe) -> Datasets:
-    return prepare_all(recipe, lambda _: lambda done, total: None)
-
-
-def model(path: Path, stage: str) -> dict[str, Tensor]:
-    return load_file(path / "checkpoints" / f"{stage}-last.safetensors")
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())
-
-
-@contextmanager
-def opened(part: str) -> Iterator[list[str]]:
-    """The paths with `part` in them that this process opens meanwhile; an audit hook stays, so it is switched off."""
-    seen: list[str] = []
-    watching = [True]
-
-    def hook(event: str, arguments: Any) -> None:
-        if watching[0] and event == "open" and part in str(arguments[0]):
-            seen.append(str(arguments[0]))
-
-    sys.addaudithook(hook)
-    try:
-        yield seen
-    finally:
-        watching[0] = False
 
 
 def test_the_source_of_an_oracles_adaptation_are_the_targets_labelled_images(recipe: Callable[..., Recipe]) -> None:
@@ -181,7 +110,7 @@ def test_labels_that_are_not_there_are_missed_by_name(recipe: Callable[..., Reci
     with pytest.raises(FastudaError, match=r"no file matches `labels` = 'nowhere/\*\.png'"):
         packed(recipe("gta2cs+oracle", "target.labels=nowhere/*.png"))
     for name in ("a", "b"):
-        _pair(tmp_path / f"leftImg8bit/train/{name}/{name}_1_leftImg8bit.png", tmp_path / f"unused/{name}.png", 1)
+        make_pair(tmp_path / f"leftImg8bit/train/{name}/{name}_1_leftImg8bit.png", tmp_path / f"unused/{name}.png", 1)
     known = ["target={layout='cityscapes'}", f"target.root={tmp_path}"]
     with pytest.raises(FastudaError, match=r"gtFine/train: no such folder.*layout cityscapes expects"):
         packed(recipe("gta2cs+oracle", *known))

@@ -160,6 +160,18 @@ def test_every_pixel_of_a_crop_and_its_label_come_from_its_place_in_the_box(
     assert 10 <= mirrored <= 30
 
 
+def test_cut_crops_are_the_pictures_pixels_as_they_are(places: Packed, recipe: Callable[..., Recipe]) -> None:
+    for batch in batches(places, recipe(*CALM, "views.crop=cut"), 10):
+        assert batch.view is not None
+        assert batch.view_label is not None
+        assert batch.label is not None
+        for i, (top, left, height, width) in enumerate(batch.boxes.int().tolist()):
+            window = (slice(top, top + height), slice(left, left + width))
+            assert (height, width) == (40, 48)
+            assert torch.equal(batch.weak[i], batch.view[i][window])
+            assert torch.equal(batch.label[i], batch.view_label[i][window])
+
+
 def test_crops_are_pillows_antialiased_resize_of_the_box(unlabelled: Packed, recipe: Callable[..., Recipe]) -> None:
     compared = 0
     for batch in batches(unlabelled, recipe("views.crop_size=[24, 20]"), 25, "target"):

@@ -261,3 +261,21 @@ def test_a_largest_kernel_of_seven_draws_three_half_as_often_as_five_or_seven() 
     assert set(kernels) == {3, 5, 7}
     for kernel, share in ((3, 0.2), (5, 0.4), (7, 0.4)):
         assert kernels.count(kernel) / NUM_DRAWS == pytest.approx(share, abs=0.033)
+
+
+def test_cut_crops_are_windows_of_the_crops_size_anywhere() -> None:
+    views = Views(crop="cut", crop_size=(512, 400))
+    boxes = [draw_augmentation(0, "target", g, (640, 480), 19, views, Jitter()).box for g in range(4000)]
+    assert {(height, width) for _, _, height, width in boxes} == {(400, 512)}
+    tops, lefts = {top for top, *_ in boxes}, {left for _, left, *_ in boxes}
+    assert (tops, lefts) == (set(range(81)), set(range(129)))
+    whole = draw_augmentation(0, "target", 0, (512, 400), 19, views, Jitter())
+    assert whole.box == (0, 0, 400, 512)
+
+
+def test_cutting_changes_no_other_draw() -> None:
+    one = draw_augmentation(3, "source", 5, VIEW, 19, Views(crop="cut"), Jitter())
+    again = draw_augmentation(3, "source", 5, VIEW, 19, Views(crop="cut"), Jitter())
+    other = draw_augmentation(3, "source", 5, VIEW, 19, Views(), Jitter())
+    assert one.box == again.box != other.box
+    assert (one.flip, one.blur) == (other.flip, other.blur)

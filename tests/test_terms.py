@@ -103,20 +103,20 @@ def losses_of(recipe: Recipe, num_iterations: int = 1, *, source_only: bool = Fa
 
 def test_a_term_is_one_file_and_enters_the_sum_with_its_weight(contributed: None) -> None:
     plain = losses_of(small())[0]
-    found = losses_of(small("terms.masked.weight=0.5", "terms.masked.block=8"))[0]
-    assert set(found) - set(plain) == {"masked"}
+    found = losses_of(small("terms.cutout.weight=0.5", "terms.cutout.side=0.4"))[0]
+    assert set(found) - set(plain) == {"cutout"}
     assert {name: found[name] for name in plain if name != "total"} == {
         name: plain[name] for name in plain if name != "total"
     }
-    assert found["total"] == pytest.approx(plain["total"] + 0.5 * found["masked"], rel=1e-5)
-    assert found["masked"] > 0
-    everything = losses_of(small("terms.masked.ratio=1.0", "terms.masked.block=8"))[0]["masked"]
-    nothing = losses_of(small("terms.masked.ratio=0.0", "terms.masked.block=8"))[0]["masked"]
-    assert len({everything, nothing, found["masked"]}) == 3
+    assert found["total"] == pytest.approx(plain["total"] + 0.5 * found["cutout"], rel=1e-5)
+    assert found["cutout"] > 0
+    everything = losses_of(small("terms.cutout.side=1.0"))[0]["cutout"]
+    nothing = losses_of(small("terms.cutout.side=0.0"))[0]["cutout"]
+    assert len({everything, nothing, found["cutout"]}) == 3
 
 
 def test_a_term_is_compiled_with_the_others_without_a_break(contributed: None) -> None:
-    recipe = small("terms.masked.block=8", "mix.mask.kind=cutmix")
+    recipe = small("terms.cutout.side=0.4", "mix.mask.kind=cutmix")
     state, draws = begin(recipe), Draws(0, torch.tensor(3))
     source, target = batches(recipe)
     pseudo = label_target(state.student, target, AS_IT_IS)
@@ -126,7 +126,7 @@ def test_a_term_is_compiled_with_the_others_without_a_break(contributed: None) -
         compiled = torch.compile(mixed_losses, fullgraph=True, backend="aot_eager")(views, recipe)
     expected = mixed_losses(views, recipe)
     assert list(compiled) == list(expected)
-    assert "masked" in expected
+    assert "cutout" in expected
     for name, loss in expected.items():
         torch.testing.assert_close(compiled[name], loss)
 
@@ -156,12 +156,12 @@ def test_no_term_takes_the_name_of_the_methods_own_losses(contributed: None) -> 
 
 def test_a_term_draws_anew_in_every_iteration_and_for_every_seed(contributed: None) -> None:
     still = ("train.optimizer.lr_backbone=1e-12", "train.optimizer.lr_head=1e-12")
-    one = losses_of(small("terms.masked.ratio=0.5", "terms.masked.block=8", *still), 3)
-    again = losses_of(small("terms.masked.ratio=0.5", "terms.masked.block=8", *still), 3)
-    other = losses_of(small("terms.masked.ratio=0.5", "terms.masked.block=8", "seed=1", *still), 3)
+    one = losses_of(small("terms.cutout.side=0.5", *still), 3)
+    again = losses_of(small("terms.cutout.side=0.5", *still), 3)
+    other = losses_of(small("terms.cutout.side=0.5", "seed=1", *still), 3)
     assert one == again
-    assert len({losses["masked"] for losses in one}) == 3
-    assert one[0]["masked"] != other[0]["masked"]
+    assert len({losses["cutout"] for losses in one}) == 3
+    assert one[0]["cutout"] != other[0]["cutout"]
 
 
 def test_a_term_on_the_source_counts_in_both_stages(contributed: None) -> None:
@@ -181,33 +181,33 @@ def test_a_killed_run_with_draws_of_its_own_goes_on_in_the_same_bits(
     tiny: Callable[..., Recipe],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = tiny("terms.masked.block=8", "mix.mask.kind=cutmix", *more)
+    recipe = tiny("terms.cutout.side=0.4", "mix.mask.kind=cutmix", *more)
     run(recipe, tmp_path / "whole")
     run_killed(recipe, tmp_path / "killed", monkeypatch)
     expected, found = saved_state(tmp_path / "whole"), saved_state(tmp_path / "killed")
     assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
     rows = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
-    assert any("masked" in json.dumps(row) for row in rows)
+    assert any("cutout" in json.dumps(row) for row in rows)
 
 
 def test_tables_of_terms_and_masks_are_part_of_the_recipe(contributed: None) -> None:
     import tomllib
 
-    recipe = small("terms.masked.block=4", "mix.mask.kind=cutmix", "mix.mask.share=0.25")
+    recipe = small("terms.cutout.side=0.25", "mix.mask.kind=cutmix", "mix.mask.share=0.25")
     assert recipe_of(tomllib.loads(dump_recipe(recipe)), "dumped") == recipe
     text = explained(recipe)
-    assert "# Side of a block, pixels.\nblock = 4" in text
+    assert "# Of the square, as a share of the crop's.\nside = 0.25" in text
     assert "# Of the crop's area.\nshare = 0.25" in text
 
 
 def test_errors_name_terms_masks_and_their_fields(contributed: None) -> None:
-    with pytest.raises(UsageError, match=r"terms\.masked\.rato: no such field; did you mean ratio\?"):
-        small("terms.masked.rato=0.5")
-    with pytest.raises(UsageError, match=r"terms\.masked\.ratio: Input should be less than or equal to 1"):
-        small("terms.masked.ratio=1.5")
-    with pytest.raises(UsageError, match=r"terms\.maskd: nothing is called 'maskd'; did you mean masked\?"):
-        small("terms.maskd.ratio=0.5")
-    with pytest.raises(UsageError, match=r"terms\.htcm: nothing is called 'htcm'; there are entropy, lost, masked"):
+    with pytest.raises(UsageError, match=r"terms\.cutout\.sid: no such field; did you mean side\?"):
+        small("terms.cutout.sid=0.5")
+    with pytest.raises(UsageError, match=r"terms\.cutout\.side: Input should be less than or equal to 1"):
+        small("terms.cutout.side=1.5")
+    with pytest.raises(UsageError, match=r"terms\.cutut: nothing is called 'cutut'; did you mean cutout\?"):
+        small("terms.cutut.side=0.5")
+    with pytest.raises(UsageError, match=r"terms\.htcm: nothing is called 'htcm'; there are feature_distance, "):
         small("terms.htcm.weight=0.5")
     with pytest.raises(UsageError, match=r"mix\.mask: nothing is called 'cutmx'; did you mean cutmix\?"):
         small("mix.mask.kind=cutmx")
@@ -216,14 +216,14 @@ def test_errors_name_terms_masks_and_their_fields(contributed: None) -> None:
 
 
 def test_a_variant_starts_from_no_parts_so_that_a_new_one_cannot_leak(contributed: None, tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text('base = "gta2cs"\n[terms.masked]\n')
-    assert set(load_recipe(str(tmp_path / "mine.toml")).terms) == {"masked"}
+    (tmp_path / "mine.toml").write_text('base = "gta2cs"\n[terms.cutout]\n')
+    assert set(load_recipe(str(tmp_path / "mine.toml")).terms) == {"cutout"}
     for variant in ("cmix", "control", "source-only", "htcm", "dsp-soft"):
         assert load_recipe(f"{tmp_path / 'mine.toml'}+{variant}").terms == {}
-    assert set(load_recipe(f"{tmp_path / 'mine.toml'}+edge").terms) == {"masked"}
-    (tmp_path / "row.toml").write_text('base = "mine.toml"\nparts = ["mix", "masked"]\n')
+    assert set(load_recipe(f"{tmp_path / 'mine.toml'}+edge").terms) == {"cutout"}
+    (tmp_path / "row.toml").write_text('base = "mine.toml"\nparts = ["mix", "cutout"]\n')
     row = load_recipe(str(tmp_path / "row.toml"))
-    assert (set(row.terms), row.mix.enabled, row.htcm.enabled, row.contrast.pixel) == ({"masked"}, True, False, False)
+    assert (set(row.terms), row.mix.enabled, row.htcm.enabled, row.contrast.pixel) == ({"cutout"}, True, False, False)
 
 
 def test_parts_can_be_set_and_are_checked() -> None:
@@ -240,8 +240,9 @@ def test_parts_can_be_set_and_are_checked() -> None:
 def test_every_switch_turns_terms_on_and_every_term_has_one() -> None:
     seen = set()
     for part in SWITCHES:
-        parts = {"source_mix": ["mix", "source_mix"], "edge": ["mix", "htcm", "edge"]}.get(part, ["mix", part])
-        recipe = load_recipe("gta2cs", [f"parts={json.dumps(sorted(set(parts)))}"])
+        others = {"source_mix": [], "edge": ["htcm"]}.get(part, [])
+        parts = sorted({"mix", *others, part})
+        recipe = load_recipe("gta2cs", [f"parts={json.dumps(parts)}"])
         seen |= {term.name for term in all_terms(recipe) if term.is_on(recipe)}
     assert seen == {term.name for term in OWN}
     off = load_recipe("gta2cs", ["parts=[]"])
@@ -254,9 +255,9 @@ def test_rows_share_a_warm_up_unless_a_term_has_a_say_in_it(contributed: None, t
         return len({cell.folder for cell in plan.cells if cell.row == "warm-up"})
 
     plain = Row(name="a", variant="cmix")
-    masked = Row(name="b", variant="cmix", set=("terms.masked.ratio=0.5",))
+    cutout = Row(name="b", variant="cmix", set=("terms.cutout.side=0.5",))
     entropy = Row(name="c", variant="cmix", set=("terms.entropy.weight=0.5",))
-    assert warmups(plain, masked) == 1
+    assert warmups(plain, cutout) == 1
     assert warmups(plain, entropy) == 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fastuda.method.reference import blank_reference
 from fastuda.method.state import TrainingState
 from fastuda.model.build import build_network
 from fastuda.model.place import placed
@@ -16,13 +17,16 @@ def begun(recipe: Recipe, fast: FastPath, device: torch.device, num_iterations: 
 
     The learning rate falls over `num_iterations`, the recipe's own by default. Two calls give the same bits.
     """
+    reference = blank_reference(recipe)
     torch.manual_seed(recipe.seed)
     return TrainingState.begin(
         placed(build_network(recipe), fast, device).train(),
         recipe.train.optimizer,
         num_iterations or recipe.train.iterations,
         recipe.method.ema_decay,
+        ema_rises=recipe.method.ema_rises,
         scaled=fast.scaled,
         flat=fast.flat_update,
         precision=fast.amp,
+        reference=None if reference is None else placed(reference, fast, device),
     )

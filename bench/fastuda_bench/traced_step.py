@@ -20,6 +20,7 @@ from torch.fx import GraphModule
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fastuda.data.loading.made import made_batches
+from fastuda.method.reference import blank_reference
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step
 from fastuda.model.build import build_network
@@ -52,7 +53,14 @@ def traced_step(recipe: Recipe) -> Tally:
         model = placed(build_network(recipe), fast, cpu).train()
         settings, decay = recipe.train.optimizer, recipe.method.ema_decay
         state = TrainingState.begin(
-            model, settings, recipe.train.iterations, decay, flat=fast.flat_update, precision=fast.amp
+            model,
+            settings,
+            recipe.train.iterations,
+            decay,
+            ema_rises=recipe.method.ema_rises,
+            flat=fast.flat_update,
+            precision=fast.amp,
+            reference=blank_reference(recipe),
         )
         batches = [batch.map(torch.empty_like) for batch in made_batches(recipe, cpu)]
         counted = EagerTally(_kernels_of)

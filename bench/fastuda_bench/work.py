@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastuda.data.loading.made import made_batches
+from fastuda.method.reference import blank_reference
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step
 from fastuda.model.build import build_network
@@ -92,7 +93,8 @@ def _counted(recipe: Recipe, device: torch.device, itemsize: int) -> Counted:
     cpu, passes = torch.device("cpu"), replace(Passes.of(recipe, device), grouped=False)
     with torch.random.fork_rng([]):
         model = build_network(recipe).train()
-    state = TrainingState.begin(model, recipe.train.optimizer, recipe.train.iterations, recipe.method.ema_decay)
+    train, reference = recipe.train, blank_reference(recipe)
+    state = TrainingState.begin(model, train.optimizer, train.iterations, recipe.method.ema_decay, reference=reference)
     batches = made_batches(recipe, cpu)
     flops = FlopCounterMode(display=False)
     with FakeTensorMode(allow_non_fake_inputs=True), _Traffic(itemsize, model) as traffic, flops:

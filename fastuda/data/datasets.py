@@ -15,6 +15,7 @@ from fastuda.classes import IGNORE_INDEX
 from fastuda.data.cache import cache_folder
 from fastuda.data.checking.suspicion import Suspicion, class_suspicions, foreground_suspicion
 from fastuda.data.loading.sampling import DomainName
+from fastuda.data.packing.joined import Joined
 from fastuda.data.packing.pack import Packed
 from fastuda.data.packing.prepare import LabelSize, prepare
 from fastuda.data.reading.listing import counted
@@ -47,11 +48,13 @@ class Datasets:
     evaluation: Packed
     """Images at `eval.size`, labels at their own."""
     labelled_target: Packed | None = None
-    """The target's training images with their labels at `views.target_size`; where `train.labels` asks for them."""
-
+    """The target's training images with their labels: at `views.target_size` where `train.labels` asks for them, at
+    `views.source_size` those that `target.labelled` names to join the source's."""
     viewed_evaluation: Packed | None = None
     """The evaluation images at `views.target_size`, labels at their own; where `eval.pseudo_labels` looks at them. No
     split of its own."""
+    few_labels: bool = False
+    """Whether the labelled target joins the source (`target.labelled`), which it else takes the place of."""
 
     def splits(self) -> dict[str, Packed]:
         """Each by its name."""
@@ -59,13 +62,16 @@ class Datasets:
         return named if self.labelled_target is None else {**named, "labelled_target": self.labelled_target}
 
     def trained_on(self, *, adapts: bool) -> dict[DomainName, tuple[SplitName, Packed]]:
-        """What each domain's loader of a stage reads: in the adaptation the labelled target, if any, as the source."""
-        if not adapts:
-            return {"source": ("source", self.source)}
-        target: tuple[SplitName, Packed] = ("target", self.target)
-        if self.labelled_target is not None:
-            return {"source": ("labelled_target", self.labelled_target), "target": target}
-        return {"source": ("source", self.source), "target": target}
+        """What each domain's loader of a stage reads.
+
+        The labelled target joins the source in both stages, or is read in its place in the adaptation.
+        """
+        source: tuple[SplitName, Packed] = ("source", self.source)
+        if self.labelled_target is not None and self.few_labels:
+            source = ("source", Joined.of(self.source, self.labelled_target))
+        elif self.labelled_target is not None and adapts:
+            source = ("labelled_target", self.labelled_target)
+        return {"source": source, "target": ("target", self.target)} if adapts else {"source": source}
 
     def fingerprints(self) -> dict[str, str]:
         """Fingerprint of each split, for results.json."""
@@ -133,21 +139,26 @@ def _demo_root(recipe: Recipe, demo: Demo) -> Path:
 def prepare_all(recipe: Recipe, progress: Progress, look: Look | None = None) -> Datasets:
     """Pack, or find packed, the splits that a run reads; `look` and what is raised are as `prepare` has them.
 
-    Labels of the target's training images are looked for where `train.labels` asks for them, and nowhere else.
+    Labels of the target's training images are looked for where `train.labels` or `target.labelled` asks for them, and
+    nowhere else; those that the latter does not name are not opened.
     """
     source_size = recipe.views.source_size
     target_size = recipe.views.target_size
     labelled = None
-    if recipe.trains_on_target_labels:
-        what = "labelled target training"
-        labelled = _prepare(what, recipe.target, "train", target_size, "resized", recipe, progress, look)
-        _look_at_labels(what, labelled, recipe.target, recipe)
+    if recipe.trains_on_target_labels or recipe.has_few_labels:
+        what, size = "labelled target training", source_size if recipe.has_few_labels else target_size
+        domain = recipe.target
+        if domain.labelled is not None:
+            domain = domain.model_copy(update={"listing": domain.labelled})
+        labelled = _prepare(what, domain, "train", size, "resized", recipe, progress, look)
+        _look_at_labels(what, labelled, domain, recipe)
     data = Datasets(
         source=_prepare("source training", recipe.source, "train", source_size, "resized", recipe, progress, look),
         target=_prepare("target training", recipe.target, "train", target_size, "none", recipe, progress, look),
         evaluation=prepare_evaluation(recipe, recipe.target, progress, look),
         labelled_target=labelled,
         viewed_evaluation=_viewed(recipe, progress, look),
+        few_labels=recipe.has_few_labels,
     )
     _look_at_labels("source training", data.source, recipe.source, recipe)
     return data

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_iter
 
 from fastuda.data.loading.made import made_batches
 from fastuda.errors import FastudaError
+from fastuda.method.reference import blank_reference
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.build import build_network
@@ -51,9 +52,11 @@ def estimate_bytes(
     with torch.random.fork_rng([]):
         model = build_network(recipe).train()
     model.follow(_plain_norms(FastPath.of(recipe.runtime, device)))
-    state = TrainingState.begin(model, recipe.train.optimizer, recipe.train.iterations, recipe.method.ema_decay)
+    train, reference = recipe.train, blank_reference(recipe)
+    state = TrainingState.begin(model, train.optimizer, train.iterations, recipe.method.ema_decay, reference=reference)
     batches = made_batches(recipe, cpu)
     held = sum(tensor.nbytes for tensor in state.tensors())
+    held += 0 if reference is None else sum(tensor.nbytes for tensor in reference.state_dict().values())
     with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live, _Looking(look) if look else nullcontext():
         if work == "adaptation":
             adaptation_step(state, *batches, recipe, passes)

@@ -13,6 +13,7 @@ from fastuda.errors import UsageError
 from fastuda.method.draws import Draws
 from fastuda.method.paste_mask import PasteMask
 from fastuda.method.pseudo_labels import PseudoLabels, by_confidence_rule, label_crops, label_target
+from fastuda.method.quality import pseudo_weight
 from fastuda.method.source_mix import is_soft, softened, source_paste, with_long_tail
 from fastuda.method.term import ViewTerm
 from fastuda.method.terms import view_terms
@@ -79,12 +80,14 @@ def mixed_views(
     recipe: Recipe,
     passes: Passes,
     draws: Draws,
+    reference: Segmenter | None = None,
 ) -> MixedViews:
     """Mix the crops and run the student on each mixed image that a term needs.
 
     In this order, which BatchNorm's running statistics see (protocol row 19): strong, weak, the un-mixed target
-    crop of `edge.confidence`, HTCM, those of tables 4 and 6, and those that further terms bring. UsageError names a
-    term whose view nobody makes, or makes without a mix, or makes already.
+    crop of `edge.confidence`, HTCM, those of tables 4 and 6, and those that further terms bring. `reference` is the
+    frozen network of terms that read one. UsageError names a term whose view nobody makes, or makes without a mix, or
+    makes already.
     """
     terms = view_terms(recipe)
     needed = {name for term in terms for name in term.needs(recipe)}
@@ -142,7 +145,11 @@ def mixed_views(
     outputs |= _each(student, images, passes, features)
     if missing := needed - outputs.keys():
         raise UsageError(f"{_who_reads(terms, missing, recipe)}, and the recipe makes {', '.join(outputs)}")
-    return MixedViews(st, hts, auxiliary_label, hts_auxiliary_label, teachers, under, ss, outputs)
+    for name in sorted({name for term in terms if term.reads_reference for name in term.needs(recipe)}):
+        assert reference is not None
+        outputs[name] = outputs[name]._replace(reference=passes.encoded(reference, images[name]))
+    weight = pseudo_weight(teachers, target, recipe)
+    return MixedViews(st, hts, auxiliary_label, hts_auxiliary_label, teachers, under, ss, outputs, weight)
 
 
 def _who_reads(terms: Sequence[ViewTerm], views: Collection[str], recipe: Recipe) -> str:

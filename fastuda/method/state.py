@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
+from fastuda.method.average import Average
 from fastuda.method.flat_update import FlatUpdate, Part
 from fastuda.method.optimizer import made_optimizer, parameters_of, state_of
 from fastuda.method.repeated_sgd import RepeatedSGD
@@ -39,9 +40,12 @@ class TrainingState:
     first_nonfinite: Tensor
     """int64 scalar: the first iteration whose loss was not finite, −1 while there is none."""
     schedule: Schedule
-    ema_decay: float
+    average: Average
+    """How `ema` follows the student."""
     flat: FlatUpdate | None = None
     """The update on flat tensors; without it torch's optimiser and average are called one after the other."""
+    reference: Segmenter | None = None
+    """A frozen network in eval mode whose features terms compare the student's with; where a term asks for one."""
 
     @classmethod
     def begin(
@@ -51,14 +55,17 @@ class TrainingState:
         num_iterations: int,
         ema_decay: float,
         *,
+        ema_rises: bool = False,
         scaled: bool = False,
         flat: bool = False,
         precision: torch.dtype | None = None,
+        reference: Segmenter | None = None,
     ) -> TrainingState:
         """A fresh stage from `student`: the optimiser (protocol row 21), EMA = student.
 
-        `scaled` turns the loss scaler on, which fp16 needs. `flat` lays everything out for a `FlatUpdate`,
-        which keeps the weights of convolutions in the passes' `precision` too; it knows no scaler.
+        `ema_decay` and `ema_rises` are those of the `Average`. `scaled` turns the loss scaler on, which fp16 needs.
+        `flat` lays everything out for a `FlatUpdate`, which keeps the weights of convolutions in the passes'
+        `precision` too; it knows no scaler.
         """
         assert not (flat and scaled)
         device = next(student.parameters()).device
@@ -66,7 +73,7 @@ class TrainingState:
         optimizer = made_optimizer(student, settings, iteration, flat=flat)
         scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         scaler.scale(torch.zeros((), device=device))  # makes its tensors, which it otherwise does at the first loss
-        ema = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))  # type: ignore[no-untyped-call]
+        ema = AveragedModel(student)
         ema.requires_grad_(False)
         state = cls(
             student=student,
@@ -76,7 +83,8 @@ class TrainingState:
             iteration=iteration,
             first_nonfinite=torch.full((), -1, dtype=torch.int64, device=device),
             schedule=Schedule(settings, tuple(group["base_rate"] for group in optimizer.param_groups), num_iterations),
-            ema_decay=ema_decay,
+            average=Average(ema_decay, ema_rises),
+            reference=reference,
         )
         if flat:
             state.flat = FlatUpdate(student, state.averaged, optimizer, precision)
@@ -115,7 +123,7 @@ class TrainingState:
         with torch.no_grad():
             optimised(_end_flat)(
                 self.flat.parts(), self.iteration, self.first_nonfinite, self._rates(), loss.detach(), self.schedule,
-                self.ema_decay,
+                self.average,
             )  # fmt: skip
         self.flat.clear()
 
@@ -137,8 +145,7 @@ class TrainingState:
     @torch.no_grad()
     def finish_iteration(self, loss: Tensor) -> None:
         """Update the average (row 4), remember a first non-finite `loss`, count the iteration."""
-        average = get_ema_multi_avg_fn(self.ema_decay)  # type: ignore[no-untyped-call]
-        average(list(self.ema.module.parameters()), list(self.student.parameters()), self.iteration)
+        self.average.update(list(self.ema.module.parameters()), list(self.student.parameters()), self.iteration)
         _count(self.iteration, self.first_nonfinite, loss)
 
     def follow_weights(self) -> None:
@@ -215,11 +222,11 @@ def _end_flat(
     rates: list[Tensor],
     loss: Tensor,
     schedule: Schedule,
-    ema_decay: float,
+    average: Average,
 ) -> None:
     """All that ends an iteration, in one function to compile."""
     schedule.write(rates, iteration)
-    move(parts, schedule.settings, ema_decay, iteration)
+    move(parts, schedule.settings, average, iteration)
     _count(iteration, first_nonfinite, loss)
 
 

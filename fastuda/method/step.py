@@ -19,12 +19,13 @@ from fastuda.method.terms import source_terms
 from fastuda.model.passes import Passes, frozen_running_statistics, in_training
 from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Recipe
+from fastuda_kernels.masked_mix import normalise
 
 
 def warmup_step(state: TrainingState, source: DomainBatch, recipe: Recipe, passes: Passes) -> Losses:
     """One source-only iteration: L_s (paper eq. 1; protocol row 22). Returns detached terms and `total`."""
     state.begin_iteration()
-    losses = _source_losses(state.worker.train(), source, recipe, passes)
+    losses = _source_losses(state.worker.train(), state.reference, source, recipe, passes)
     total = weighted_sum(losses, recipe)
     state.backward(total)
     state.end_iteration(total, passes.optimised)
@@ -41,14 +42,15 @@ def adaptation_step(
     """
     state.begin_iteration()
 
-    on_source = _source_losses(in_training(state.worker, recipe.method.student_batch_norm), source, recipe, passes)
+    student = in_training(state.worker, recipe.method.student_batch_norm)
+    on_source = _source_losses(student, state.reference, source, recipe, passes)
     state.backward(weighted_sum(on_source, recipe))  # its activations go before the mixed passes come
 
     with _statistics_kept(state.worker, kept=recipe.method.student_batch_norm == "running"):
         pseudo = label_target(teacher_of(state, recipe), target, passes)
     student, draws = in_training(state.worker, recipe.method.student_batch_norm), Draws(recipe.seed, state.iteration)
     with _statistics_kept(student, kept=recipe.method.running_statistics == "views"):
-        views = mixed_views(student, source, target, pseudo, recipe, passes, draws)
+        views = mixed_views(student, source, target, pseudo, recipe, passes, draws, state.reference)
     losses = passes.optimised(mixed_losses)(views, recipe)
     if losses:
         state.backward(weighted_sum(losses, recipe))
@@ -59,12 +61,18 @@ def adaptation_step(
     return losses
 
 
-def _source_losses(student: Segmenter, source: DomainBatch, recipe: Recipe, passes: Passes) -> Losses:
+def _source_losses(
+    student: Segmenter, reference: Segmenter | None, source: DomainBatch, recipe: Recipe, passes: Passes
+) -> Losses:
     """Terms on the whole source view or, in a recipe of crops alone, on the crop."""
     images, labels = (source.weak, source.label) if source.view is None else (source.view, source.view_label)
     assert labels is not None
-    features = any(term.reads_features for term in source_terms(recipe))
-    return passes.optimised(source_losses)(passes.raw(student, images, features=features), labels, recipe)
+    terms, normalised = source_terms(recipe), normalise(images, passes.normalisation)
+    outputs = passes.normalised(student, normalised, features=any(term.reads_features for term in terms))
+    if any(term.reads_reference for term in terms):
+        assert reference is not None
+        outputs = outputs._replace(reference=passes.encoded(reference, normalised))
+    return passes.optimised(source_losses)(outputs, labels, recipe)
 
 
 def _statistics_kept(student: Segmenter, *, kept: bool) -> AbstractContextManager[None]:

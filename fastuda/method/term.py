@@ -27,6 +27,9 @@ class Term(ABC):
 
     reads_features: ClassVar[bool] = False
     """Whether it reads `Outputs.features`, which are else not kept."""
+    reads_reference: ClassVar[bool] = False
+    """Whether it reads `Outputs.reference`, the features that the student's own start, frozen, has of its images. That
+    needs memory for another network, and a pass without gradients."""
 
     @property
     @abstractmethod

@@ -8,15 +8,17 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from fastuda.method.average import Average
 from fastuda.method.flat_update import Part
 from fastuda.recipe import AdamW, Optimizer, Sgd
 
 
-def move(parts: Sequence[Part], settings: Optimizer, ema_decay: float, iteration: Tensor) -> None:
+def move(parts: Sequence[Part], settings: Optimizer, average: Average, iteration: Tensor) -> None:
     """The optimiser's update (protocol row 21), the average after it (row 4), the copies; in place.
 
     `iteration`, int64 scalar, counts finished ones.
     """
+    moved = average.moves(iteration)
     factor = None if settings.clip_norm is None else _shortening(map(_summed, parts), settings.clip_norm)
     for part in parts:  # whose gradients are summed one part after another, so that no two sums are there at once
         gradient = _summed(part) if factor is None else _summed(part) * factor
@@ -25,7 +27,7 @@ def move(parts: Sequence[Part], settings: Optimizer, ema_decay: float, iteration
         else:
             assert isinstance(settings, Sgd)
             _sgd(part, gradient, settings, iteration)
-        part.average.lerp_(part.weight, 1 - ema_decay)
+        part.average.lerp_(part.weight, moved.to(part.weight.dtype) if isinstance(moved, Tensor) else moved)
         if part.copies is not None:
             part.copies.copy_(part.weight)
 

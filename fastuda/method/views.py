@@ -33,3 +33,5 @@ class MixedViews(NamedTuple):
     outputs: dict[str, Outputs]
     """The student's answers by view: `strong` and `weak`, the class-mixed views; `hts`, the HTCM image; `hts weak`,
     made from weak crops; `ss`; and views that further terms bring, under their names."""
+    pseudo_weight: Tensor | None = None
+    """float32 [B, H, W]: what each of the teacher's labels counts (`quality`); None where all count alike."""

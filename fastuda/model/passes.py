@@ -71,6 +71,13 @@ class Passes:
         with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
             return self.optimised(_forward_with_features if features else _forward)(model, images)
 
+    @torch.no_grad()
+    def encoded(self, model: Segmenter, images: Tensor) -> Tensor:
+        """A frozen network's features of normalised [B, 3, H, W], without gradients (`Segmenter.encode`)."""
+        images = images.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+        with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
+            return self.optimised(_encode)(model, images)
+
     def each(self, model: Segmenter, images: Sequence[Tensor], *, features: bool = False) -> list[Outputs]:
         """The answers to several normalised [B, 3, H, W], in order; in one pass if `grouped`.
 
@@ -90,6 +97,10 @@ def _forward(model: Segmenter, images: Tensor) -> Outputs:
 
 def _forward_with_features(model: Segmenter, images: Tensor) -> Outputs:
     return _stamped(model, model(images, features=True))
+
+
+def _encode(model: Segmenter, images: Tensor) -> Tensor:
+    return model.encode(images)
 
 
 def _stamped(model: Segmenter, outputs: Outputs) -> Outputs:

@@ -30,9 +30,11 @@ class Outputs(NamedTuple):
     auxiliary: Tensor | None = None
     """float [B, C, H', W'], of a second classifier on earlier features; None without one."""
     features: Tensor | None = None
-    """float [B, D, H', W']: what the classifier reads; None unless asked for."""
+    """float [B, D, H', W']: the encoder's deepest features, which the classifier reads; None unless asked for."""
     align_corners: bool = True
     """How the logits lie over the image, see `Segmenter.align_corners`; `Passes` sets what the network says there."""
+    reference: Tensor | None = None
+    """float [B, D, H', W']: a frozen network's features of the same images, where a term compares them."""
 
     def main_head(self, samples: slice = slice(None)) -> Outputs:
         """The main head of these samples, and nothing else."""
@@ -90,6 +92,12 @@ class Segmenter(nn.Module, ABC):
 
         How it lies over the image the class says (`align_corners`); `Outputs` need not repeat it.
         """
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The encoder's deepest features of float [B, 3, H, W] normalised images: those of `forward(features=True)`."""
+        features = self(images, features=True).features
+        assert isinstance(features, Tensor)
+        return features
 
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:

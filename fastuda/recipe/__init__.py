@@ -13,20 +13,21 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from fastuda.errors import nearest
 from fastuda.layouts import LAYOUTS
-from fastuda.recipe.data import Classes, Data, Demo, Domain, Jitter, Views
+from fastuda.recipe.data import Classes, Data, Demo, Domain, Jitter, Sampling, Views
 from fastuda.recipe.mask import Mask
 from fastuda.recipe.method import Auxiliary, Contrast, Edge, Htcm, Method, Mix, SourceMix
 from fastuda.recipe.model import Model
 from fastuda.recipe.optimizer import AdamW, Optimizer, Sgd
 from fastuda.recipe.parts import SWITCHES
+from fastuda.recipe.quality import Quality
 from fastuda.recipe.section import Section, Seed
 from fastuda.recipe.term import Terms
 from fastuda.recipe.training import Evaluation, Runtime, Train, Warmup
 
 __all__ = [
     "AdamW", "Auxiliary", "Classes", "Contrast", "Data", "Demo", "Domain", "Edge", "Evaluation", "Htcm", "Jitter",
-    "Method", "Mix", "Model", "Optimizer", "Recipe", "Runtime", "Section", "Sgd", "SourceMix", "Train",
-    "Views", "Warmup",
+    "Method", "Mix", "Model", "Optimizer", "Quality", "Recipe", "Runtime", "Sampling", "Section", "Sgd", "SourceMix",
+    "Train", "Views", "Warmup",
 ]  # fmt: skip
 
 
@@ -45,13 +46,16 @@ class Recipe(Section):
     source: Domain
     """The labelled data set."""
     target: Domain
-    """The data set to adapt to; its training labels are never read, but for `train.labels = "target"`."""
+    """The data set to adapt to; its training labels are never read, but for `train.labels = "target"`, and those that
+    `target.labelled` names."""
     demo: Demo | None = None
     """How many images to draw when no folders are given; the demo alone has it."""
     data: Data = Data()
     """The cache and the packed format."""
     views: Views = Views()
     """What the network sees of an image."""
+    sampling: Sampling = Sampling()
+    """Which source images are drawn."""
     jitter: Jitter = Jitter()
     """The strong view's colours."""
     model: SerializeAsAny[Model] = Field(default_factory=lambda: Model.model_validate({}))
@@ -64,6 +68,8 @@ class Recipe(Section):
     """CMix."""
     source_mix: SourceMix = SourceMix()
     """DSP's source-to-source paste."""
+    quality: Quality = Quality()
+    """What pseudo-labels count."""
     htcm: Htcm = Htcm.model_validate({})
     """HTCM."""
     contrast: Contrast = Contrast()
@@ -95,8 +101,13 @@ class Recipe(Section):
 
     @property
     def trains_on_target_labels(self) -> bool:
-        """Whether a stage of the run reads the labels of the target's training images."""
+        """Whether a stage of the run is trained on the labels of the target's training images in the source's place."""
         return self.train.labels == "target" and self.train.iterations > 0
+
+    @property
+    def has_few_labels(self) -> bool:
+        """Whether labelled target images join the source's (`target.labelled`)."""
+        return self.target.labelled is not None and not self.trains_on_target_labels
 
     @property
     def has_adapted_stage(self) -> bool:
@@ -159,10 +170,12 @@ class Recipe(Section):
                 'train.labels = "target" trains on labels alone: it needs parts = [], and on are '
                 f"{', '.join(self.parts)}"
             )
-        if self.train.labels == "target" and self.target.lacks_training_labels:
+        if self.source.labelled is not None:
+            raise ValueError("source.labelled: all of the source is labelled; `listing` narrows what is trained on")
+        asks = 'train.labels = "target"' if self.train.labels == "target" else "target.labelled"
+        if (self.train.labels == "target" or self.target.labelled is not None) and self.target.lacks_training_labels:
             raise ValueError(
-                'train.labels = "target" needs labels of the target\'s training images: '
-                f"{self.target.lacks_training_labels}"
+                f"{asks} needs labels of the target's training images: {self.target.lacks_training_labels}"
             )
         mixed_by = {"st": ("mix", self.mix.enabled), "hts": ("htcm", self.htcm.enabled)}
         section, enabled = mixed_by[self.contrast.on]
@@ -171,6 +184,10 @@ class Recipe(Section):
                 f'contrast.on = "{self.contrast.on}" needs {section}.enabled; '
                 "without it set contrast.pixel = false and contrast.prototype = false"
             )
+        for name in ("source_size", "target_size") if self.views.crop == "cut" else ():
+            size, crop = getattr(self.views, name), self.views.crop_size
+            if size[0] < crop[0] or size[1] < crop[1]:
+                raise ValueError(f'views.crop = "cut" cuts {list(crop)} (views.crop_size) out of {name} = {list(size)}')
         if self.views.source_jitter > 0 and not self.views.whole:
             raise ValueError("views.source_jitter changes the whole source view, and views.whole is false")
         if self.htcm.enabled and self.htcm.from_ == "mixed" and not self.mix.enabled:
@@ -190,6 +207,14 @@ class Recipe(Section):
                 raise ValueError("source_mix.enabled needs a train.batch_size of 2 or more: it pastes between crops")
         if self.warmup.iterations == 0 and self.train.iterations == 0:
             raise ValueError("warmup.iterations and train.iterations are both 0: there is nothing to train")
+        if self.quality.enabled:
+            width, height = self.views.target_size
+            if not (self.mix.enabled or "masked" in self.terms):
+                raise ValueError("quality.enabled weighs the labels of mix and of terms.masked, and neither is on")
+            if self.quality.top + self.quality.bottom >= height or 2 * self.quality.sides >= width:
+                raise ValueError(f"quality: its margins leave nothing of views.target_size = {[width, height]}")
+        for term in self.terms.values():
+            term.check(names)
         if self.edge.enabled and not (self.mix.enabled and self.htcm.enabled):
             raise ValueError("edge.enabled needs mix.enabled and htcm.enabled")
         return self

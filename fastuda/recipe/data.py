@@ -74,6 +74,10 @@ class Domain(Section):
     """The split that evaluation reads, likewise; it needs labels."""
     listing: UserPath | None = None
     """A text file with one sample name a line, to narrow the training samples (protocol row 26)."""
+    labelled: UserPath | None = None
+    """target: a text file that names training images, one a line, whose labels are learnt too: every second image of
+    the source's batches is one of them, at `views.source_size`. With `train.labels = "target"` none but those are
+    learnt."""
     images: Globs | None = None
     """folder: glob of the training images below `root`, or a list of globs: `images/*.{jpg,png}`, `images/*`."""
     labels: Globs | None = None
@@ -173,6 +177,8 @@ class Views(Section):
     """L_s and pseudo-labels from whole views; false: from the crops alone (`gta2cs-fast`)."""
     crop_size: Size = (512, 512)
     """Width and height of the crops that are mixed."""
+    crop: Literal["resized", "cut"] = "resized"
+    """How crops are made: RandomResizedCrop (the paper), or windows of `crop_size` as they are (DAFormer)."""
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """RandomResizedCrop: range of the crop's share of the view's area."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -208,6 +214,20 @@ class Views(Section):
         if value[0] < 1 / _FLATTEST or value[1] > _FLATTEST:
             raise ValueError(f"must lie between 1/{_FLATTEST} and {_FLATTEST}")
         return value
+
+
+class Sampling(Section):
+    """Which source images the adaptation draws: each once an epoch (the paper), or by rare classes (DAFormer)."""
+
+    rare_classes: bool = False
+    """Draw a class, the rarer the likelier, then an image that shows it, and a crop that does. Classes are counted in
+    the packed labels."""
+    temperature: Annotated[float, Field(gt=0, le=100)] = 0.01
+    """A class of the share f of all labelled pixels is drawn with a probability ∝ exp((1 − f) / this)."""
+    min_pixels: Annotated[int, Field(ge=1, le=10**9)] = 3000
+    """Pixels of a class, in the packed label, from which an image counts as showing it."""
+    min_crop_pixels: Annotated[int, Field(ge=0, le=10**9)] = 1500
+    """Pixels of the class, of the packed label, that its crop shows; the tenth crop is taken whatever it shows."""
 
 
 class Jitter(Section):

@@ -14,7 +14,7 @@ from fastuda.recipe.section import NonNegative, Section
 class Method(Section):
     """The adaptation losses' weights and the teacher (paper eq. 12; protocol rows 3, 4, 11, 15)."""
 
-    of_warmup: ClassVar[tuple[str, ...] | None] = ("ema_decay",)
+    of_warmup: ClassVar[tuple[str, ...] | None] = ("ema_decay", "ema_rises")
 
     teacher: Literal["student", "ema"] = "student"
     """Who makes the pseudo-labels."""
@@ -40,6 +40,9 @@ class Method(Section):
     """λ2, of L_pro and L_pixel; 0.008 for SYNTHIA."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the averaged weights that are evaluated."""
+    ema_rises: bool = False
+    """Let that decay rise to its value as 1 − 1 / (t + 1), with t the iterations of the stage so far, so that an
+    average that teaches soon forgets how it began; false in the paper."""
 
 
 class Mix(Section):

@@ -17,6 +17,7 @@ SWITCHES = {
     "pixel": ("contrast", "pixel"),
     "prototype": ("contrast", "prototype"),
     "edge": ("edge", "enabled"),
+    "quality": ("quality", "enabled"),
 }
 """Where each of the method's own parts is switched on; a further term is on where its table stands."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny
@@ -23,6 +23,9 @@ class TermTable(Section):
 
     weight: NonNegative = 1.0
     """In the sum of all losses, relative to L_s."""
+
+    def check(self, classes: Sequence[str]) -> None:
+        """Raise ValueError, naming the field, for what does not fit a recipe of these classes."""
 
 
 def term_table(name: str) -> type[TermTable]:

@@ -53,6 +53,7 @@ class Loop:
                 device,
                 start_iteration=start,
                 failed=numbers(pack, (failed or {}).get(split, {})),
+                adapts=work == "adaptation",
             )
             for domain, (split, pack) in data.trained_on(adapts=work == "adaptation").items()
         }

@@ -17,6 +17,7 @@ from fastuda.evaluation.comparison import comparison_grid
 from fastuda.memory.estimate import require_memory
 from fastuda.memory.out_of_memory import is_out_of_memory, memory_told, shortage, shortage_told
 from fastuda.method.optimizer import remembered
+from fastuda.method.reference import reference_of, require_same_reference
 from fastuda.model.build import build_model, build_network
 from fastuda.model.passes import Passes
 from fastuda.model.place import placed
@@ -145,8 +146,12 @@ def _train(
         folder.write_recipe(recipe)
     for line in declined(recipe.runtime, device):
         log.warning(line)
+    reference = reference_of(recipe, cache_folder(recipe.data), look)
+    if reference is not None:
+        notes.reference = require_same_reference(reference, notes.reference)
     with memory_told("adaptation", recipe, device):
         model = placed(model, fast, device)
+        reference = reference and placed(reference, fast, device)
     since = (saved.stage, saved.iteration) if saved else None
     record.begin(device_name(device), since, forced)
     record.write(folder.record)
@@ -156,7 +161,7 @@ def _train(
     with RunLog(folder, since, notes.rows) as run_log, CheckpointWriter(store, folder.sync_log) as checkpoints:
         run = Run(
             recipe, folder, data, device, passes, fast, display, task, run_log, stop, watchdog, store, checkpoints,
-            notes,
+            notes, reference,
         )  # fmt: skip
         if saved is not None:
             _sound_models(run, model)  # while there may be a checkpoint to write one anew from

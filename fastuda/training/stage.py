@@ -61,6 +61,8 @@ class Run:
     store: CheckpointStore
     checkpoints: CheckpointWriter
     notes: Notes
+    reference: Segmenter | None = None
+    """The student's own start, frozen, where a term compares features with it."""
     unsaved: list[ModelFile] = field(default_factory=list)
     """Models that were scored and not yet written."""
 
@@ -88,9 +90,11 @@ def run_stage(run: Run, stage: Stage, model: Segmenter, saved: SavedState | None
             stage.optimizer,
             stage.num_iterations,
             run.recipe.method.ema_decay,
+            ema_rises=run.recipe.method.ema_rises,
             scaled=run.fast.scaled,
             flat=run.fast.flat_update,
             precision=run.fast.amp,
+            reference=run.reference,
         )
     readback = Readback(state)
     if saved is not None and saved.stage == stage.name:
@@ -250,7 +254,8 @@ def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
 
 def _names_at(run: Run, stage: Stage, iteration: int) -> list[str]:
     names: list[str] = []
-    for domain, (split, packed) in run.data.trained_on(adapts=stage.work == "adaptation").items():
+    adapts = stage.work == "adaptation"
+    for domain, (split, packed) in run.data.trained_on(adapts=adapts).items():
         failed = numbers(packed, run.notes.failed.get(split, {}))
-        names += TrainingLoader.names_at(packed, domain, run.recipe, iteration, failed)
+        names += TrainingLoader.names_at(packed, domain, run.recipe, iteration, failed, adapts=adapts)
     return names

@@ -14,11 +14,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fastuda.data.loading.rare_classes import RareClasses
 from fastuda.recipe import Jitter, Views
 
 DomainName = Literal["source", "target"]
 _STREAM = {"source": 1, "target": 2}
-_ORDER, _AUGMENTATION = 0, 1
+_ORDER, _AUGMENTATION, _JOINED_ORDER = 0, 1, 2
 _CROP_ATTEMPTS = 10
 
 
@@ -26,7 +27,9 @@ _CROP_ATTEMPTS = 10
 class Schedule:
     """The order of one domain's samples: reshuffled each epoch, dealt out to the ranks in turn.
 
-    Position g = (iteration · num_ranks + rank) · batch_size + place in the batch; epoch g // num_samples.
+    Position g = (iteration · num_ranks + rank) · batch_size + place in the batch; epoch g // num_samples. Where
+    `num_joined` further samples come behind the `num_samples` (few labels of the target), every second position is one
+    of theirs, and both have epochs of their own.
     """
 
     num_samples: int
@@ -35,7 +38,10 @@ class Schedule:
     domain: DomainName
     rank: int = 0
     num_ranks: int = 1
-    _orders: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False)
+    num_joined: int = 0
+    rare: RareClasses | None = None
+    """Draws the samples in the epochs' place, but for joined ones."""
+    _orders: dict[tuple[int, int], NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     def positions(self, iteration: int) -> list[int]:
         """The batch's positions in the domain's endless sequence."""
@@ -44,15 +50,28 @@ class Schedule:
 
     def samples(self, iteration: int) -> list[int]:
         """The batch's sample numbers, 0 … num_samples − 1."""
-        return [int(self._order(g // self.num_samples)[g % self.num_samples]) for g in self.positions(iteration)]
+        return [self._sample(position) for position in self.positions(iteration)]
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        if epoch not in self._orders:
-            rng = np.random.default_rng((self.seed, _STREAM[self.domain], _ORDER, epoch))
+    def is_joined(self, position: int) -> bool:
+        """Whether a position is for one of the joined samples."""
+        return self.num_joined > 0 and position % 2 == 1
+
+    def _sample(self, position: int) -> int:
+        if self.is_joined(position):
+            return self.num_samples + self._shuffled(position // 2, self.num_joined, _JOINED_ORDER)
+        if self.rare is not None:
+            return self.rare.draw(position)[1]
+        return self._shuffled(position // 2 if self.num_joined else position, self.num_samples, _ORDER)
+
+    def _shuffled(self, place: int, count: int, kind: int) -> int:
+        """The sample at a place of an endless sequence of epochs."""
+        epoch = place // count
+        if (kind, epoch) not in self._orders:
+            rng = np.random.default_rng((self.seed, _STREAM[self.domain], kind, epoch))
             # A batch can straddle two epochs, so the one before is kept.
-            self._orders = {known: order for known, order in self._orders.items() if known == epoch - 1}
-            self._orders[epoch] = rng.permutation(self.num_samples)
-        return self._orders[epoch]
+            kept = {known: order for known, order in self._orders.items() if known[0] != kind or known[1] == epoch - 1}
+            self._orders = {**kept, (kind, epoch): rng.permutation(count)}
+        return int(self._orders[kind, epoch][place % count])
 
 
 @dataclass(frozen=True)
@@ -95,7 +114,7 @@ def draw_augmentation(
     flip = int(rng.random() < views.flip)
     blurred = rng.random() < views.blur
     sigma = rng.random() * views.blur_radius
-    box = _resized_crop(rng, view_size, views)
+    box = draw_box(rng, view_size, views)
     colour = _colour(rng, jitter, jitter.probability)
     strong_blur = _kernel_blur(rng, jitter)
     jittered = rng.random() < views.source_jitter
@@ -111,9 +130,17 @@ def draw_augmentation(
     )
 
 
-def _resized_crop(rng: np.random.Generator, view_size: tuple[int, int], views: Views) -> tuple[int, int, int, int]:
-    """RandomResizedCrop's box: uniform area share, log-uniform ratio, uniform place; protocol row 5."""
+def draw_box(rng: np.random.Generator, view_size: tuple[int, int], views: Views) -> tuple[int, int, int, int]:
+    """A crop in a view of (width, height): top, left, height, width.
+
+    RandomResizedCrop's box, of uniform area share, log-uniform ratio and uniform place (protocol row 5); or with
+    `views.crop` = `cut` a window of `views.crop_size` at a uniform place.
+    """
     width, height = view_size
+    if views.crop == "cut":
+        crop_width, crop_height = views.crop_size
+        top, left = int(rng.integers(height - crop_height + 1)), int(rng.integers(width - crop_width + 1))
+        return top, left, crop_height, crop_width
     log_ratio = np.log(views.crop_ratio)
     for _ in range(_CROP_ATTEMPTS):
         area = width * height * rng.uniform(*views.crop_scale)

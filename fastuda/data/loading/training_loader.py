@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,9 @@ from fastuda.data.loading.pipeline import (
     training_graph,
     undecodable,
 )
-from fastuda.data.loading.sampling import Augmentation, DomainName, Schedule, draw_augmentation
+from fastuda.data.loading.rare_classes import Box, RareClasses
+from fastuda.data.loading.sampling import Augmentation, DomainName, Schedule, draw_augmentation, draw_box
+from fastuda.data.packing.joined import Joined
 from fastuda.data.packing.pack import Packed
 from fastuda.data.reading.faults import SampleError
 from fastuda.recipe import Recipe
@@ -35,7 +37,8 @@ class TrainingLoader:
     A sample whose packed file is damaged and cannot be made anew, or that DALI cannot decode, ends it with a
     FastudaError; under `data.on_error = "skip"` the next sample takes its place, from then on and with the
     augmentation of its position, and every other place stays as it is. `failed` are the samples that had failed when a
-    resumed run stopped; with them it goes on as if it had never stopped.
+    resumed run stopped; with them it goes on as if it had never stopped. `adapts` is whether the batches are the
+    adaptation's, which `sampling` is about.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class TrainingLoader:
         rank: int = 0,
         num_ranks: int = 1,
         failed: Collection[int] = (),
+        adapts: bool = True,
     ) -> None:
         self._packed = packed
         self._recipe = recipe
@@ -56,7 +60,7 @@ class TrainingLoader:
         self._iteration = start_iteration
         self.failures = Failures(packed, recipe.data, failed)
         """Which samples are replaced, and why each is."""
-        self.schedule = Schedule(len(packed.names), recipe.train.batch_size, recipe.seed, domain, rank, num_ranks)
+        self.schedule = _schedule(packed, domain, recipe, rank, num_ranks, adapts=adapts)
         self._domain: DomainName = domain
         self._fields = input_names(recipe.views, labelled=domain == "source")
         self._begin()
@@ -87,10 +91,16 @@ class TrainingLoader:
 
     @staticmethod
     def names_at(
-        packed: Packed, domain: DomainName, recipe: Recipe, iteration: int, failed: Collection[int] = ()
+        packed: Packed,
+        domain: DomainName,
+        recipe: Recipe,
+        iteration: int,
+        failed: Collection[int] = (),
+        *,
+        adapts: bool = True,
     ) -> list[str]:
         """Names of the samples of any iteration, past or to come, with those in the places of `failed` ones."""
-        schedule = Schedule(len(packed), recipe.train.batch_size, recipe.seed, domain)
+        schedule = _schedule(packed, domain, recipe, adapts=adapts)
         return [packed.names[substitute(i, failed, len(packed))] for i in schedule.samples(iteration)]
 
     def _begin(self) -> None:
@@ -151,7 +161,7 @@ class _TrainingFeed:
     def __call__(self, index: int) -> tuple[list[NDArray[Any]], ...]:
         iteration = self.start + index
         samples, columns = self._files(iteration)
-        for position in self.schedule.positions(iteration):
+        for place, position in enumerate(self.schedule.positions(iteration)):
             draw = draw_augmentation(
                 self.recipe.seed,
                 self.domain,
@@ -161,10 +171,20 @@ class _TrainingFeed:
                 self.recipe.views,
                 self.recipe.jitter,
             )
+            if self.schedule.rare is not None and not self.schedule.is_joined(position):
+                label = self.packed.decoded_label(samples[place], columns["label"][place])
+                draw = replace(draw, box=self._rare_crop(position, draw, label))
             for name, value in _graph_inputs(draw).items():
                 columns.setdefault(name, []).append(value)
         self.fed[iteration] = samples
         return tuple(columns[name] for name in self.fields)
+
+    def _rare_crop(self, position: int, draw: Augmentation, label: NDArray[np.uint8]) -> Box:
+        assert self.schedule.rare is not None
+        size, views = self.packed.size, self.recipe.views
+        return self.schedule.rare.crop(
+            position, draw.box, bool(draw.flip), label, lambda rng: draw_box(rng, size, views)
+        )
 
     def _files(self, iteration: int) -> tuple[list[int], dict[str, list[NDArray[Any]]]]:
         """The samples of a batch, those that failed replaced, and their files by field."""
@@ -187,6 +207,19 @@ class _TrainingFeed:
                 return sample, files
             except SampleError as error:
                 self.failures.add(sample, error)
+
+
+def _schedule(
+    packed: Packed, domain: DomainName, recipe: Recipe, rank: int = 0, num_ranks: int = 1, *, adapts: bool
+) -> Schedule:
+    """The order in which a stage's loader of a domain reads a pack."""
+    num_joined = len(packed.second) if isinstance(packed, Joined) else 0
+    num_samples, rare = len(packed) - num_joined, None
+    if domain == "source" and adapts and recipe.sampling.rare_classes:
+        rare = RareClasses.of(packed.label_pixels()[:num_samples], recipe.sampling, recipe.seed)
+    return Schedule(
+        num_samples, recipe.train.batch_size, recipe.seed, domain, rank, num_ranks, num_joined=num_joined, rare=rare
+    )
 
 
 def _graph_inputs(draw: Augmentation) -> dict[str, NDArray[Any]]:

@@ -106,7 +106,10 @@ class Packed:
 
     def label_array(self, index: int) -> NDArray[np.uint8]:
         """The label decoded: train ids [H, W] uint8, 255 ignored."""
-        content = self._read(index, LABELS)
+        return self.decoded_label(index, self._read(index, LABELS))
+
+    def decoded_label(self, index: int, content: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What `label_bytes` gave, decoded likewise."""
         path = self.path(index, LABELS)
         if path.suffix == ".raw":
             return content.reshape(self.size[1], self.size[0])

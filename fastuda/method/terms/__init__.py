@@ -29,6 +29,11 @@ def all_terms(recipe: Recipe) -> tuple[Term, ...]:
     return (*OWN, *(added for added in recipe.terms.values() if isinstance(added, Term)))
 
 
+def reads_reference(recipe: Recipe) -> bool:
+    """Whether a term that the recipe trains with compares features with the frozen start's."""
+    return any(term.reads_reference and term.is_on(recipe) for term in all_terms(recipe))
+
+
 def source_terms(recipe: Recipe) -> tuple[SourceTerm, ...]:
     """Those on the source view that the recipe trains with, in both stages."""
     return tuple(term for term in all_terms(recipe) if isinstance(term, SourceTerm) and term.is_on(recipe))

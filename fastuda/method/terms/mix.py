@@ -27,8 +27,15 @@ class Mix(ViewTerm):
 
     def value(self, views: MixedViews, recipe: Recipe) -> Tensor:
         strong, weight = views.outputs["strong"], recipe.auxiliary.weight
-        loss = segmentation_loss(strong, views.st.label_st, weight, auxiliary_labels=views.st_auxiliary_label)
+        counts, under_counts = None, views.pseudo_weight
+        if under_counts is not None:
+            counts = torch.where(views.st.pasted, 1, under_counts)  # the source's labels are true
+        loss = segmentation_loss(
+            strong, views.st.label_st, weight, auxiliary_labels=views.st_auxiliary_label, weight=counts
+        )
         if views.under is not None:
-            under = segmentation_loss(strong, views.under.label, weight, auxiliary_labels=views.under.two_head)
+            under = segmentation_loss(
+                strong, views.under.label, weight, auxiliary_labels=views.under.two_head, weight=under_counts
+            )
             loss = torch.lerp(under, loss, recipe.source_mix.opacity)
         return loss

@@ -109,6 +109,8 @@ class Notes(_Checked):
     """Rows of log.jsonl so far; 0 in a run that was begun when they were not counted."""
     stalled: Seconds = 0.0
     """Seconds that training stood still for them."""
+    reference: str | None = None
+    """SHA-256 over the weights of the frozen start, where terms compare features with it."""
     failed: dict[Literal["source", "target", "labelled_target"], dict[str, str]] = Field(default_factory=dict)
     """Samples of each split that failed while they were read, by name, and why (`data.on_error`)."""
 
