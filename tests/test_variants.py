@@ -29,6 +29,8 @@ PARTS = {
     "contrast-hts": (True, True, True, True, False),
     "released": (True, True, True, True, False),
     "edge": (True, True, True, True, True),
+    "daformer": (True, False, False, False, False),
+    "mic": (True, False, False, False, False),
 }
 
 
@@ -136,3 +138,17 @@ def test_what_a_recipe_is_called(given: str, name: str) -> None:
 @pytest.mark.parametrize("variant", variant_names())
 def test_a_variant_says_what_it_is_in_its_first_line(variant: str) -> None:
     assert variant_text(variant).startswith('description = "')
+
+
+def test_the_variants_of_today_are_the_published_trainings() -> None:
+    daformer, mic = load_recipe("gta2cs+daformer"), load_recipe("gta2cs+mic")
+    assert daformer.parts == ["mix", "quality", "feature_distance"]
+    assert mic.parts == ["mix", "quality", "feature_distance", "masked"]
+    assert mic.model_copy(update={"terms": daformer.terms, "description": daformer.description}) == daformer
+    assert (daformer.method.teacher, daformer.method.ema_decay, daformer.method.ema_rises) == ("ema", 0.999, True)
+    assert (daformer.quality.tau, daformer.quality.per, daformer.method.mixed_weight) == (0.968, "batch", 1.0)
+    assert (daformer.sampling.rare_classes, daformer.sampling.temperature, daformer.sampling.min_pixels) == (
+        *(True, 0.01, 3000),
+    )
+    masked = mic.terms["masked"].model_dump()
+    assert masked == {"weight": 1.0, "ratio": 0.7, "block": 64}
