@@ -79,3 +79,41 @@ def test_scales_average_the_answers_to_images_resized_as_pil_does(images: Tensor
 def test_flip_and_scales_together_are_the_average_of_all(images: Tensor) -> None:
     each = [answer(images, scales=(scale,), flip=True).exp() for scale in (0.5, 1.25)]
     torch.testing.assert_close(answer(images, scales=(0.5, 1.25), flip=True).exp(), (each[0] + each[1]) / 2)
+
+
+@pytest.mark.parametrize(("window", "step"), [((24, 20), (12, 9)), ((24, 32), None), ((48, 16), (48, 16))])
+def test_windows_cover_the_image_and_their_logits_are_averaged(
+    window: tuple[int, int], step: tuple[int, int] | None, images: Tensor
+) -> None:
+    settings: dict[str, object] = {"window": window, "window_step": step}
+    model = begin(tiny("gta2cs")).student.eval()
+    across, down = step or (window[0] * 2 // 3, window[1] * 2 // 3)
+    total, times = torch.zeros(2, 19, *SIZE), torch.zeros(SIZE)
+    # mmseg's grid: starts a step apart, the last one moved back to end with the image.
+    for row in range(max(SIZE[0] - window[1] + down - 1, 0) // down + 1):
+        for column in range(max(SIZE[1] - window[0] + across - 1, 0) // across + 1):
+            bottom, right = min(row * down + window[1], SIZE[0]), min(column * across + window[0], SIZE[1])
+            top, left = bottom - window[1], right - window[0]
+            with torch.no_grad():
+                logits = AS_IT_IS.raw(model, images[:, top:bottom, left:right]).logits
+            wide = F.interpolate(logits, (window[1], window[0]), mode="bilinear", align_corners=True)
+            total[:, :, top:bottom, left:right] += wide
+            times[top:bottom, left:right] += 1
+    assert times.min() >= 1
+    found = answer(images, **settings)
+    torch.testing.assert_close(found, total / times, rtol=1e-5, atol=1e-6)
+    flipped = (full(found) + full(answer(images.flip(2), **settings)).flip(3)) / 2
+    torch.testing.assert_close(answer(images, flip=True, **settings).exp(), flipped)
+
+
+def test_a_window_as_large_as_the_image_is_one_pass(images: Tensor) -> None:
+    assert torch.equal(answer(images, window=(48, 32)), answer(images))
+    assert torch.equal(answer(images, window=(100, 32)), answer(images))
+    assert answer(images, window=(47, 32)).shape[2:] == SIZE
+
+
+def test_windows_that_leave_gaps_are_refused() -> None:
+    with pytest.raises(ValueError, match="leaves gaps between windows"):
+        Evaluation(window=(32, 32), window_step=(33, 32))
+    with pytest.raises(ValueError, match="window_step goes with `window`"):
+        Evaluation(window_step=(33, 32))

@@ -241,7 +241,11 @@ class Recipe(Section):
                 )
         for scale in self.eval.scales:
             width, height = (max(1, round(side * scale)) for side in self.eval.size)
+            name, given = "eval.size", self.eval.size
+            if self.eval.window is not None:
+                name, given = "eval.window", self.eval.window
+                width, height = min(width, given[0]), min(height, given[1])
             if reason := model.refuses((width, height)):
                 at = "" if scale == 1 else f" at eval.scales = {scale:g}"
-                raise ValueError(f"eval.size = {list(self.eval.size)}{at}: {reason}")
+                raise ValueError(f"{name} = {list(given)}{at}: {reason}")
         return self

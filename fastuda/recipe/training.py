@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 
 from fastuda.recipe.optimizer import Optimizer, Sgd
 from fastuda.recipe.section import (
@@ -64,10 +64,17 @@ class Train(Section):
 class Evaluation(Section):
     """How a model is scored (protocol row 23)."""
 
-    of_warmup: ClassVar[tuple[str, ...] | None] = ("size", "protocol", "subsets", "pictures", "flip", "scales")
+    of_warmup: ClassVar[tuple[str, ...] | None] = (
+        *("size", "window", "window_step", "protocol", "subsets", "pictures", "flip", "scales"),
+    )
 
     size: Size = (1280, 640)
     """Width and height of the network's input."""
+    window: Size | None = None
+    """Sliding-window evaluation: the network sees windows of this width and height, and where they overlap its logits
+    are averaged (mmseg's `slide`); without it the whole image, as in the paper."""
+    window_step: Size | None = None
+    """Pixels from one window to the next, across and down; without it two thirds of the window."""
     protocol: Literal["full", "released"] = "full"
     """`full`: at the label's own size; `released`: labels resized to `size`."""
     subsets: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
@@ -85,6 +92,23 @@ class Evaluation(Section):
     """At the adaptation's evaluations, also hold what the teacher says of the evaluation images, at
     `views.target_size`, against their labels, all of them and those above `method.tau`, whatever `method.confident`
     says: to look at, never to train or to choose. Moves no number."""
+
+    @property
+    def window_steps(self) -> Size:
+        """Pixels between windows, across and down; there must be a window."""
+        assert self.window is not None
+        return self.window_step or (max(1, self.window[0] * 2 // 3), max(1, self.window[1] * 2 // 3))
+
+    @model_validator(mode="after")
+    def _check(self) -> Evaluation:
+        if self.window_step is not None:
+            if self.window is None:
+                raise ValueError("window_step goes with `window`, and there is none")
+            if self.window_step[0] > self.window[0] or self.window_step[1] > self.window[1]:
+                raise ValueError(
+                    f"window_step = {list(self.window_step)} leaves gaps between windows of {list(self.window)}"
+                )
+        return self
 
 
 class Runtime(Section):
