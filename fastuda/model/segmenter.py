@@ -91,6 +91,15 @@ class Segmenter(nn.Module, ABC):
         How it lies over the image the class says (`align_corners`); `Outputs` need not repeat it.
         """
 
+    def encode(self, images: Tensor) -> Tensor:
+        """The encoder's deepest features, float [B, D, H', W']: what `forward` gives of them if asked for `features`.
+
+        No head need be computed for them.
+        """
+        features = self(images, features=True).features
+        assert isinstance(features, Tensor)
+        return features
+
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
         """Every trained parameter, once, from the input to the output."""
