@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -17,6 +18,8 @@ class Encoder(nn.Module, ABC):
     channels: Sequence[int]
     """Features of each map, the finest first."""
     num_blocks: int
+    one_stride: ClassVar[bool] = False
+    """Whether all maps lie at the same stride, so that a head of the last needs no other."""
 
     @abstractmethod
     def forward(self, images: Tensor, *, only_last: bool = False) -> list[Tensor]:

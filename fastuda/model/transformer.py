@@ -31,11 +31,12 @@ class TransformerSegmenter(Segmenter):
         self.backbone = encoder
         if settings.lora:
             add_lora(encoder, settings.lora, settings.lora_alpha)
+        self.reads_last = settings.head == "linear" and encoder.one_stride
         self.head = made_head(settings.head, encoder.channels, num_classes, settings.head_channels)
 
     def forward(self, images: Tensor, *, features: bool = False) -> Outputs:
         """Low-resolution logits of float [B, 3, H, W] normalised images; `features` are the encoder's last map."""
-        maps = self.backbone(images)
+        maps = self.backbone(images, only_last=self.reads_last)
         return Outputs(self.head(maps), None, maps[-1] if features else None, align_corners=False)
 
     def encode(self, images: Tensor) -> Tensor:
