@@ -215,7 +215,12 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     refused(state | {"block1.0.attn.gate": torch.ones(3)}, r"block1\.0\.attn\.gate has no place in the model")
     refused(state | {"block1.2.norm1.weight": torch.ones(32)}, r"of \[3, 2, 2, 2\] blocks and \[32, 64, 160, 256\]")
     refused(state | {"norm1.weight": torch.full((32,), torch.nan)}, "NaN or infinity")
+    refused(
+        state | {"block1.0.attn.kv.weight": torch.ones(64, 32).to_sparse()}, r"attn\.kv\.weight is sparse, not dense"
+    )
     refused({"conv.weight": torch.ones(3)}, r"its keys \(conv\.weight\) are none that segformer takes of others: the")
+    wide = under("backbone.", encoder()) | under("decode_head.", {"conv_seg.weight": torch.ones(19, 5000, 1, 1)})
+    refused(wide, r"its classifier is 19×5000×1×1, and should be N×M×1×1 with M from 1 to 4096")
     wrong = under("backbone.", encoder()) | under("decode_head.", daformer_head(7))
     refused(wrong, "its classifier knows 7 classes, the recipe 19: choose the classes it was trained on")
     (tmp_path / "empty").mkdir()

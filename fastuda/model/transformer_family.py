@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeVar, cast
@@ -14,8 +14,9 @@ from fastuda.errors import FastudaError
 from fastuda.model.family import Family, ImportedWeights, LoadReport, OnHub
 from fastuda.model.lora import beside_updates, is_update
 from fastuda.model.segmenter import Segmenter
-from fastuda.model.soundness import MOST_CLASSES, check_kinds, check_values, listed, misfits, size
+from fastuda.model.soundness import MOST_CLASSES, check_values, listed, misfits, size
 from fastuda.model.transformer_table import TransformerTable
+from fastuda.model.wrappers import unwrap
 from fastuda.printable import on_one_line
 
 T = TypeVar("T", bound=TransformerTable)
@@ -34,7 +35,7 @@ class EncoderWeights(ImportedWeights):
 
 @dataclass(frozen=True, kw_only=True)
 class Translated:
-    """The tensors of a file of others under fastuda's names, not yet held against a network."""
+    """The tensors of a file of others under fastuda's names: plain numbers, not yet held against a network."""
 
     state: dict[str, Tensor]
     told: dict[str, object]
@@ -64,12 +65,11 @@ class TransformerFamily(Family[T]):
             return super().interpret(content, metadata, settings)
         found = self.translated(content, settings)
         if found is None:
-            shown = on_one_line(", ".join(sorted(map(str, content))[:3]) or "no tensors at all", 200)
+            shown = on_one_line(", ".join(sorted(unwrap(content)[0])[:3]) or "no tensors at all", 200)
             raise FastudaError(
                 f"it has no header of fastuda's, and its keys ({shown}) are none that {self.kind} takes of others: "
                 f"{self.keys_of_others}"
             )
-        check_kinds(found.state)
         num_classes = _classes_of(found.state)
         table = self._described({"kind": self.kind, **found.told})
         wanted = {key: value.shape for key, value in self._blank(table, num_classes or 1).state_dict().items()}
@@ -133,11 +133,6 @@ class TransformerFamily(Family[T]):
     def pretrained(self, settings: T) -> OnHub | None:
         name = self.repository(settings)
         return None if name is None else OnHub(name)
-
-
-def without(tensors: Mapping[str, Tensor], prefixes: Collection[str]) -> dict[str, Tensor]:
-    """The tensors whose keys begin with none of the prefixes."""
-    return {key: value for key, value in tensors.items() if not key.startswith(tuple(prefixes))}
 
 
 def _classes_of(state: Mapping[str, Tensor]) -> int | None:

@@ -9,6 +9,8 @@ from pydantic import Field
 from fastuda.model.heads.kind import HeadKind
 from fastuda.recipe.model import Model
 
+MOST_CHANNELS = 4096
+
 
 class TransformerTable(Model):
     """A transformer and its head."""
@@ -18,7 +20,7 @@ class TransformerTable(Model):
     head: HeadKind = "mlp"
     """What classifies: `mlp`, SegFormer's, which fuses all maps by a 1×1 convolution; `daformer`, by dilated ones;
     `linear`, a 1×1 convolution on the last map."""
-    head_channels: Annotated[int, Field(ge=1, le=4096)] = 256
+    head_channels: Annotated[int, Field(ge=1, le=MOST_CHANNELS)] = 256
     """Width of the heads `mlp` and `daformer`. SegFormer's own are 256 for mit-b0 and mit-b1, 768 above."""
     stochastic_depth: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """How often a block is left out for a sample, in training."""

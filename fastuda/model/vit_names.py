@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-_QKV = re.compile(r"blocks\.(\d+)\.attn\.qkv\.(weight|bias)")
-_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)\.(weight|bias|gamma)")
+_QKV = re.compile(r"blocks\.(\d{1,3})\.attn\.qkv\.(weight|bias)")
+_BLOCK = re.compile(r"blocks\.(\d{1,3})\.(.+)\.(weight|bias|gamma)")
 _MODULES = {"attn.proj": "attention.o_proj", "ls1": "layer_scale1", "ls2": "layer_scale2"}
 _VALUES = {"gamma": "lambda1"}
 
@@ -38,5 +38,5 @@ def of_block(key: str, mlp: Mapping[str, str]) -> str:
 def variant_shapes(state: Mapping[str, Tensor]) -> tuple[int, int]:
     """Width and depth that a Vision Transformer's tensors tell under fastuda's names; 0 for what they do not."""
     norm = state.get("backbone.norm.weight")
-    blocks = {match[1] for match in (re.match(r"backbone\.layers\.(\d+)\.", key) for key in state) if match}
+    blocks = {match[1] for match in (re.match(r"backbone\.layers\.(\d{1,3})\.", key) for key in state) if match}
     return (0 if norm is None else norm.numel()), len(blocks)

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from torch import Tensor
 
 from fastuda.errors import FastudaError
+from fastuda.model.soundness import check_kinds
 from fastuda.model.transformer_family import Translated
 from fastuda.model.vit_names import of_block, variant_shapes, with_split_attention
 from fastuda.model.vit_shape import SHAPES
@@ -50,6 +51,7 @@ def translated(content: Mapping[object, object]) -> Translated | None:
     tensors, dropped = unwrap(content)
     if not is_dinov2(tensors):
         return None
+    check_kinds(tensors)
     of_facebook = _FACEBOOK[0] in tensors
     plain = {_PREFIX.sub("", key): value for key, value in tensors.items()}
     for key in [key for key in plain if key in _MASK or key.startswith("classifier.")]:

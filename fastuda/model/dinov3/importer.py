@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from torch import Tensor
 
 from fastuda.errors import FastudaError
+from fastuda.model.soundness import check_kinds
 from fastuda.model.transformer_family import Translated
 from fastuda.model.vit_names import of_block, variant_shapes, with_split_attention
 from fastuda.model.vit_shape import SHAPES
@@ -51,6 +52,7 @@ def translated(content: Mapping[object, object]) -> Translated | None:
     tensors, dropped = _opened(content)
     if not is_dinov3(tensors):
         return None
+    check_kinds(tensors)
     of_facebook = _FACEBOOK[0] in tensors
     own = with_split_attention(tensors) if of_facebook else tensors
     state = {}

@@ -14,8 +14,11 @@ from torch import Tensor
 from fastuda.errors import FastudaError
 from fastuda.model.segformer.names import of_encoder, of_head
 from fastuda.model.segformer.shape import SHAPES, Shape, Variant
+from fastuda.model.soundness import check_kinds, size
 from fastuda.model.transformer_family import CLASSIFIER, Translated
+from fastuda.model.transformer_table import MOST_CHANNELS
 from fastuda.model.wrappers import unwrap
+from fastuda.printable import on_one_line
 
 KEYS = (
     "the transformers library's (segformer.encoder.block.0.0.attention.self.query.weight …), NVlabs' "
@@ -33,7 +36,7 @@ _ANCHOR = re.compile(
     r"(?:segformer\.)?(?:encoder\.patch_embeddings\.0\.proj|stages\.0\.patch_embeddings\.proj)\.weight)"
 )
 _SCALES = "HRDA's attention between scales: fastuda answers from one scale, and scores of two are lost"
-_BLOCK = re.compile(r"backbone\.stages\.([0-3])\.blocks\.(\d+)\.")
+_BLOCK = re.compile(r"backbone\.stages\.([0-3])\.blocks\.(\d{1,3})\.")
 
 
 def is_mix_transformer(keys: Collection[str]) -> bool:
@@ -46,6 +49,7 @@ def translated(content: Mapping[object, object]) -> Translated | None:
     tensors, dropped = _of_student(content)
     if not is_mix_transformer(tensors):
         return None
+    check_kinds(tensors)
     of_library = any("patch_embeddings" in key for key in tensors)
     head = {key.removeprefix(_HEAD): value for key, value in tensors.items() if key.startswith(_HEAD)}
     rest = {key: value for key, value in tensors.items() if not key.startswith(_HEAD)}
@@ -76,7 +80,7 @@ def _of_student(content: Mapping[object, object]) -> tuple[dict[str, Tensor], di
     if not is_mix_transformer(own.keys()):
         return unwrap(content)
     tensors = {key.removeprefix(_STUDENT): value for key, value in own.items() if isinstance(value, Tensor)}
-    left = [str(key) for key in level if key not in own]
+    left = [on_one_line(str(key), 100) for key in level if key not in own]
     reasons = {key: _OTHERS.get(key.partition(".")[0] + ".", "not the network's weights") for key in left}
     return tensors, reasons
 
@@ -100,4 +104,6 @@ def _head_of(state: Mapping[str, Tensor]) -> dict[str, object]:
     """Kind and width of the head, as its keys tell."""
     kind = "daformer" if "head.bottleneck.conv.weight" in state else "mlp"
     weight = state[CLASSIFIER]
-    return {"head": kind, "head_channels": weight.shape[1] if weight.ndim > 1 else 0}
+    if weight.ndim != 4 or weight.shape[1] > MOST_CHANNELS:
+        raise FastudaError(f"its classifier is {size(weight)}, and should be N×M×1×1 with M from 1 to {MOST_CHANNELS}")
+    return {"head": kind, "head_channels": weight.shape[1]}

@@ -29,8 +29,8 @@ _BLOCK = {
     "attn.proj": "attention.o_proj",
 }
 _EMBEDDING = {"norm": "layer_norm"}
-_OLD = re.compile(r"encoder\.(patch_embeddings|block|layer_norm)\.(\d)(?:\.(\d+))?(?:\.(.+))?\.(weight|bias)")
-_NVLABS = re.compile(r"(patch_embed|block|norm)([1-4])(?:\.(\d+))?(?:\.(.+))?\.(weight|bias)")
+_OLD = re.compile(r"encoder\.(patch_embeddings|block|layer_norm)\.(\d)(?:\.(\d{1,3}))?(?:\.(.+))?\.(weight|bias)")
+_NVLABS = re.compile(r"(patch_embed|block|norm)([1-4])(?:\.(\d{1,3}))?(?:\.(.+))?\.(weight|bias)")
 _BOTH = ".attn.kv."
 
 # Of a head, whole: mmsegmentation's names (DAFormer's and SegFormer's), then the library's.
