@@ -101,20 +101,19 @@ def zeros(*keys: str) -> State:
 
 
 FOREIGN: dict[str, tuple[object, str]] = {
-    "DAFormer": (
+    "DAFormer on a ResNet": (
         {
             "meta": {"epoch": 1},
             "state_dict": zeros(
-                "model.backbone.patch_embed1.proj.weight", "model.decode_head.fuse_layer.bottleneck.conv.weight",
-                "ema_model.backbone.patch_embed1.proj.weight",
-                "ema_model.decode_head.fuse_layer.bottleneck.conv.weight",
-                "imnet_model.backbone.patch_embed1.proj.weight",
+                "model.backbone.conv1.weight", "model.decode_head.fuse_layer.bottleneck.conv.weight",
+                "ema_model.backbone.conv1.weight", "ema_model.decode_head.fuse_layer.bottleneck.conv.weight",
+                "imnet_model.backbone.conv1.weight",
             ),
         },
         "a checkpoint of DAFormer, HRDA or MIC",
     ),
-    "HRDA's network alone": (
-        {"state_dict": zeros("backbone.patch_embed1.proj.weight", "decode_head.scale_attention.linear_c4.weight")},
+    "HRDA's network alone, on a ResNet": (
+        {"state_dict": zeros("backbone.conv1.weight", "decode_head.scale_attention.linear_c4.weight")},
         "a checkpoint of the DAFormer, HRDA and MIC family",
     ),
     "mmsegmentation, ResNet": (
@@ -127,9 +126,9 @@ FOREIGN: dict[str, tuple[object, str]] = {
         },
         "an mmsegmentation checkpoint",
     ),
-    "SegFormer": (
-        zeros("segformer.encoder.patch_embeddings.0.proj.weight", "decode_head.classifier.weight"),
-        "(a SegFormer of the transformers library|an mmsegmentation checkpoint)",
+    "a part of a SegFormer": (
+        zeros("segformer.encoder.block.0.0.mlp.dense1.weight", "decode_head.classifier.weight"),
+        "(a part of a SegFormer of the transformers library|an mmsegmentation checkpoint)",
     ),
     "DINOv2": (zeros("cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"), "a transformer"),
     "torchvision's DeepLabV3": (

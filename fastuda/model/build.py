@@ -9,9 +9,10 @@ import torch
 
 from fastuda.errors import FastudaError
 from fastuda.files.lock import Look
-from fastuda.files.paths import user_path
+from fastuda.files.paths import is_folder, user_path
 from fastuda.model.download import fetch
-from fastuda.model.family import ImportedWeights, LoadReport, Packaged, family_of
+from fastuda.model.family import ImportedWeights, LoadReport, OnHub, Packaged, family_of
+from fastuda.model.hub import HUB, fetch_from_hub, in_folder
 from fastuda.model.packaged import find_packaged
 from fastuda.model.segmenter import Segmenter
 from fastuda.model.weights import read_family_weights
@@ -27,8 +28,9 @@ def build_model(
     """The network on the CPU, and the recipe with the weights' own conventions written in.
 
     Weights come from `init` (a whole network: `--init`) or else from `model.weights`: what the family knows by a
-    word (downloaded once into `cache`, or found in an installed package), a URL, a file, or `random`. Which of a
-    file's conventions hold against the recipe is the family's to say (`Family.adopt`).
+    word (downloaded once into `cache`, or found in an installed package), a URL, `hub:ORG/NAME`, a file, a folder of
+    Hugging Face's, or `random`. Which of a file's conventions hold against the recipe is the family's to say
+    (`Family.adopt`).
 
     Raises FastudaError when a file cannot be had, read or matched. `look` is `fetch`'s.
     """
@@ -70,10 +72,14 @@ def build_network(recipe: Recipe) -> Segmenter:
 
 
 def _start(settings: Model, cache: Path, look: Look | None) -> Path:
-    """The file that `model.weights` names: by its URL, by a word of the family's, or itself."""
+    """The file that `model.weights` names: by its URL, by a word of the family's, on a hub, in a folder, or itself."""
     if "://" in settings.weights:
         return fetch(settings.weights, cache / "weights", settings.sha256, look)
     known = family_of(settings.kind).pretrained(settings)
+    if known is None and settings.weights.startswith(HUB):
+        known = OnHub(settings.weights.removeprefix(HUB))
+    if isinstance(known, OnHub):
+        return fetch_from_hub(known.repository)
     if isinstance(known, Packaged):
         return find_packaged(known, settings.weights)
     if known is not None:
@@ -84,7 +90,7 @@ def _start(settings: Model, cache: Path, look: Look | None) -> Path:
             f'model.weights = "{on_one_line(settings.weights, 200)}": no such file, and {settings.kind} has no '
             'published weights of that name; name a file or a URL, or say "random"'
         )
-    return path
+    return in_folder(path) if is_folder(path) else path
 
 
 def _adopt(settings: Model, imported: ImportedWeights, path: Path) -> Model:

@@ -76,6 +76,14 @@ class Packaged:
 
 
 @dataclass(frozen=True)
+class OnHub:
+    """Weights in a repository on Hugging Face's hub."""
+
+    repository: str
+    """ORG/NAME."""
+
+
+@dataclass(frozen=True)
 class LoadReport:
     """What loading weights into a network did."""
 
@@ -163,7 +171,7 @@ class Family(ABC, Generic[T]):
         model.load_state_dict(imported.state, strict=False)
         return LoadReport(len(imported.state), imported.dropped, ())
 
-    def pretrained(self, settings: T) -> Published | Packaged | None:
+    def pretrained(self, settings: T) -> Published | Packaged | OnHub | None:
         """What the word `model.weights` stands for; None where it is no word of this family's.
 
         Raises FastudaError for weights that go with other settings than these.

@@ -94,7 +94,10 @@ class Segmenter(nn.Module, ABC):
         """
 
     def encode(self, images: Tensor) -> Tensor:
-        """The encoder's deepest features of float [B, 3, H, W] normalised images: those of `forward(features=True)`."""
+        """The encoder's deepest features, float [B, D, H', W']: what `forward` gives of them if asked for `features`.
+
+        No head need be computed for them.
+        """
         features = self(images, features=True).features
         assert isinstance(features, Tensor)
         return features

@@ -11,17 +11,17 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
     (
         r"imnet_model\.|ema_model\.(backbone|decode_head|model)\.",
         "a checkpoint of DAFormer, HRDA or MIC: a whole mmsegmentation trainer, student (`model.`), teacher "
-        "(`ema_model.`) and often an ImageNet copy (`imnet_model.`), with a MiT encoder and their own head",
+        "(`ema_model.`) and often an ImageNet copy (`imnet_model.`), with another encoder than a MiT",
     ),
     (
         r"(.*\.)?(decode_head\.(fuse_layer|embed_layers)|scale_attention|hr_|decode_head\.head\.)",
-        "a checkpoint of the DAFormer, HRDA and MIC family: a MiT encoder with their own head",
+        "a checkpoint of the DAFormer, HRDA and MIC family with another encoder than a MiT",
     ),
     (
         r"(.*\.)?(decode_head|auxiliary_head\.conv_seg)\.",
         "an mmsegmentation checkpoint (`backbone.`, `decode_head.`), whose network is described by its own config file",
     ),
-    (r"(segformer|decode_head\.linear_c)\.", "a SegFormer of the transformers library"),
+    (r"(segformer|decode_head\.linear_c)\.", "a part of a SegFormer of the transformers library"),
     (r"(backbone|model)?\.?(patch_embed\d?|block1|blocks\.0)\.", "a transformer (ViT, MiT or DINOv2)"),
     (r"classifier\.\d+\.|backbone\.layer\d\..*", "a segmentation network such as torchvision's DeepLabV3 or FCN"),
 )

@@ -58,6 +58,10 @@ class DeepLabV2(Segmenter):
         auxiliary = None if self.auxiliary_head is None else self.auxiliary_head(layer3)
         return Outputs(self.head(layer4), auxiliary, layer4 if features else None)
 
+    def encode(self, images: Tensor) -> Tensor:
+        layer4: Tensor = self.backbone(images)[1]
+        return layer4
+
     def describe(self) -> dict[str, object]:
         """What the tensors do not tell; depth, width and heads they do."""
         return {

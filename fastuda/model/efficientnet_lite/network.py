@@ -73,6 +73,13 @@ class LiteSegmenter(Segmenter):
         )
         return Outputs(logits + fine, auxiliary, read, align_corners=False)
 
+    def encode(self, images: Tensor) -> Tensor:
+        found = self.backbone(images)
+        last: Tensor = found.last
+        if self.skip is None:
+            return last
+        return F.interpolate(last, size=found.fine.shape[2:], mode="bilinear", align_corners=False)
+
     def follow(self, fast: FastPath) -> None:
         """Classifiers as one matrix product or as dilated convolutions; BatchNorm with what is added, or alone."""
         for module in self.modules():

@@ -1,0 +1,1 @@
+"""Classifiers over feature maps of several resolutions, for networks that have such."""

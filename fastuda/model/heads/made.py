@@ -1,0 +1,18 @@
+"""From a recipe's word to a head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastuda.model.heads.context import ContextHead
+from fastuda.model.heads.head import Head
+from fastuda.model.heads.kind import HeadKind
+from fastuda.model.heads.linear import LinearHead
+from fastuda.model.heads.mlp import MLPHead
+
+
+def made_head(kind: HeadKind, channels: Sequence[int], num_classes: int, width: int) -> Head:
+    """The head over maps of `channels` features, the finest first; `width` is that of all but the linear one."""
+    if kind == "mlp":
+        return MLPHead(channels, num_classes, width)
+    return ContextHead(channels, num_classes, width) if kind == "daformer" else LinearHead(channels, num_classes)
