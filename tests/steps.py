@@ -9,6 +9,7 @@ from tiny import NETWORK
 from torch import Tensor, nn
 
 from fastuda.data.loading.batch import DomainBatch
+from fastuda.method.reference import blank_reference
 from fastuda.method.state import TrainingState
 from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.model.passes import Passes
@@ -64,7 +65,14 @@ def begin(recipe: Recipe, kind: type[DeepLabV2] = DeepLabV2) -> TrainingState:
         aspp=recipe.model.aspp,
         auxiliary=recipe.model.auxiliary,
     )
-    return TrainingState.begin(model.train(), recipe.train.optimizer, 10, recipe.method.ema_decay)
+    return TrainingState.begin(
+        model.train(),
+        recipe.train.optimizer,
+        10,
+        recipe.method.ema_decay,
+        ema_rises=recipe.method.ema_rises,
+        reference=blank_reference(recipe),
+    )
 
 
 def small_network(recipe: Recipe, **changes: Any) -> DeepLabV2:

@@ -62,6 +62,7 @@ VARIANTS = [
     ("gta2cs", ('contrast.on="hts"',)),
     ("gta2cs", ("model.auxiliary=false",)),
     ("gta2cs+dsp-soft", ()),
+    ("gta2cs+mic", ("terms.target_feature_distance.weight=0.1", "quality.bottom=4", "terms.masked.block=8")),
 ]
 
 
@@ -83,7 +84,10 @@ def test_equal_gradients_of_compiled_code_do_not_add_up_in_one_buffer() -> None:
 @pytest.mark.usefixtures("_traced_alone")
 @pytest.mark.parametrize(
     ("name", "settings", "everything"),
-    [*((*variant, False) for variant in VARIANTS), ("gta2cs", (), True), ("gta2cs-edge", (), True)],
+    [
+        *((*variant, False) for variant in VARIANTS),
+        *(("gta2cs", (), True), ("gta2cs-edge", (), True), ("gta2cs+mic", (), True)),
+    ],
 )
 def test_both_steps_compile_without_a_break_and_only_once(
     name: str, settings: tuple[str, ...], everything: bool
@@ -93,7 +97,15 @@ def test_both_steps_compile_without_a_break_and_only_once(
     student.set_fused_batch_norm(everything)
     student.set_gemm_aspp(everything)
     decay = recipe.method.ema_decay
-    state = TrainingState.begin(student, recipe.train.optimizer, plain.schedule.num_iterations, decay, flat=everything)
+    state = TrainingState.begin(
+        student,
+        recipe.train.optimizer,
+        plain.schedule.num_iterations,
+        decay,
+        ema_rises=recipe.method.ema_rises,
+        flat=everything,
+        reference=plain.reference,
+    )
     source, target = batches(recipe)
     for one, passes in ((state, COMPILED), (plain, AS_IT_IS)):
         warmup_step(one, source, recipe, passes)

@@ -10,6 +10,7 @@ from steps import AS_IT_IS, batches, begin, tiny
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastuda.method.reference import blank_reference
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.passes import Passes
@@ -32,7 +33,16 @@ def begun(recipe: Recipe, *, flat: bool) -> TrainingState:
     student = begin(recipe).student
     student.set_fused_batch_norm(flat)
     student.set_gemm_aspp(flat)
-    return TrainingState.begin(student, recipe.train.optimizer, 10, recipe.method.ema_decay, flat=flat)
+    method, reference = recipe.method, blank_reference(recipe)
+    return TrainingState.begin(
+        student,
+        recipe.train.optimizer,
+        10,
+        method.ema_decay,
+        ema_rises=method.ema_rises,
+        flat=flat,
+        reference=reference,
+    )
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -104,8 +114,17 @@ def test_an_iteration_does_not_wait_for_the_gpu(name: str, settings: tuple[str, 
     recipe = tiny(name, *settings)
     device = torch.device("cuda")
     passes, fast = Passes.of(recipe, device), FastPath.of(recipe.runtime, device)
-    student, decay = placed(begin(recipe).student, fast, device), recipe.method.ema_decay
-    state = TrainingState.begin(student, recipe.train.optimizer, 10, decay, flat=True, precision=passes.amp)
+    student, reference = placed(begin(recipe).student, fast, device), blank_reference(recipe)
+    state = TrainingState.begin(
+        student,
+        recipe.train.optimizer,
+        10,
+        recipe.method.ema_decay,
+        ema_rises=recipe.method.ema_rises,
+        flat=True,
+        precision=passes.amp,
+        reference=reference and placed(reference, fast, device),
+    )
     source, target = (batch.map(lambda t: t.to(device)) for batch in batches(recipe))
     adaptation_step(state, source, target, recipe, passes)
     try:

@@ -18,6 +18,7 @@ from fastuda_bench.fault_figures import faults
 from fastuda_bench.kernel_resources import largest
 from fastuda_bench.launches import COLUMNS, cells
 from fastuda_bench.markdown import cell, number, table
+from fastuda_bench.need_figures import recipe_needs
 from fastuda_bench.results import NOT_COMPARED, doubt_of, run_of
 from fastuda_bench.run_figures import runs_over_time
 from fastuda_bench.step_table import fastest, speedup, with_baselines
@@ -28,6 +29,7 @@ PAGES = (
     "bench/README.md",
     "bench/photographs.md",
     "docs/reliability.md",
+    "docs/today.md",
     "fastuda/data/README.md",
     "kernels/README.md",
 )
@@ -298,6 +300,7 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "kernel-resources": ("kernel-resources.json", _resources),
     "kernels-cpu": ("kernels-cpu.json", _kernels),
     "launches": ("launches.json", _launches),
+    "needs": ("needs.json", recipe_needs),
     "card": ("card/card.json", _card),
     "kernels": ("card/kernels.json", _kernels),
     "loader": ("card/loader.json", _loader),

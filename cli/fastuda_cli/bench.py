@@ -15,6 +15,7 @@ from fastuda_cli import (
     bench_kernels,
     bench_launches,
     bench_loader,
+    bench_needs,
     bench_prepare,
     bench_probe,
     bench_resources,
@@ -31,6 +32,7 @@ app.command("kernels")(bench_kernels.kernels)
 app.command("resources")(bench_resources.resources)
 app.command("step")(bench_step.step)
 app.command("launches")(bench_launches.launches)
+app.command("needs")(bench_needs.needs)
 app.command("loader")(bench_loader.loader)
 app.command("train")(bench_train.train)
 app.command("evaluate")(bench_evaluate.evaluate)

@@ -83,6 +83,12 @@ def _plain_norms(fast: FastPath) -> FastPath:
     return replace(fast, fused_batch_norm=False)
 
 
+def needed_bytes(recipe: Recipe, device: torch.device, look: Callable[[], None] | None = None) -> float:
+    """What an iteration takes of free memory: the estimate, what fragments leave unused, and the runtime's own."""
+    needed = _FRAGMENTATION * estimate_bytes(recipe, device, look=look)
+    return needed + (_RUNTIME_BYTES if device.type == "cuda" else 0)
+
+
 def require_memory(recipe: Recipe, device: torch.device, look: Callable[[], None] | None = None) -> None:
     """Raise FastudaError, with the estimate and what to lower, when an iteration does not fit into free memory.
 
@@ -91,8 +97,7 @@ def require_memory(recipe: Recipe, device: torch.device, look: Callable[[], None
     free = _free_bytes(device)
     if free is None:
         return
-    needed = _FRAGMENTATION * estimate_bytes(recipe, device, look=look)
-    needed += _RUNTIME_BYTES if device.type == "cuda" else 0
+    needed = needed_bytes(recipe, device, look)
     if needed <= free:
         return
     views, train = recipe.views, recipe.train
