@@ -6,6 +6,7 @@ import copy
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mix_transformer_files import (
@@ -158,8 +159,10 @@ def test_a_released_daformer_answers_as_its_own_keys_say(
     assert resolved.model.head == "daformer"
     assert "sets model.head = daformer (the recipe said mlp)" in caplog.text
     assert all(torch.equal(value, started.state_dict()[key]) for key, value in model.state_dict().items())
-    answer = load(tmp_path / "iter_40000.pth", device="cpu")
-    assert answer.recipe.model.input == "rgb-imagenet"
+    small = load_recipe("gta2cs", ["eval.size=[64, 32]"])
+    answer = load(tmp_path / "iter_40000.pth", device="cpu", recipe=small)
+    assert answer.recipe.model == model.settings
+    assert answer.predict(np.zeros((40, 72, 3), np.uint8)).shape == (40, 72)
 
 
 def test_mmsegmentations_segformer_answers_as_its_own_keys_say(tmp_path: Path, images: Tensor) -> None:
