@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +20,6 @@ from safetensors.torch import save_file
 from fastuda.errors import FastudaError
 from fastuda.model import library as library_module
 from fastuda.model.build import build_model
-from fastuda.model.hub import fetch_from_hub
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import load_recipe
 
@@ -35,7 +37,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Path | Excepti
     def put(files: dict[str, Path | Exception]) -> Asked:
         seen: Asked = []
 
-        def download(repository: str, file: str) -> str:
+        def download(repository: str, file: str, *, local_files_only: bool) -> str:
+            # Once it could not be reached, it is not asked again.
+            assert local_files_only == any(isinstance(files.get(one), LocalEntryNotFoundError) for _, one in seen)
             seen.append((repository, file))
             found = files.get(file, EntryNotFoundError(f"no {file}"))
             if isinstance(found, Exception):
@@ -92,11 +96,13 @@ def test_what_cannot_be_had_says_what_to_fetch_and_where_to_put_it(
     assert "--set model.weights=random" in str(raised.value)
 
 
-def test_offline_nothing_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(FastudaError, match=r"facebook/dinov2-small: its weights cannot be had from the hub"):
-        fetch_from_hub("facebook/dinov2-small")
+def test_offline_nothing_is_waited_for(tmp_path: Path) -> None:
+    """In a process of its own, in which nobody imported any of the library."""
+    code = "from fastuda.model.hub import fetch_from_hub; fetch_from_hub('facebook/dinov2-small')"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    assert "FastudaError: facebook/dinov2-small: its weights cannot be had from the hub" in done.stderr
+    assert "hf download facebook/dinov2-small --local-dir FOLDER" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["mit-b0", "nvidia/mit/b0", "../nvidia/mit-b0", ""])

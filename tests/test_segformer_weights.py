@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mix_transformer_files import (
@@ -50,11 +52,17 @@ def images() -> Tensor:
     return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(3))
 
 
+def doubled(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.double() for key, value in state.items()}
+
+
 def assert_maps(model: Segmenter, images: Tensor, state: dict[str, Tensor]) -> None:
+    """In fp64, in which the norms' two constants are far apart."""
     assert isinstance(model, TransformerSegmenter)
+    exact = copy.deepcopy(model).eval().double()
     with torch.no_grad():
-        for ours, theirs in zip(model.eval().backbone(images), maps_of(state, images), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+        for ours, theirs in zip(exact.backbone(images.double()), maps_of(doubled(state), images.double()), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
 def test_nvlabs_encoder_computes_what_its_own_keys_say(tmp_path: Path, images: Tensor) -> None:
@@ -137,9 +145,10 @@ def test_a_released_daformer_answers_as_its_own_keys_say(
     }
     torch.save({"meta": {"epoch": 1}, "state_dict": forms[form], "optimizer": {}}, tmp_path / "iter_40000.pth")
     model, imported = read_model(tmp_path / "iter_40000.pth", CPU)
+    exact, doubles = copy.deepcopy(model).double(), images.double()
     with torch.no_grad():
-        expected = daformer_logits(head, maps_of(mit, images))
-        torch.testing.assert_close(model(images).logits, expected, rtol=1e-4, atol=1e-4)
+        expected = daformer_logits(doubled(head), maps_of(doubled(mit), doubles))
+        torch.testing.assert_close(exact(doubles).logits, expected, rtol=1e-9, atol=1e-9)
     reasons = set(imported.dropped.values())
     assert ("the trainer's ImageNet copy" in reasons) == (form == "trainer")
     assert any("scores of two are lost" in reason for reason in reasons) == (form == "hrda")
@@ -150,8 +159,10 @@ def test_a_released_daformer_answers_as_its_own_keys_say(
     assert resolved.model.head == "daformer"
     assert "sets model.head = daformer (the recipe said mlp)" in caplog.text
     assert all(torch.equal(value, started.state_dict()[key]) for key, value in model.state_dict().items())
-    answer = load(tmp_path / "iter_40000.pth", device="cpu")
-    assert answer.recipe.model.input == "rgb-imagenet"
+    small = load_recipe("gta2cs", ["eval.size=[64, 32]"])
+    answer = load(tmp_path / "iter_40000.pth", device="cpu", recipe=small)
+    assert answer.recipe.model == model.settings
+    assert answer.predict(np.zeros((40, 72, 3), np.uint8)).shape == (40, 72)
 
 
 def test_mmsegmentations_segformer_answers_as_its_own_keys_say(tmp_path: Path, images: Tensor) -> None:
@@ -159,9 +170,10 @@ def test_mmsegmentations_segformer_answers_as_its_own_keys_say(tmp_path: Path, i
     torch.save({"state_dict": under("backbone.", mit) | under("decode_head.", head)}, tmp_path / "segformer.pth")
     model, imported = read_model(tmp_path / "segformer.pth", CPU)
     assert {key.split(".")[1] for key in imported.dropped if "decode" in key} == {"conv_seg"}
+    doubles = images.double()
     with torch.no_grad():
-        expected = segformer_logits(head, maps_of(mit, images))
-        torch.testing.assert_close(model(images).logits, expected, rtol=1e-4, atol=1e-4)
+        expected = segformer_logits(doubled(head), maps_of(doubled(mit), doubles))
+        torch.testing.assert_close(model.double()(doubles).logits, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_updates_beside_the_attention_begin_with_nothing(tmp_path: Path, images: Tensor) -> None:
@@ -176,7 +188,7 @@ def test_updates_beside_the_attention_begin_with_nothing(tmp_path: Path, images:
     again, _ = read_model(tmp_path / "own.safetensors", CPU)
     assert again.settings == model.settings.model_copy(update={"weights": "random"})
     with torch.no_grad():
-        torch.testing.assert_close(again(images).logits, model(images).logits)
+        torch.testing.assert_close(again(images).logits, model.eval()(images).logits)
     same, resolved = build_model(recipe(), tmp_path, init=tmp_path / "own.safetensors")
     assert isinstance(resolved.model, Table)
     assert resolved.model.lora == 3

@@ -1,15 +1,12 @@
-"""Recipes of the transformers with images as small as they take, and networks of a few blocks."""
+"""Recipes of the transformers with images as small as they take."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 from tiny import RUN
 
 from fastuda.model.build import build_network
-from fastuda.model.segformer import shape as segformer_shape
 from fastuda.model.transformer import TransformerSegmenter
-from fastuda.model.vit_shape import SHAPES, ViTShape
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import load_recipe
 
@@ -46,10 +43,3 @@ def images(kind: str, number: int = 2) -> torch.Tensor:
     """Twice as wide as high."""
     side = SIDES[kind]
     return torch.randn(number, 3, side, 2 * side, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture
-def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The smallest variants have a block a stage, or four, and a few features."""
-    monkeypatch.setitem(segformer_shape.SHAPES, "mit-b0", segformer_shape.Shape((8, 16, 40, 64), (1, 1, 1, 1)))
-    monkeypatch.setitem(SHAPES, "small", ViTShape(48, 4, 3, (0, 1, 2, 3)))

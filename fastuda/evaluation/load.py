@@ -65,7 +65,10 @@ def load(
             f"{file}: the model has {network.num_classes} classes, the recipe {num_classes}; choose another recipe "
             f"{_HOW}"
         )
-    found = found.model_copy(update={"model": found.model.model_copy(update={"input": imported.input})})
+    own = network.settings
+    # A recipe chosen for its classes may be of another network.
+    settings = found.model if own is None or own.kind == found.model.kind else own
+    found = found.model_copy(update={"model": settings.model_copy(update={"input": imported.input})})
     return Model(network, found, Passes.of(found, torch_device), torch_device, file)
 
 

@@ -25,17 +25,21 @@ def fetch_from_hub(repository: str) -> Path:
     name = on_one_line(repository, 200)
     if not _REPOSITORY.fullmatch(repository):
         raise FastudaError(f'model.weights: "{name}" names no repository of the hub; write {HUB}ORG/NAME')
-    hub = library("huggingface_hub")
+    hub, errors = library("huggingface_hub"), library("huggingface_hub.errors")
     failure: Exception | None = None
     for file in _FILES:
+        # Who waited for the network in vain need not wait again to learn whether the other file is in the cache.
+        unreachable = isinstance(failure, errors.LocalEntryNotFoundError)
         try:
-            return Path(hub.hf_hub_download(repository, file))
-        except hub.errors.EntryNotFoundError as error:
-            failure = failure or error  # the other file may be there, in the repository or in the cache
+            return Path(hub.hf_hub_download(repository, file, local_files_only=unreachable))
+        except errors.EntryNotFoundError as error:
+            failure = failure or error
         except Exception as error:  # whatever the client, its transport and the system raise
             failure = error
             break
-    gated = isinstance(failure, hub.errors.GatedRepoError)
+    gated = isinstance(failure, errors.GatedRepoError)
+    if isinstance(failure, errors.LocalEntryNotFoundError):
+        failure = failure.__cause__ if isinstance(failure.__cause__, Exception) else failure
     why = "it is open to those alone who accepted its licence on its page" if gated else _first_line(failure)
     raise FastudaError(
         f"{name}: its weights cannot be had from the hub ({why}).\n"

@@ -26,6 +26,6 @@ class TransformerTable(Model):
     """How often a block is left out for a sample, in training."""
     lora: Annotated[int, Field(ge=0, le=1024)] = 0
     """Rank of low-rank updates of the attention's projections (Hu et al., ICLR '22), which then train in place of the
-    encoder; 0 trains the encoder itself."""
+    encoder, at `lr_backbone`; 0 trains the encoder itself."""
     lora_alpha: Annotated[float, Field(gt=0, le=65536)] = 16.0
     """Those updates are scaled by it, over their rank."""
