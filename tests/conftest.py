@@ -134,7 +134,7 @@ def tiny_recipe() -> Callable[..., Recipe]:
 def shallow_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The smallest variants of transformers have a block a stage, or four, and a few features."""
     from fastuda.model.segformer import shape
-    from fastuda.model.vit_shape import SHAPES, ViTShape
+    from fastuda.model.transformer.vit_shape import SHAPES, ViTShape
 
     monkeypatch.setitem(shape.SHAPES, "mit-b0", shape.Shape((8, 16, 40, 64), (1, 1, 1, 1)))
     monkeypatch.setitem(SHAPES, "small", ViTShape(48, 4, 3, (0, 1, 2, 3)))

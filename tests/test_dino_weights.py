@@ -17,7 +17,7 @@ from fastuda.model.build import build_model, read_model
 from fastuda.model.dinov2.family import DinoV2Family
 from fastuda.model.dinov2.table import Table
 from fastuda.model.segmenter import Segmenter, described
-from fastuda.model.transformer import TransformerSegmenter
+from fastuda.model.transformer.network import TransformerSegmenter
 from fastuda.model.weights import read_weights, save_weights
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import load_recipe

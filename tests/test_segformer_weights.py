@@ -26,7 +26,7 @@ from fastuda.evaluation.load import load
 from fastuda.model.build import build_model, read_model
 from fastuda.model.segformer.table import Table
 from fastuda.model.segmenter import Segmenter, described
-from fastuda.model.transformer import TransformerSegmenter
+from fastuda.model.transformer.network import TransformerSegmenter
 from fastuda.model.weights import read_weights, save_weights
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import load_recipe

@@ -58,8 +58,8 @@ STILL = ("model.stochastic_depth=0", "train.optimizer.kind=adamw")
 def test_grouped_and_flat_steps_have_the_plain_ones_losses(
     kind: str, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastuda.model.heads.mlp._DROPOUT", 0.0)
-    monkeypatch.setattr("fastuda.model.heads.context._DROPOUT", 0.0)
+    monkeypatch.setattr("fastuda.model.transformer.heads.mlp._DROPOUT", 0.0)
+    monkeypatch.setattr("fastuda.model.transformer.heads.context._DROPOUT", 0.0)
     recipe = small(kind, *STILL, *more)
     source, target = fitting(kind)
     states, losses = [], []
@@ -122,8 +122,8 @@ def _traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_both_steps_compile_without_a_break(kind: str, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastuda.model.heads.mlp._DROPOUT", 0.0)
-    monkeypatch.setattr("fastuda.model.heads.context._DROPOUT", 0.0)
+    monkeypatch.setattr("fastuda.model.transformer.heads.mlp._DROPOUT", 0.0)
+    monkeypatch.setattr("fastuda.model.transformer.heads.context._DROPOUT", 0.0)
     recipe = small(kind, *STILL, *more)
     passes = replace(EXACT, compiled=True, grouped=True)
     source, target = fitting(kind)

@@ -6,7 +6,7 @@ import torch
 from tiny import RUN
 
 from fastuda.model.build import build_network
-from fastuda.model.transformer import TransformerSegmenter
+from fastuda.model.transformer.network import TransformerSegmenter
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import load_recipe
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fastuda.model.dinov2.table import PATCH
 from fastuda.model.library import library
-from fastuda.model.vit import VisionTransformer
-from fastuda.model.vit_shape import SHAPES, ViTVariant
+from fastuda.model.transformer.vit import VisionTransformer
+from fastuda.model.transformer.vit_shape import SHAPES, ViTVariant
 
 _TRAINED_SIDE = 518
 """Pixels of the images whose patches have a position embedding each; of others they are interpolated."""

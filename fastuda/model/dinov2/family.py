@@ -8,7 +8,7 @@ from typing import ClassVar
 from fastuda.model.dinov2.importer import KEYS, is_dinov2, translated
 from fastuda.model.dinov2.network import DinoV2
 from fastuda.model.dinov2.table import Table
-from fastuda.model.transformer_family import TransformerFamily, Translated
+from fastuda.model.transformer.family import TransformerFamily, Translated
 from fastuda.recipe.model import Model
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastuda.model.dinov2.encoder import DinoV2Encoder
 from fastuda.model.dinov2.table import PATCH, Table
-from fastuda.model.transformer import TransformerSegmenter
+from fastuda.model.transformer.network import TransformerSegmenter
 
 
 class DinoV2(TransformerSegmenter):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastuda.model.heads.kind import HeadKind
-from fastuda.model.transformer_table import TransformerTable
-from fastuda.model.vit_shape import ViTVariant, no_whole_patches, patches
+from fastuda.model.transformer.heads.kind import HeadKind
+from fastuda.model.transformer.settings import TransformerTable
+from fastuda.model.transformer.vit_shape import ViTVariant, no_whole_patches, patches
 
 PATCH = 14
 

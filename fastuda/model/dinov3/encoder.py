@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fastuda.model.dinov3.table import PATCH
 from fastuda.model.library import library
-from fastuda.model.vit import VisionTransformer
-from fastuda.model.vit_shape import SHAPES, ViTVariant
+from fastuda.model.transformer.vit import VisionTransformer
+from fastuda.model.transformer.vit_shape import SHAPES, ViTVariant
 
 _NUM_REGISTERS = 4
 

@@ -11,7 +11,7 @@ from fastuda.model.dinov3.network import DinoV3
 from fastuda.model.dinov3.table import Table
 from fastuda.model.family import OnHub
 from fastuda.model.hub import HUB
-from fastuda.model.transformer_family import TransformerFamily, Translated
+from fastuda.model.transformer.family import TransformerFamily, Translated
 from fastuda.recipe.model import Model
 
 _LETTERS = {"small": "s", "base": "b", "large": "l"}

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from fastuda.errors import FastudaError
 from fastuda.model.soundness import check_kinds
-from fastuda.model.transformer_family import Translated
-from fastuda.model.vit_names import of_block, variant_shapes, with_split_attention
-from fastuda.model.vit_shape import SHAPES
+from fastuda.model.transformer.family import Translated
+from fastuda.model.transformer.vit_names import of_block, variant_shapes, with_split_attention
+from fastuda.model.transformer.vit_shape import SHAPES
 from fastuda.model.wrappers import unwrap
 
 KEYS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastuda.model.dinov3.encoder import DinoV3Encoder
 from fastuda.model.dinov3.table import PATCH, Table
-from fastuda.model.transformer import TransformerSegmenter
+from fastuda.model.transformer.network import TransformerSegmenter
 
 
 class DinoV3(TransformerSegmenter):

@@ -9,9 +9,9 @@ import re
 
 from torch import Tensor, nn
 
-from fastuda.model.encoder import Encoder
 from fastuda.model.library import library
 from fastuda.model.segformer.shape import HEADS, REDUCTIONS, SHAPES, Variant
+from fastuda.model.transformer.encoder import Encoder
 
 _EPS = 1e-6
 _NAME = re.compile(r"stages\.(\d+)\.(?:blocks\.(\d+)|(\w+))")

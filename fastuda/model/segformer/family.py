@@ -8,7 +8,7 @@ from typing import ClassVar
 from fastuda.model.segformer.importer import KEYS, is_mix_transformer, translated
 from fastuda.model.segformer.network import SegFormer
 from fastuda.model.segformer.table import Table
-from fastuda.model.transformer_family import TransformerFamily, Translated
+from fastuda.model.transformer.family import TransformerFamily, Translated
 from fastuda.recipe.model import Model
 
 

@@ -15,8 +15,8 @@ from fastuda.errors import FastudaError
 from fastuda.model.segformer.names import of_encoder, of_head
 from fastuda.model.segformer.shape import SHAPES, Shape, Variant
 from fastuda.model.soundness import check_kinds, size
-from fastuda.model.transformer_family import CLASSIFIER, Translated
-from fastuda.model.transformer_table import MOST_CHANNELS
+from fastuda.model.transformer.family import CLASSIFIER, Translated
+from fastuda.model.transformer.settings import MOST_CHANNELS
 from fastuda.model.wrappers import unwrap
 from fastuda.printable import on_one_line
 

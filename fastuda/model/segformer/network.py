@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastuda.model.segformer.encoder import MixTransformer
 from fastuda.model.segformer.shape import OUTPUT_STRIDE
 from fastuda.model.segformer.table import Table
-from fastuda.model.transformer import TransformerSegmenter
+from fastuda.model.transformer.network import TransformerSegmenter
 
 
 class SegFormer(TransformerSegmenter):

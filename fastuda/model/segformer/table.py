@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fastuda.model.segformer.shape import OUTPUT_STRIDE, REDUCTIONS, Variant
-from fastuda.model.transformer_table import TransformerTable
+from fastuda.model.transformer.settings import TransformerTable
 
 
 class Table(TransformerTable):

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from fastuda.model.heads.kind import HeadKind
+from fastuda.model.transformer.heads.kind import HeadKind
 from fastuda.recipe.model import Model
 
 MOST_CHANNELS = 4096

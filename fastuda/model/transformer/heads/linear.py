@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fastuda.model.heads.head import Head, classifier, upsampled
+from fastuda.model.transformer.heads.head import Head, classifier, upsampled
 
 
 class LinearHead(Head):

@@ -9,12 +9,12 @@ import re
 
 from torch import Tensor, nn
 
-from fastuda.model.encoder import Encoder
 from fastuda.model.grouped_batch_norm import GroupedBatchNorm2d
-from fastuda.model.heads.made import made_head
-from fastuda.model.lora import add_lora
 from fastuda.model.segmenter import Outputs, ParameterGroup, Segmenter
-from fastuda.model.transformer_table import TransformerTable
+from fastuda.model.transformer.encoder import Encoder
+from fastuda.model.transformer.heads.made import made_head
+from fastuda.model.transformer.lora import add_lora
+from fastuda.model.transformer.settings import TransformerTable
 from fastuda.runtime.fast_path import FastPath
 
 _NEVER_DECAYS = re.compile(r"(cls_token|register_tokens|position_embeddings)$")

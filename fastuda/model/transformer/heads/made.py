@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastuda.model.heads.context import ContextHead
-from fastuda.model.heads.head import Head
-from fastuda.model.heads.kind import HeadKind
-from fastuda.model.heads.linear import LinearHead
-from fastuda.model.heads.mlp import MLPHead
+from fastuda.model.transformer.heads.context import ContextHead
+from fastuda.model.transformer.heads.head import Head
+from fastuda.model.transformer.heads.kind import HeadKind
+from fastuda.model.transformer.heads.linear import LinearHead
+from fastuda.model.transformer.heads.mlp import MLPHead
 
 
 def made_head(kind: HeadKind, channels: Sequence[int], num_classes: int, width: int) -> Head:

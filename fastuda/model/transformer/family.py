@@ -12,10 +12,10 @@ from torch import Tensor
 
 from fastuda.errors import FastudaError
 from fastuda.model.family import Family, ImportedWeights, LoadReport, OnHub
-from fastuda.model.lora import beside_updates, is_update
 from fastuda.model.segmenter import Segmenter
 from fastuda.model.soundness import MOST_CLASSES, check_values, listed, misfits, size
-from fastuda.model.transformer_table import TransformerTable
+from fastuda.model.transformer.lora import beside_updates, is_update
+from fastuda.model.transformer.settings import TransformerTable
 from fastuda.model.wrappers import unwrap
 from fastuda.printable import on_one_line
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastuda.model.encoder import Encoder
-from fastuda.model.vit_shape import ViTShape
+from fastuda.model.transformer.encoder import Encoder
+from fastuda.model.transformer.vit_shape import ViTShape
 
 
 class VisionTransformer(Encoder):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastuda.model.heads.convolution import Convolution
-from fastuda.model.heads.head import Embeddings, Head, classifier
+from fastuda.model.transformer.heads.convolution import Convolution
+from fastuda.model.transformer.heads.head import Embeddings, Head, classifier
 
 _DROPOUT = 0.1
 
