@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from recipe_fields import fields
+from transformers_small import run_settings
+from whole_runs import TINY, run, run_killed, saved_state
 
 from fastuda.memory.estimate import estimate_bytes
 from fastuda.recipe.file import load_recipe, preset_names
@@ -93,6 +95,23 @@ def test_every_one_says_that_nothing_was_measured_here(name: str) -> None:
     assert "not measured here" in load_recipe(name).description
     page = Path(__file__).resolve().parents[1] / "docs" / "today.md"
     assert f"| `{name}` |" in page.read_text()
+
+
+@pytest.mark.usefixtures("shallow_transformers")
+@pytest.mark.parametrize("more", [(), ("runtime.grouped=true", "runtime.flat_update=true")], ids=["plain", "fast"])
+def test_the_whole_training_of_mic_on_a_transformer_is_killed_and_goes_on(
+    more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = [*run_settings("segformer"), *TINY, "model.head=daformer", "model.head_channels=8"]
+    small += ["views.crop=cut", "views.whole=false", "sampling.min_pixels=20", "sampling.min_crop_pixels=10"]
+    small += ["quality.tau=0.2", "terms.masked.block=8", "terms.feature_distance.classes=[]"]
+    recipe = load_recipe("demo", [*small, *more, f"data.cache={tmp_path / 'cache'}"], layers=[(["mic"], ())])
+    run(recipe, tmp_path / "whole")
+    run_killed(recipe, tmp_path / "killed", monkeypatch)
+    expected, found = saved_state(tmp_path / "whole"), saved_state(tmp_path / "killed")
+    assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
+    log = (tmp_path / "whole" / "log.jsonl").read_text()
+    assert all(f'"{name}"' in log for name in ("mix", "masked", "feature_distance"))
 
 
 def test_what_a_recipe_needs_is_counted(monkeypatch: pytest.MonkeyPatch, tiny_recipe: object) -> None:
