@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from recipe_fields import fields
+from tiny import RUN
 from transformers_small import run_settings
 from whole_runs import TINY, run, run_killed, saved_state
 
@@ -102,7 +103,7 @@ def test_every_one_says_that_nothing_was_measured_here(name: str) -> None:
 def test_the_whole_training_of_mic_on_a_transformer_is_killed_and_goes_on(
     more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = [*run_settings("segformer"), *TINY, "model.head=daformer", "model.head_channels=8"]
+    small = [*run_settings("segformer"), *TINY[len(RUN) :], "model.head=daformer", "model.head_channels=8"]
     small += ["views.crop=cut", "views.whole=false", "sampling.min_pixels=20", "sampling.min_crop_pixels=10"]
     small += ["quality.tau=0.2", "terms.masked.block=8", "terms.feature_distance.classes=[]"]
     recipe = load_recipe("demo", [*small, *more, f"data.cache={tmp_path / 'cache'}"], layers=[(["mic"], ())])
