@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from steps import SMALL
+from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from fastuda.data.loading.made import made_batches
@@ -27,7 +29,7 @@ from fastuda_bench.limits import Limits
 from fastuda_bench.plain_operations import plain_operations
 from fastuda_bench.results import Row, doubt_of
 from fastuda_bench.step_table import table_of, verdict_of, with_baselines
-from fastuda_bench.work import counted, iteration_work
+from fastuda_bench.work import GRADIENTS, counted, iteration_work
 from fastuda_cli.main import app
 from fastuda_kernels.pixel_contrast import pixel_contrast
 
@@ -91,6 +93,19 @@ def test_work_counts_convolutions_of_all_passes_and_the_traffic(recipe: Recipe) 
     once = iteration_work(load_recipe("gta2cs", [*SMALL, "train.batch_size=1"]), CPU)
     assert work.flops == pytest.approx(2 * once.flops, rel=0.01)
     assert 1.3 * once.bytes < work.bytes < 2 * once.bytes, "weights and optimiser are touched once"
+
+
+@pytest.mark.parametrize(("groups", "transposed"), [(1, False), (2, False), (8, False), (1, True), (2, True)])
+def test_gradients_of_a_convolution_are_twice_its_operations(groups: int, transposed: bool) -> None:
+    x = torch.randn(3, 8, 10, 12, requires_grad=True)
+    weight = torch.randn(8, (6 if transposed else 8) // groups, 3, 3, requires_grad=True)
+    convolve = F.conv_transpose2d if transposed else F.conv2d
+    forward, backward = (FlopCounterMode(display=False, custom_mapping=GRADIENTS) for _ in range(2))
+    with forward:
+        y = convolve(x, weight, stride=2, groups=groups)
+    with backward:
+        y.sum().backward()
+    assert backward.get_total_flops() == 2 * forward.get_total_flops() > 0
 
 
 def test_work_and_roofline_of_gta2cs_are_what_was_computed_from_its_shapes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,12 @@ def test_classes_are_drawn_as_the_formula_says(temperature: float) -> None:
     assert (even > 100) == (temperature < 10)
 
 
+def test_the_log_says_how_often_each_is_drawn() -> None:
+    road, rider, train = expected_shares(0.2)
+    told = f"train {100 * train:.3g} %, rider {100 * rider:.3g} %, road {100 * road:.3g} %"
+    assert of(0.2).told(["road", "rider", "train"]) == told
+
+
 def test_a_low_temperature_draws_the_rarest_alone_and_does_not_overflow() -> None:
     assert {of(1e-4).draw(position)[0] for position in range(200)} == {2}
 

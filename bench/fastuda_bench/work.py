@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,9 +69,10 @@ def counted(recipe: Recipe, device: torch.device) -> Counted:
 def iteration_work(recipe: Recipe, device: torch.device) -> Work:
     """Work of one adaptation iteration, in the precision that the recipe has on `device`.
 
-    `flops` are those of convolutions and matrix products (2 × multiply-add), forward and backward, as torch
-    counts them. `bytes` are what the operations of the eager step read and write, each tensor once an
-    operation: fused code needs less, so the true intensity lies above flops / bytes.
+    `flops` are those of convolutions and matrix products (2 × multiply-add), forward and backward, as torch counts
+    them, but for the gradients of grouped convolutions, where it counts ungrouped ones. `bytes` are what the
+    operations of the eager step read and write, each tensor once an operation: fused code needs less, so the true
+    intensity lies above flops / bytes.
     """
     return _counted(recipe, device, 4).work
 
@@ -96,11 +99,38 @@ def _counted(recipe: Recipe, device: torch.device, itemsize: int) -> Counted:
     train, reference = recipe.train, blank_reference(recipe)
     state = TrainingState.begin(model, train.optimizer, train.iterations, recipe.method.ema_decay, reference=reference)
     batches = made_batches(recipe, cpu)
-    flops = FlopCounterMode(display=False)
+    flops = FlopCounterMode(display=False, custom_mapping=GRADIENTS)
     with FakeTensorMode(allow_non_fake_inputs=True), _Traffic(itemsize, model) as traffic, flops:
         adaptation_step(state, *batches, recipe, passes)
     layers = tuple((flop, moved, count) for (flop, moved), count in sorted(traffic.layers.items()))
     return Counted(Work(bytes=float(traffic.bytes), flops=float(flops.get_total_flops())), layers)
+
+
+def _gradients(
+    grad_out_shape: Sequence[int],
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    _bias: object,
+    _stride: object,
+    _padding: object,
+    _dilation: object,
+    transposed: bool,
+    _output_padding: object,
+    _groups: int,
+    output_mask: Sequence[bool],
+    out_shape: object = None,
+) -> int:
+    """Of a convolution's backward pass: as many as of its forward pass for either gradient that is wanted.
+
+    Weights are [out, in / groups, …] forward, [in, out / groups, …] transposed, so their elements meet each position
+    of the side that their first dimension is of once.
+    """
+    positions = math.prod((x_shape if transposed else grad_out_shape)[2:]) * grad_out_shape[0]
+    return 2 * positions * math.prod(w_shape) * (output_mask[0] + output_mask[1])
+
+
+GRADIENTS = {torch.ops.aten.convolution_backward: _gradients}
+"""For torch's counter of operations, in place of its own formula."""
 
 
 class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -5,7 +5,7 @@ Like all of the sampling it has no state: class, image and crops follow from (se
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +57,11 @@ class RareClasses:
             probabilities=weights / weights.sum(),
             images=[np.flatnonzero(shows[:, train_id]) for train_id in classes],
         )
+
+    def told(self, names: Sequence[str]) -> str:
+        """How often each class is drawn, the most often first, for the log; `names` are all classes', by train id."""
+        order = np.argsort(-self.probabilities, kind="stable")
+        return ", ".join(f"{names[self.classes[i]]} {100 * self.probabilities[i]:.3g} %" for i in order)
 
     def draw(self, position: int) -> tuple[int, int]:
         """Train id and sample number of a position."""

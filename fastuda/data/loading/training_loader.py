@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +28,8 @@ from fastuda.data.packing.joined import Joined
 from fastuda.data.packing.pack import Packed
 from fastuda.data.reading.faults import SampleError
 from fastuda.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 
 class TrainingLoader:
@@ -61,6 +64,8 @@ class TrainingLoader:
         self.failures = Failures(packed, recipe.data, failed)
         """Which samples are replaced, and why each is."""
         self.schedule = _schedule(packed, domain, recipe, rank, num_ranks, adapts=adapts)
+        if self.schedule.rare is not None:
+            log.info("source images are drawn by class: %s", self.schedule.rare.told(recipe.classes.build().names))
         self._domain: DomainName = domain
         self._fields = input_names(recipe.views, labelled=domain == "source")
         self._begin()
