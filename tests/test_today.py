@@ -86,6 +86,7 @@ def test_the_foundation_models_recipe_has_its_constants() -> None:
         assert (term.weight, term.model_dump()["form"]) == (0.1, "smooth-cosine")
     assert recipe.terms["feature_distance"].model_dump()["classes"] == ()
     assert recipe.eval.window == recipe.views.crop_size
+    assert recipe.terms["masked"].model_dump()["block"] == 14
     control = load_recipe("gta2cs-vfm+control")
     assert (control.parts, control.warmup.iterations, control.train.iterations) == ([], 0, 40_000)
 
