@@ -63,6 +63,16 @@ def daformer_head(num_classes: int, width: int = EMBEDDED) -> State:
     return made.state
 
 
+def scale_attention(num_classes: int, width: int = EMBEDDED) -> State:
+    """HRDA's attention between scales likewise: DAFormer's head with a 1×1 convolution that fuses."""
+    made = Made(3)
+    for i, below in enumerate(WIDTHS):
+        made.layer(f"embed_layers.{i}.proj", width, below)
+    made.convolution("fuse_layer", width, 4 * width, 1)
+    made.layer("conv_seg", num_classes, width, 1, 1)
+    return made.state
+
+
 def segformer_head(num_classes: int, width: int = EMBEDDED) -> State:
     """SegFormer's head under mmsegmentation's keys, with the classifier that it has and does not use."""
     made = Made(2)
@@ -139,6 +149,27 @@ def daformer_logits(state: Mapping[str, Tensor], maps: list[Tensor]) -> Tensor:
         y = _convolved(state, f"{module}.depthwise_conv", x, dilation, groups=x.shape[1])
         found.append(_convolved(state, f"{module}.pointwise_conv", y))
     return F.conv2d(_convolved(state, "fuse_layer.bottleneck", torch.cat(found, 1)), *_of(state, "conv_seg"))
+
+
+def two_scale_logits(mit: State, head: State, attention: State, images: Tensor, side: int) -> Tensor:
+    """Scores by HRDA in eval mode: details of `side` pixels slide over the image by half of it."""
+    context = maps_of(mit, F.avg_pool2d(images, 2))
+    embedded = [_embedded(attention, f"embed_layers.{i}.proj", one, context) for i, one in enumerate(context)]
+    share = F.conv2d(_convolved(attention, "fuse_layer", torch.cat(embedded, 1)), *_of(attention, "conv_seg")).sigmoid()
+    height, width = images.shape[2:]
+    details, times = (images.new_zeros(len(images), share.shape[1], height // 4, width // 4) for _ in range(2))
+    for i in range(1 + -(-(height - side) // (side // 2))):
+        for j in range(1 + -(-(width - side) // (side // 2))):
+            top, left = min(i * side // 2, height - side), min(j * side // 2, width - side)
+            answer = daformer_logits(head, maps_of(mit, images[..., top : top + side, left : left + side]))
+            there = (..., slice(top // 4, (top + side) // 4), slice(left // 4, (left + side) // 4))
+            details[there] += answer
+            times[there] += 1
+    return _doubled((1 - share) * daformer_logits(head, context)) + _doubled(share) * details / times
+
+
+def _doubled(values: Tensor) -> Tensor:
+    return F.interpolate(values, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def segformer_logits(state: Mapping[str, Tensor], maps: list[Tensor]) -> Tensor:

@@ -15,8 +15,10 @@ from mix_transformer_files import (
     daformer_logits,
     maps_of,
     mit_b0,
+    scale_attention,
     segformer_head,
     segformer_logits,
+    two_scale_logits,
 )
 from safetensors.torch import save_file
 from torch import Tensor
@@ -128,7 +130,7 @@ def test_the_librarys_own_segmenter_keeps_its_head(tmp_path: Path, images: Tenso
         torch.testing.assert_close(model.eval()(images).logits, theirs(images).logits, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("form", ["trainer", "teacher and student", "plain", "hrda"])
+@pytest.mark.parametrize("form", ["trainer", "teacher and student", "plain"])
 def test_a_released_daformer_answers_as_its_own_keys_say(
     form: str, tmp_path: Path, images: Tensor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -139,9 +141,6 @@ def test_a_released_daformer_answers_as_its_own_keys_say(
         "trainer": under("model.", own) | under("ema_model.", other) | under("imnet_model.", other),
         "teacher and student": under("model.", own) | under("ema_model.", other),
         "plain": own,
-        "hrda": under("model.backbone.", mit)
-        | under("model.decode_head.head.", head)
-        | under("model.decode_head.scale_attention.", daformer_head(19)),
     }
     torch.save({"meta": {"epoch": 1}, "state_dict": forms[form], "optimizer": {}}, tmp_path / "iter_40000.pth")
     model, imported = read_model(tmp_path / "iter_40000.pth", CPU)
@@ -151,7 +150,6 @@ def test_a_released_daformer_answers_as_its_own_keys_say(
         torch.testing.assert_close(exact(doubles).logits, expected, rtol=1e-9, atol=1e-9)
     reasons = set(imported.dropped.values())
     assert ("the trainer's ImageNet copy" in reasons) == (form == "trainer")
-    assert any("scores of two are lost" in reason for reason in reasons) == (form == "hrda")
 
     with caplog.at_level(logging.INFO):
         started, resolved = build_model(recipe(f"model.weights={tmp_path / 'iter_40000.pth'}"), tmp_path)
@@ -163,6 +161,68 @@ def test_a_released_daformer_answers_as_its_own_keys_say(
     answer = load(tmp_path / "iter_40000.pth", device="cpu", recipe=small)
     assert answer.recipe.model == model.settings
     assert answer.predict(np.zeros((40, 72, 3), np.uint8)).shape == (40, 72)
+
+
+HRDA = under("decode_head.head.", daformer_head(19)) | under("decode_head.scale_attention.", scale_attention(19))
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_released_hrda_answers_from_both_scales_as_its_own_keys_say(
+    prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastuda.model.segformer.importer._DETAIL", 64)
+    mit = encoder()
+    torch.save({"state_dict": under(prefix, under("backbone.", mit) | HRDA)}, tmp_path / "latest.pth")
+    model, imported = read_model(tmp_path / "latest.pth", CPU)
+    assert imported.dropped == {}
+    images = torch.randn(1, 3, 72, 136, generator=torch.Generator().manual_seed(3)).double()
+    exact = copy.deepcopy(model).double()
+    states = (doubled(state) for state in (mit, daformer_head(19), scale_attention(19)))
+    with torch.no_grad():
+        expected = two_scale_logits(*states, images, 64)
+        assert expected.std() > 0.1
+        torch.testing.assert_close(exact(images).logits, expected, rtol=1e-9, atol=1e-9)
+
+    with caplog.at_level(logging.INFO):
+        started, resolved = build_model(recipe(f"model.weights={tmp_path / 'latest.pth'}"), tmp_path)
+    assert "sets model.detail = 64 (the recipe said 0)" in caplog.text
+    assert isinstance(resolved.model, Table)
+    assert (resolved.model.detail, resolved.model.head, resolved.model.head_channels) == (64, "daformer", 256)
+    assert all(torch.equal(value, started.state_dict()[key]) for key, value in model.state_dict().items())
+    answer = load(tmp_path / "latest.pth", device="cpu", recipe=load_recipe("gta2cs", ["eval.size=[128, 64]"]))
+    assert answer.recipe.model == model.settings
+    assert answer.predict(np.zeros((40, 72, 3), np.uint8)).shape == (40, 72)
+
+
+def test_two_scales_are_kept_by_a_file_and_taken_from_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save({"state_dict": under("backbone.", encoder()) | HRDA}, tmp_path / "hrda.pth")
+    model, _ = read_model(tmp_path / "hrda.pth", CPU)
+    assert isinstance(model.settings, Table)
+    assert model.settings.detail == 512, "of all released ones"
+    save_weights(tmp_path / "own.safetensors", model.state_dict(), described(model))
+    again, _ = read_model(tmp_path / "own.safetensors", CPU)
+    assert again.settings == model.settings
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
+    with pytest.raises(
+        FastudaError,
+        match=r"hrda\.pth: the recipe does not fit .*: views\.crop_size = \[256, 256\]: with model\.detail = 512 sides "
+        r"have to be multiples of 8, and 512 at least: \[512, 512\] is",
+    ):
+        build_model(recipe(f"model.weights={tmp_path / 'hrda.pth'}", "views.crop_size=[256, 256]"), tmp_path)
+
+    # An encoder alone leaves the recipe its two scales, a whole network of one scale does not.
+    torch.save(mit_b0(), tmp_path / "mit_b0.pth")
+    two = ("model.detail=64", "model.head=daformer")
+    _, resolved = build_model(recipe(*two, f"model.weights={tmp_path / 'mit_b0.pth'}"), tmp_path)
+    assert isinstance(resolved.model, Table)
+    assert resolved.model.detail == 64
+    one = under("backbone.", encoder()) | under("decode_head.", daformer_head(19))
+    torch.save({"state_dict": one}, tmp_path / "daformer.pth")
+    with caplog.at_level(logging.INFO):
+        _, resolved = build_model(recipe(*two), tmp_path, init=tmp_path / "daformer.pth")
+    assert isinstance(resolved.model, Table)
+    assert resolved.model.detail == 0
+    assert "sets model.detail = 0 (the recipe said 64)" in caplog.text
 
 
 def test_mmsegmentations_segformer_answers_as_its_own_keys_say(tmp_path: Path, images: Tensor) -> None:
@@ -224,6 +284,8 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
 
     short = {key: value for key, value in state.items() if key != "block1.0.attn.q.weight"}
     refused(short, r"1 keys do not fit segformer of variant = mit-b0: backbone\.stages\.0\.blocks\.0\.attention")
+    part = {key: value for key, value in HRDA.items() if "scale_attention.conv_seg.bias" not in key}
+    refused(under("backbone.", encoder()) | part, r"two_scales\.attention\.classify\.bias is missing")
     refused(state | {"block1.0.attn.gate": torch.ones(3)}, r"block1\.0\.attn\.gate has no place in the model")
     refused(state | {"block1.2.norm1.weight": torch.ones(32)}, r"of \[3, 2, 2, 2\] blocks and \[32, 64, 160, 256\]")
     refused(state | {"norm1.weight": torch.full((32,), torch.nan)}, "NaN or infinity")

@@ -19,6 +19,9 @@ def segmentation_loss(
 ) -> Tensor:
     """Cross-entropy of both heads, the auxiliary one weighted (paper eq. 1, 4, 7; protocol row 16).
 
+    Of a network of two scales the main head's is (1 − λ_d) · that of the whole answer + λ_d · that of the detail's own,
+    under labels, mask and weights of the detail's pixels (HRDA; Hoyer et al., ECCV '22).
+
     Args:
         logits: low-resolution logits of both heads.
         labels: uint8 [B, H, W]; `auxiliary_labels` likewise, where the auxiliary head learns others.
@@ -29,8 +32,15 @@ def segmentation_loss(
     Returns:
         Scalar, the mean over pixels.
     """
-    corners = logits.align_corners
+    corners, detail = logits.align_corners, logits.detail
     loss = upsample_cross_entropy(logits.logits, labels, mask=mask, weight=weight, align_corners=corners)
+    if detail is not None:
+        cut_labels, cut_mask, cut_weight = (
+            None if pixels is None else detail.cut(pixels) for pixels in (labels, mask, weight)
+        )
+        assert cut_labels is not None
+        own = upsample_cross_entropy(detail.logits, cut_labels, mask=cut_mask, weight=cut_weight, align_corners=corners)
+        loss = (1 - detail.weight) * loss + detail.weight * own
     if logits.auxiliary is not None and auxiliary_weight > 0:
         own_labels = labels if auxiliary_labels is None else auxiliary_labels
         loss = loss + auxiliary_weight * upsample_cross_entropy(

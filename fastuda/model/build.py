@@ -47,12 +47,21 @@ def build_model(
         )
     settings = _adopt(recipe.model, imported, path)
     recipe = recipe.model_copy(update={"model": settings})
+    _check_room(recipe, path)
     model = build_network(recipe)
     report = family.load(model, imported, path)
     _tell(path, report, imported)
     for difference in report.differences:
         log.info("%s: %s", path.name, difference)
     return model, recipe
+
+
+def _check_room(recipe: Recipe, path: Path) -> None:
+    """FastudaError where the network as the file has it does not take the recipe's images."""
+    try:
+        recipe.check_room()
+    except ValueError as error:
+        raise FastudaError(f"{path}: the recipe does not fit the network as this file has it: {error}") from error
 
 
 def _tell(path: Path, report: LoadReport, imported: ImportedWeights) -> None:

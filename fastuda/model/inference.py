@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fastuda.model.passes import Passes
 from fastuda.model.segmenter import Outputs, Segmenter
+from fastuda.model.windows import starts
 from fastuda.recipe import Evaluation
 
 
@@ -46,8 +47,8 @@ def _logits(model: Segmenter, images: Tensor, settings: Evaluation, passes: Pass
     across, down = settings.window_steps
     total: Tensor | None = None
     times = torch.zeros(height, width, device=images.device)
-    for top in _starts(height, window[1], down):
-        for left in _starts(width, window[0], across):
+    for top in starts(height, window[1], down):
+        for left in starts(width, window[0], across):
             place = (slice(top, top + window[1]), slice(left, left + window[0]))
             outputs = passes.raw(model, images[:, place[0], place[1]]).main_head()
             logits, corners = outputs.logits.float(), outputs.align_corners
@@ -58,11 +59,6 @@ def _logits(model: Segmenter, images: Tensor, settings: Evaluation, passes: Pass
             times[place] += 1
     assert total is not None
     return Outputs(total / times, align_corners=corners)
-
-
-def _starts(length: int, window: int, step: int) -> list[int]:
-    """Where windows begin so that they cover a length, the last one ending with it."""
-    return [*range(0, length - window, step), length - window]
 
 
 def _rescaled(images: Tensor, scale: float) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastuda.errors import UsageError
+from fastuda.model.detail import Detail
 from fastuda.model.grouped_batch_norm import GroupedBatchNorm2d
 from fastuda.recipe.model import Model
 from fastuda.runtime.fast_path import FastPath
@@ -35,10 +36,13 @@ class Outputs(NamedTuple):
     """How the logits lie over the image, see `Segmenter.align_corners`; `Passes` sets what the network says there."""
     reference: Tensor | None = None
     """float [B, D, H', W']: a frozen network's features of the same images, where a term compares them."""
+    detail: Detail | None = None
+    """What a network of two scales says of a part of the images alone, whose loss it learns, too; None without one."""
 
     def main_head(self, samples: slice = slice(None)) -> Outputs:
-        """The main head of these samples, and nothing else."""
-        return Outputs(self.logits[samples], align_corners=self.align_corners)
+        """The main head of these samples, and its detail; nothing else."""
+        detail = None if self.detail is None else self.detail.part(samples)
+        return Outputs(self.logits[samples], align_corners=self.align_corners, detail=detail)
 
     def auxiliary_head(self, samples: slice = slice(None)) -> Outputs:
         """The auxiliary head of these samples as if it were the main one; there must be one."""
@@ -50,8 +54,12 @@ class Outputs(NamedTuple):
         auxiliary, features = (
             [None] * number if part is None else part.chunk(number) for part in (self.auxiliary, self.features)
         )
-        parts = zip(self.logits.chunk(number), auxiliary, features, strict=True)
-        return [Outputs(*each, align_corners=self.align_corners) for each in parts]
+        details: Sequence[Detail | None] = [None] * number if self.detail is None else self.detail.chunk(number)
+        parts = zip(self.logits.chunk(number), auxiliary, features, details, strict=True)
+        return [
+            Outputs(logits, second, read, align_corners=self.align_corners, detail=detail)
+            for logits, second, read, detail in parts
+        ]
 
 
 @dataclass(frozen=True)

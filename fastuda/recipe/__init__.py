@@ -221,7 +221,14 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _room(self) -> Recipe:
-        """Every image that goes through the network leaves enough of it: in training, two values a channel."""
+        self.check_room()
+        return self
+
+    def check_room(self) -> None:
+        """Raise ValueError unless the network takes every image that goes through it and leaves enough of it.
+
+        In training that is two values a channel. To be asked again once a weights file has set what of the network.
+        """
         views, model, batch = self.views, self.model, self.train.batch_size
         adapts = self.train.iterations > 0
         trained = {
@@ -248,4 +255,3 @@ class Recipe(Section):
             if reason := model.refuses((width, height)):
                 at = "" if scale == 1 else f" at eval.scales = {scale:g}"
                 raise ValueError(f"{name} = {list(given)}{at}: {reason}")
-        return self

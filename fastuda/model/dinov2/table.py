@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fastuda.model.transformer.heads.kind import HeadKind
 from fastuda.model.transformer.settings import TransformerTable
@@ -13,6 +13,8 @@ PATCH = 14
 
 class Table(TransformerTable):
     """The network: DINOv2's Vision Transformer, whose maps all lie at a stride of 14 pixels, and a head on them."""
+
+    stride: ClassVar[int] = PATCH
 
     kind: Literal["dinov2"] = "dinov2"
     """Which network: DINOv2."""
@@ -27,8 +29,8 @@ class Table(TransformerTable):
     Apache 2.0 licence), `hub:ORG/NAME` for another, a file or a folder of such or of fastuda's, Facebook Research's own
     dinov2_vitb14_pretrain.pth, a URL, or `random`."""
 
-    def positions(self, size: tuple[int, int]) -> int:
+    def encoder_positions(self, size: tuple[int, int]) -> int:
         return patches(size, PATCH)
 
-    def refuses(self, size: tuple[int, int]) -> str | None:
+    def encoder_refuses(self, size: tuple[int, int]) -> str | None:
         return no_whole_patches(size, PATCH)

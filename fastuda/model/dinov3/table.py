@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fastuda.model.transformer.heads.kind import HeadKind
 from fastuda.model.transformer.settings import TransformerTable
@@ -13,6 +13,8 @@ PATCH = 16
 
 class Table(TransformerTable):
     """The network: DINOv3's Vision Transformer, whose maps all lie at a stride of 16 pixels, and a head on them."""
+
+    stride: ClassVar[int] = PATCH
 
     kind: Literal["dinov3"] = "dinov3"
     """Which network: DINOv3."""
@@ -28,8 +30,8 @@ class Table(TransformerTable):
     """Whether you accept the DINOv3 licence (https://ai.meta.com/resources/models-and-libraries/dinov3-license),
     without which no published weights are loaded; it binds what is trained from them too."""
 
-    def positions(self, size: tuple[int, int]) -> int:
+    def encoder_positions(self, size: tuple[int, int]) -> int:
         return patches(size, PATCH)
 
-    def refuses(self, size: tuple[int, int]) -> str | None:
+    def encoder_refuses(self, size: tuple[int, int]) -> str | None:
         return no_whole_patches(size, PATCH)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from torch import Tensor
 
 from fastuda.errors import FastudaError
-from fastuda.model.segformer.names import of_encoder, of_head
+from fastuda.model.segformer.names import of_attention, of_encoder, of_head
 from fastuda.model.segformer.shape import SHAPES, Shape, Variant
 from fastuda.model.soundness import check_kinds, size
 from fastuda.model.transformer.family import CLASSIFIER, Translated
@@ -35,7 +35,8 @@ _ANCHOR = re.compile(
     r"(?:model\.)?(?:backbone\.)?(?:patch_embed1\.proj\.weight|"
     r"(?:segformer\.)?(?:encoder\.patch_embeddings\.0\.proj|stages\.0\.patch_embeddings\.proj)\.weight)"
 )
-_SCALES = "HRDA's attention between scales: fastuda answers from one scale, and scores of two are lost"
+_SCALES = "scale_attention."
+_DETAIL = 512  # of all that is released (hr_crop_size); no tensor tells it
 _BLOCK = re.compile(r"backbone\.stages\.([0-3])\.blocks\.(\d{1,3})\.")
 
 
@@ -58,17 +59,16 @@ def translated(content: Mapping[object, object]) -> Translated | None:
     for key in [key for key in rest if key.startswith(("head.", "classifier."))]:
         dropped[key] = "the ImageNet classifier"
         del rest[key]
-    if any(key.startswith("head.") for key in head):
-        dropped |= {_HEAD + key: _SCALES for key in head if not key.startswith("head.")}
-        head = {key.removeprefix("head."): value for key, value in head.items() if key.startswith("head.")}
+    attention = {key.removeprefix(_SCALES): value for key, value in head.items() if key.startswith(_SCALES)}
+    head = {key.removeprefix("head."): value for key, value in head.items() if not key.startswith(_SCALES)}
     if "linear_pred.weight" in head:
         for key in [key for key in head if key.startswith("conv_seg.")]:
             dropped[_HEAD + key] = "a classifier that SegFormer's head has and does not use"
             del head[key]
-    state = of_encoder(rest) | of_head(head)
+    state = of_encoder(rest) | of_head(head) | of_attention(attention)
     told: dict[str, object] = {"variant": _variant_of(state)}
     if CLASSIFIER in state:
-        told |= _head_of(state)
+        told |= _head_of(state) | ({"detail": _DETAIL} if attention else {})
     return Translated(state=state, told=told, origin="transformers" if of_library else "nvlabs", dropped=dropped)
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
+
+from fastuda.model.transformer.family import ATTENTION
 
 # Of a block, under `stages.I.blocks.J.`: the library's older names and NVlabs' → fastuda's, which are the library's.
 _BLOCK = {
@@ -44,6 +47,13 @@ _HEADS = (
     (r"linear_fuse\.weight", r"fuse.conv.weight"),
     (r"batch_norm\.(\w+)", r"fuse.norm.\1"),
     (r"(?:conv_seg|linear_pred|classifier)\.(\w+)", r"classify.\1"),
+)
+# Of HRDA's attention between scales, DAFormer's head with one 1×1 convolution in place of those side by side.
+_ATTENTION = (
+    (r"embed_layers\.([0-3])\.proj\.(\w+)", r"embed.\1.\2"),
+    (r"fuse_layer\.conv\.(\w+)", r"fuse.conv.\1"),
+    (r"fuse_layer\.bn\.(\w+)", r"fuse.norm.\1"),
+    (r"conv_seg\.(\w+)", r"classify.\1"),
 )
 _COUNTED = re.compile(r"linear_c([1-4])\.proj\.(\w+)")
 
@@ -89,4 +99,16 @@ def of_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         hits = (re.sub(shape, ours, key) for shape, ours in _HEADS if re.fullmatch(shape, key))
         renamed = next(hits, None)
         found[key if renamed is None else f"head.{renamed.replace('.bn.', '.norm.')}"] = value
+    return found
+
+
+def of_attention(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """HRDA's attention under fastuda's keys, where it is a head `mlp`; keys without `decode_head.scale_attention.`."""
+    found = {}
+    for key, value in tensors.items():
+        hits = (re.sub(shape, ours, key) for shape, ours in _ATTENTION if re.fullmatch(shape, key))
+        renamed = next(hits, key)
+        if renamed == "fuse.conv.weight" and value.ndim == 4 and value.shape[1] % 4 == 0:
+            value = torch.cat(value.chunk(4, dim=1)[::-1], dim=1)  # theirs reads the finest map first, `mlp` last
+        found[f"{ATTENTION}{renamed}"] = value
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,8 @@ from fastuda.model.transformer.settings import TransformerTable
 
 class Table(TransformerTable):
     """The network: a Mix Transformer, whose maps lie at strides of 4, 8, 16 and 32 pixels, and a head on them."""
+
+    stride: ClassVar[int] = OUTPUT_STRIDE
 
     kind: Literal["segformer"] = "segformer"
     """Which network: SegFormer."""
@@ -24,7 +26,7 @@ class Table(TransformerTable):
     research alone), `hub:ORG/NAME` for another, a file or a folder of such or of fastuda's, NVlabs' own mit_b5.pth, a
     checkpoint of DAFormer, HRDA or MIC, a URL, or `random`."""
 
-    def positions(self, size: tuple[int, int]) -> int:
+    def encoder_positions(self, size: tuple[int, int]) -> int:
         width, height = (-(-side // OUTPUT_STRIDE) for side in size)
         # The first stage's keys come from squares of 8 × 8 positions, and there has to be one.
         return width * height if min(width, height) >= REDUCTIONS[0] else 0

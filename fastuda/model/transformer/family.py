@@ -22,6 +22,8 @@ from fastuda.printable import on_one_line
 T = TypeVar("T", bound=TransformerTable)
 
 CLASSIFIER = "head.classify.weight"
+ATTENTION = "two_scales.attention."
+_HEADS = ("head.", ATTENTION)
 _LORA = ("lora", "lora_alpha")
 
 
@@ -92,7 +94,7 @@ class TransformerFamily(Family[T]):
         return super().settings_of(imported)
 
     def adopt(self, settings: T, imported: ImportedWeights) -> T:
-        """Of an encoder the input convention holds, of a whole network its head too, and updates that it has."""
+        """Of an encoder the input convention holds, of a whole network its heads too, and updates that it has."""
         if not imported.has_heads:
             return settings.model_copy(update={"input": imported.input})
         own = self.settings_of(imported)
@@ -119,7 +121,7 @@ class TransformerFamily(Family[T]):
         fresh = tuple(
             key
             for key in wanted
-            if key not in state and (is_update(key) or (not imported.has_heads and key.startswith("head.")))
+            if key not in state and (is_update(key) or (not imported.has_heads and key.startswith(_HEADS)))
         )
         if problems := misfits(state, {key: shape for key, shape in wanted.items() if key not in fresh}):
             raise FastudaError(f"{path}: {len(problems)} keys do not fit the recipe's network: {listed(problems)}")

@@ -16,3 +16,12 @@ def made_head(kind: HeadKind, channels: Sequence[int], num_classes: int, width: 
     if kind == "mlp":
         return MLPHead(channels, num_classes, width)
     return ContextHead(channels, num_classes, width) if kind == "daformer" else LinearHead(channels, num_classes)
+
+
+def made_attention(kind: HeadKind, channels: Sequence[int], num_classes: int, width: int) -> Head:
+    """The head whose scores are HRDA's attention between scales, beside a head of that kind.
+
+    As its authors have it that is one of the same kind, but for `daformer`, whose dilated convolutions a 1×1 one
+    replaces: it is `mlp` then.
+    """
+    return made_head("linear" if kind == "linear" else "mlp", channels, num_classes, width)
