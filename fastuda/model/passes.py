@@ -81,7 +81,8 @@ class Passes:
     def each(self, model: Segmenter, images: Sequence[Tensor], *, features: bool = False) -> list[Outputs]:
         """The answers to several normalised [B, 3, H, W], in order; in one pass if `grouped`.
 
-        Both ways BatchNorm sees each tensor as a batch of its own, so they differ in rounding alone.
+        Both ways BatchNorm sees each tensor as a batch of its own, so they differ in rounding alone; of a network of
+        two scales in the place of the detail, too, which a shared pass draws once (`TwoScales`).
         """
         if not self.grouped or len(images) < 2 or not model.can_group:
             return [self.normalised(model, one, features=features) for one in images]
