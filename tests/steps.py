@@ -15,7 +15,7 @@ from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.model.passes import Passes
 from fastuda.model.segmenter import Outputs
 from fastuda.recipe import Recipe
-from fastuda.recipe.file import load_recipe
+from fastuda.recipe.file import load_recipe, preset_names
 from fastuda.runtime.fast_path import FastPath
 from fastuda_kernels.masked_mix import Normalisation
 
@@ -24,6 +24,11 @@ SMALL = [*NETWORK, "views.source_size=[64, 48]", "views.target_size=[64, 32]", "
 """A network and views with which any recipe's iteration takes a moment."""
 NUM_IMAGES = 3
 """Of a batch: with two, the last is the one after the first, and half of a batch is one image."""
+_SAME = {
+    *("cs2acdc", "cs2bdd", "cs2darkzurich", "gta2cs-dacs-mitb5", "gta2cs-hrda", "gta2cs-mic-hrda", "gta2cs-mic-r101"),
+}
+STEPS = [name for name in preset_names() if name not in _SAME]
+"""Presets whose iterations differ, on a network that all of them share."""
 CROP = (16, 16)
 VIEW = (24, 40)
 PLAIN = FastPath(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch._inductor.config
-from steps import AS_IT_IS, PLAIN, batches, begin, tiny
+from steps import AS_IT_IS, PLAIN, STEPS, batches, begin, tiny
 from torch import Tensor
 from torch._dynamo.utils import counters
 
@@ -22,7 +22,6 @@ from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.method.term import Losses
 from fastuda.model.passes import Passes
 from fastuda.model.place import placed
-from fastuda.recipe.file import preset_names
 from fastuda.runtime.compiled import compiled
 from fastuda.runtime.fast_path import FastPath
 from fastuda.training.iteration import Iteration
@@ -56,13 +55,12 @@ def _traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 CLASS_BALANCED = ('mix.pseudo_labels="confident"', 'method.confident="class-balanced"')
 VARIANTS = [
-    *((name, ()) for name in preset_names()),
+    *((name, ()) for name in STEPS),
     ("gta2cs", ('method.running_statistics="views"', 'method.teacher_batch_norm="running"')),
     ("gta2cs", ('method.student_batch_norm="running"', *CLASS_BALANCED)),
     ("gta2cs", ('contrast.on="hts"',)),
     ("gta2cs", ("model.auxiliary=false",)),
     ("gta2cs+dsp-soft", ()),
-    ("gta2cs+mic", ("terms.target_feature_distance.weight=0.1", "quality.bottom=4", "terms.masked.block=8")),
 ]
 
 

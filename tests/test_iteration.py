@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from steps import AS_IT_IS, PLAIN, batches, begin, differ, tensors, tiny
+from steps import AS_IT_IS, PLAIN, STEPS, batches, begin, differ, tensors, tiny
 
 import fastuda.training.cuda_graph as cuda_graph_module
 import fastuda.training.iteration as iteration_module
 from fastuda.data.loading.batch import DomainBatch
+from fastuda.method.reference import blank_reference
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.passes import Passes
 from fastuda.model.place import placed
 from fastuda.recipe import Recipe
-from fastuda.recipe.file import preset_names
 from fastuda.runtime import compiled
 from fastuda.runtime.fast_path import FastPath
 from fastuda.runtime.switches import configured
@@ -248,12 +248,14 @@ CLASS_BALANCED = ('mix.pseudo_labels="confident"', 'method.confident="class-bala
 def on_gpu(recipe: Any) -> tuple[TrainingState, DomainBatch, DomainBatch, Passes, FastPath]:
     device = torch.device("cuda", torch.cuda.current_device())
     fast = FastPath.of(recipe.runtime, device)
-    student = placed(begin(recipe).student, fast, device)
+    student, reference = placed(begin(recipe).student, fast, device), blank_reference(recipe)
     state = TrainingState.begin(
         student,
         recipe.train.optimizer,
         30,
         recipe.method.ema_decay,
+        ema_rises=recipe.method.ema_rises,
+        reference=reference and placed(reference, fast, device),
         scaled=fast.scaled,
         flat=fast.flat_update,
         precision=fast.amp,
@@ -267,7 +269,7 @@ def on_gpu(recipe: Any) -> tuple[TrainingState, DomainBatch, DomainBatch, Passes
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        *((name, ()) for name in (*preset_names(), "gta2cs-edge+released")),
+        *((name, ()) for name in (*STEPS, "gta2cs-edge+released")),
         ("gta2cs", CLASS_BALANCED),
         ("gta2cs", (*CLASS_BALANCED, "runtime.deterministic=true")),
     ],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from steps import AS_IT_IS, batches, begin, tiny
+from steps import AS_IT_IS, STEPS, batches, begin, tiny
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,10 +16,9 @@ from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.passes import Passes
 from fastuda.model.place import placed
 from fastuda.recipe import Recipe
-from fastuda.recipe.file import preset_names
 from fastuda.runtime.fast_path import FastPath
 
-NAMES = [*preset_names(), "gta2cs-edge+released", "gta2cs+dsp-soft", "gta2cs+control"]
+NAMES = [*STEPS, "gta2cs-edge+released", "gta2cs+dsp-soft", "gta2cs+control"]
 CLASS_BALANCED = ('mix.pseudo_labels="confident"', 'method.confident="class-balanced"')
 RECIPES: list[tuple[str, tuple[str, ...]]] = [
     *((name, ()) for name in NAMES),

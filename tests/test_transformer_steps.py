@@ -18,7 +18,10 @@ from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.build import build_network
 from fastuda.model.passes import Passes
+from fastuda.model.place import placed
 from fastuda.recipe import Recipe
+from fastuda.runtime.fast_path import FastPath
+from fastuda.training.iteration import Iteration
 
 NARROW = "model.head_channels=8"
 EXACT = replace(AS_IT_IS, normalisation=AS_IT_IS.normalisation._replace(dtype=torch.float64))
@@ -176,3 +179,30 @@ def test_it_is_exported_and_answers_the_same(kind: str, head: str) -> None:
     exported = torch.export.export(model, (images(kind),)).module()
     with torch.no_grad():
         torch.testing.assert_close(exported(images(kind)).logits, model(images(kind)).logits)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.usefixtures("shallow_transformers", "_whole_patches")
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("segformer", ("model.head=daformer", NARROW)),
+        ("dinov2", ("model.head=linear", "model.registers=true")),
+        ("dinov2", ("model.lora=2",)),
+        ("dinov3", ("model.head=mlp", NARROW)),
+    ],
+)
+def test_on_a_gpu_an_iteration_is_one_graph(kind: str, more: tuple[str, ...]) -> None:
+    recipe, device = small(kind, *more), torch.device("cuda")
+    fast = FastPath.of(recipe.runtime, device)
+    student = placed(build_network(recipe).train(), fast, device)
+    state = TrainingState.begin(
+        student, recipe.train.optimizer, 30, recipe.method.ema_decay, flat=fast.flat_update, precision=fast.amp
+    )
+    iteration = Iteration(state, recipe, Passes.of(recipe, device), fast)
+    source, target = (batch.map(lambda tensor: tensor.to(device)) for batch in fitting(kind))
+    for _ in range(3):
+        losses = iteration(source, target)
+    assert iteration.way == "compiled graph"
+    assert all(torch.isfinite(loss) for loss in losses.values())
