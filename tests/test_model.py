@@ -32,8 +32,9 @@ BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 @pytest.mark.parametrize(("height", "width"), [(33, 47), (64, 65), (71, 39)])
 def test_logits_have_stride_8_at_any_size(depth: Depth, height: int, width: int) -> None:
     model = DeepLabV2(5, depth=depth, width=0.0625).eval()
-    main, auxiliary, features, _ = model(torch.zeros(2, 3, height, width))
-    assert features is None
+    outputs = model(torch.zeros(2, 3, height, width))
+    main, auxiliary = outputs.logits, outputs.auxiliary
+    assert outputs.features is None
     size = tuple(math.floor(_pooled(_halved(x)) / 2 + 0.5) for x in (height, width))
     assert main.shape == (2, 5, *size)
     assert auxiliary is not None
