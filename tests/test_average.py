@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 from steps import AS_IT_IS, SMALL, batches, begin
 from torch import Tensor
-from whole_runs import run, run_killed, saved_state
 
 from fastuda.method.average import Average
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step
-from fastuda.recipe import Recipe
 from fastuda.recipe.file import load_recipe
 
 DECAY = 0.8
@@ -84,17 +79,3 @@ def test_a_constant_decay_is_what_it_was() -> None:
         adaptation_step(state, *batches(recipe), recipe, AS_IT_IS)
         average = DECAY * average + (1 - DECAY) * state.student.state_dict()[key].double()
     torch.testing.assert_close(state.averaged.state_dict()[key].double(), average, rtol=1e-5, atol=1e-7)
-
-
-def test_a_killed_run_goes_on_in_the_same_bits(
-    tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = tiny("method.ema_rises=true", "method.teacher=ema")
-    run(recipe, tmp_path / "whole")
-    run_killed(recipe, tmp_path / "killed", monkeypatch)
-    expected, found = saved_state(tmp_path / "whole"), saved_state(tmp_path / "killed")
-    assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
-    constant = tiny("method.teacher=ema")
-    run(constant, tmp_path / "constant")
-    other = saved_state(tmp_path / "constant")
-    assert any(not torch.equal(expected[key], other[key]) for key in expected if key.startswith("average."))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 from formulas import dense_cross_entropy
 from steps import AS_IT_IS, SMALL, batches, begin
 from torch import Tensor
-from whole_runs import run, run_killed, saved_state
 
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.errors import UsageError
@@ -143,16 +139,6 @@ def test_the_step_weighs_with_what_the_teacher_says() -> None:
     assert 0 < sure_of_none < sure_of_all
     cut = mix_of("quality.enabled=true", "quality.tau=0.0", "quality.top=8")
     assert sure_of_none < cut < sure_of_all
-
-
-def test_a_killed_run_goes_on_in_the_same_bits(
-    tmp_path: Path, tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = tiny("quality.enabled=true", "quality.tau=0.2", "quality.bottom=3", "terms.masked.block=8")
-    run(recipe, tmp_path / "whole")
-    run_killed(recipe, tmp_path / "killed", monkeypatch)
-    expected, found = saved_state(tmp_path / "whole"), saved_state(tmp_path / "killed")
-    assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
 
 
 def test_what_it_would_weigh_in_vain_is_refused() -> None:

@@ -130,14 +130,13 @@ def test_every_one_says_that_nothing_was_measured_here(name: str) -> None:
 
 
 @pytest.mark.usefixtures("shallow_transformers")
-@pytest.mark.parametrize("more", [(), ("runtime.grouped=true", "runtime.flat_update=true")], ids=["plain", "fast"])
 def test_the_whole_training_of_mic_on_a_transformer_is_killed_and_goes_on(
-    more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = [*run_settings("segformer"), *TINY[len(RUN) :], "model.head=daformer", "model.head_channels=8"]
     small += ["views.crop=cut", "views.whole=false", "sampling.min_pixels=20", "sampling.min_crop_pixels=10"]
     small += ["quality.tau=0.2", "terms.masked.block=8", "terms.feature_distance.classes=[]"]
-    recipe = load_recipe("demo", [*small, *more, f"data.cache={tmp_path / 'cache'}"], layers=[(["mic"], ())])
+    recipe = load_recipe("demo", [*small, f"data.cache={tmp_path / 'cache'}"], layers=[(["mic"], ())])
     run(recipe, tmp_path / "whole")
     run_killed(recipe, tmp_path / "killed", monkeypatch)
     expected, found = saved_state(tmp_path / "whole"), saved_state(tmp_path / "killed")
