@@ -6,6 +6,7 @@ import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from fastuda.data.packing.pack import Packed, Record
 from fastuda.data.reading.listing import LeftOut
 from fastuda.errors import FastudaError, UnreadableError
 from fastuda.recipe import Recipe
+from fastuda.recipe.file import load_recipe
 from fastuda.runs.identity import Identity, code_version
 from fastuda.runs.record import RunRecord
+from fastuda.runtime.device import versions
 
 
 def packed(names: str, digest: str) -> Packed:
@@ -35,6 +38,21 @@ def data() -> Datasets:
 @pytest.fixture
 def known(tiny_recipe: Callable[..., Recipe], data: Datasets) -> Identity:
     return Identity.of("demo", tiny_recipe(), tiny_recipe(), tiny_recipe(), data)
+
+
+def test_a_transformers_run_is_of_its_librarys_version_too(
+    tiny_recipe: Callable[..., Recipe], data: Datasets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ("model.kind=segformer", "model.variant=mit-b0", "model.weights=random")
+    network = tiny_recipe().model_copy(update={"model": load_recipe("gta2cs", settings).model})
+    begun = Identity.of("demo", network, network, network, data)
+    assert begun.libraries["transformers"] == metadata.version("transformers")
+    assert begun.asked_differences("demo", network, network) == []
+    monkeypatch.setattr(identity_module, "versions", lambda *further: {**versions(*further), "transformers": "9.9"})
+    told = begun.asked_differences("demo", network, network)
+    assert told == [f"transformers: the run has {metadata.version('transformers')}, here is 9.9"]
+    with_updates = load_recipe("gta2cs", [*settings, "model.lora=2"]).model
+    assert with_updates.libraries == ("transformers", "peft")
 
 
 @pytest.mark.parametrize(

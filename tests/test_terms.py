@@ -70,7 +70,26 @@ class Twice(Lost):
 
 TERM = Twice
 """
-TERMS = {"entropy.py": ENTROPY, "lost.py": LOST, "mixed.py": MIXED, "twice.py": TWICE, "total.py": ENTROPY}
+NEAR = """
+from fastuda.method.terms.mixed import Lost as Mixed
+
+class Near(Mixed):
+    \"\"\"Compares the class-mixed view's features with the frozen start's.\"\"\"
+    reads_features = reads_reference = True
+    def value(self, views, recipe):
+        outputs = views.outputs["strong"]
+        return (outputs.features - outputs.reference).square().mean()
+
+TERM = Near
+"""
+TERMS = {
+    "near.py": NEAR,
+    "entropy.py": ENTROPY,
+    "lost.py": LOST,
+    "mixed.py": MIXED,
+    "twice.py": TWICE,
+    "total.py": ENTROPY,
+}
 TERMS |= documented("fastuda/method/terms")
 
 
@@ -141,6 +160,11 @@ def test_a_term_on_the_class_mixed_view_needs_the_mix(contributed: None) -> None
     apart = ("mix.enabled=false", "contrast.on=hts", "htcm.from=target")
     with pytest.raises(UsageError, match=r"term mixed needs a view 'strong', which is class-mixed, and mix\.enabled"):
         losses_of(small("terms.mixed.weight=0.5", *apart))
+
+
+def test_a_term_compares_views_with_the_frozen_start_whenever_they_were_made(contributed: None) -> None:
+    for more in ((), ("auxiliary.labels=prediction",), ("htcm.from=mixed",)):
+        assert losses_of(small("terms.near.weight=0.5", *more))[0]["near"] > 0
 
 
 def test_a_view_that_there_is_already_is_brought_by_nobody_else(contributed: None) -> None:

@@ -34,20 +34,19 @@ def needs(recipe: Recipe, name: str) -> Row:
     """
     with _supposed_bf16():
         changes = list(_smaller(recipe))
-        sizes: list[float] = []
+        sizes: list[int] = []
         fits: dict[str, list[str] | None] = {}
         for card in CARDS_GB:
             found = None
             for place, (settings, smaller) in enumerate(changes):
                 if place == len(sizes):
-                    sizes.append(needed_bytes(smaller, _GPU) / 2**30)
-                if sizes[place] <= card:
+                    sizes.append(estimate_bytes(smaller, _GPU))
+                if needed_bytes(sizes[place], _GPU) <= card * 2**30:
                     found = settings
                     break
             fits[str(card)] = found
         with sdpa_kernel(SDPBackend.MATH):  # whose products torch counts
             flops = iteration_work(recipe, _GPU).flops
-        size = estimate_bytes(recipe, _GPU)
         with torch.device("meta"):
             network = build_network(recipe)
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -62,8 +61,8 @@ def needs(recipe: Recipe, name: str) -> Row:
         "parameters": parameters,
         "trained": trained,
         "flops": flops,
-        "bytes": size,
-        "gib": round(sizes[0], 2),
+        "bytes": sizes[0],
+        "gib": round(needed_bytes(sizes[0], _GPU) / 2**30, 2),
         "fits": fits,
         **stamp(["torch", "transformers"]),
     }

@@ -83,10 +83,9 @@ def _plain_norms(fast: FastPath) -> FastPath:
     return replace(fast, fused_batch_norm=False)
 
 
-def needed_bytes(recipe: Recipe, device: torch.device, look: Callable[[], None] | None = None) -> float:
+def needed_bytes(estimated: int, device: torch.device) -> float:
     """What an iteration takes of free memory: the estimate, what fragments leave unused, and the runtime's own."""
-    needed = _FRAGMENTATION * estimate_bytes(recipe, device, look=look)
-    return needed + (_RUNTIME_BYTES if device.type == "cuda" else 0)
+    return _FRAGMENTATION * estimated + (_RUNTIME_BYTES if device.type == "cuda" else 0)
 
 
 def require_memory(recipe: Recipe, device: torch.device, look: Callable[[], None] | None = None) -> None:
@@ -97,7 +96,7 @@ def require_memory(recipe: Recipe, device: torch.device, look: Callable[[], None
     free = _free_bytes(device)
     if free is None:
         return
-    needed = needed_bytes(recipe, device, look)
+    needed = needed_bytes(estimate_bytes(recipe, device, look=look), device)
     if needed <= free:
         return
     views, train = recipe.views, recipe.train

@@ -104,13 +104,14 @@ def mixed_views(
     auxiliary_label, hts_auxiliary_label, outputs = st.label_auxiliary, hts.label_hts, dict[str, Outputs]()
 
     images: dict[str, Tensor] = {}
+    shown = images
     if "strong" in needed:
         images["strong"] = st.strong
     if "weak" in needed or (recipe.mix.enabled and (_from_mixed(recipe) or _own_auxiliary_labels(recipe))):
         images["weak"] = st.weak
     if _follows_predictions(recipe):
         # What comes next depends on the student's answers, so these views go through the network before the others.
-        outputs, images = _each(student, images, passes, features), {}
+        outputs, shown, images = _each(student, images, passes, features), images, {}
         own = pseudo
         if "weak" in outputs:
             own = label_crops(outputs["weak"], (source.weak.shape[1], source.weak.shape[2]), None, None)
@@ -147,7 +148,7 @@ def mixed_views(
         raise UsageError(f"{_who_reads(terms, missing, recipe)}, and the recipe makes {', '.join(outputs)}")
     for name in sorted({name for term in terms if term.reads_reference for name in term.needs(recipe)}):
         assert reference is not None
-        outputs[name] = outputs[name]._replace(reference=passes.encoded(reference, images[name]))
+        outputs[name] = outputs[name]._replace(reference=passes.encoded(reference, {**shown, **images}[name]))
     weight = pseudo_weight(teachers, target, recipe)
     return MixedViews(st, hts, auxiliary_label, hts_auxiliary_label, teachers, under, ss, outputs, weight)
 

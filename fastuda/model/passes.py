@@ -67,16 +67,17 @@ class Passes:
 
     def normalised(self, model: Segmenter, images: Tensor, *, features: bool = False) -> Outputs:
         """The answer to normalised [B, 3, H, W]."""
-        images = images.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
-        with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
-            return self.optimised(_forward_with_features if features else _forward)(model, images)
+        return self._called(_forward_with_features if features else _forward, model, images)
 
     @torch.no_grad()
     def encoded(self, model: Segmenter, images: Tensor) -> Tensor:
         """A frozen network's features of normalised [B, 3, H, W], without gradients (`Segmenter.encode`)."""
+        return self._called(_encode, model, images)
+
+    def _called(self, function: Callable[[Segmenter, Tensor], R], model: Segmenter, images: Tensor) -> R:
         images = images.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
         with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
-            return self.optimised(_encode)(model, images)
+            return self.optimised(function)(model, images)
 
     def each(self, model: Segmenter, images: Sequence[Tensor], *, features: bool = False) -> list[Outputs]:
         """The answers to several normalised [B, 3, H, W], in order; in one pass if `grouped`.

@@ -54,6 +54,11 @@ class Model(Choice):
         return by_kind(_tables(), kind)
 
     @property
+    def libraries(self) -> tuple[str, ...]:
+        """Packages beside torch that the network is made of; a run goes on with the versions that it was begun with."""
+        return ()
+
+    @property
     def has_auxiliary(self) -> bool:
         """Whether the network has a second classifier (protocol row 16)."""
         return False

@@ -85,7 +85,6 @@ class Identity(BaseModel):
         init: Path | None = None,
     ) -> Identity:
         """Of a run of these parts on this machine; `named` is None where nothing tells it from `asked`."""
-        known = versions()
         return cls(
             name=name,
             named=None if named is None else fields_of(named),
@@ -93,7 +92,7 @@ class Identity(BaseModel):
             init=None if init is None else str(init.absolute()),
             recipe=fields_of(recipe),
             code=code_version(),
-            libraries={library: known[library] for library in _LIBRARIES},
+            libraries=_libraries(recipe),
             data={split: DataIdentity.of(packed) for split, packed in data.splits().items()},
         )
 
@@ -116,8 +115,7 @@ class Identity(BaseModel):
             if now.get(field) == self.asked.get(field):
                 now[field] = self.recipe.get(field)
         lines += differences(self.recipe, _with_roots(now, self.asked, self.recipe))
-        known = versions()
-        here = {"code": code_version(), **{library: known[library] for library in _LIBRARIES}}
+        here = {"code": code_version(), **_libraries(asked)}
         before = {"code": self.code, **self.libraries}
         lines += [f"{what}: the run has {before.get(what)}, here is {now}" for what, now in here.items()
                   if before.get(what) != now]  # fmt: skip
@@ -143,6 +141,12 @@ class Identity(BaseModel):
                 key = field.removeprefix("model.")
                 model[key] = getattr(recipe.model, key)
         return asked.model_copy(update={"model": asked.model.model_copy(update=model)})
+
+
+def _libraries(recipe: Recipe) -> dict[str, str]:
+    """Versions of the libraries that decide what a run of the recipe computes."""
+    known = versions(*recipe.model.libraries)
+    return {library: known[library] for library in (*_LIBRARIES, *recipe.model.libraries)}
 
 
 def _set_by_weights(recipe: Recipe) -> list[str]:

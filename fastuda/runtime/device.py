@@ -25,10 +25,10 @@ def choose_device(name: str | None) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if available and name != "cpu" else torch.device("cpu")
 
 
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on, by name."""
+def versions(*further: str) -> dict[str, str]:
+    """Versions of what a result depends on, by name, and of `further` packages."""
     found = {"fastuda": __version__, "python": platform.python_version(), "torch": torch.__version__}
-    for package in ("triton", "nvidia-dali-cuda130", "numpy", "pillow"):
+    for package in ("triton", "nvidia-dali-cuda130", "numpy", "pillow", *further):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -48,9 +49,13 @@ class TransformerTable(Model):
             )
         return self
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return ("transformers", "peft") if self.lora else ("transformers",)
+
+    @abstractmethod
     def encoder_positions(self, size: tuple[int, int]) -> int:
         """Positions of the encoder's finest map for an image of `size` (width, height); 0 where there is none."""
-        raise NotImplementedError
 
     def encoder_refuses(self, size: tuple[int, int]) -> str | None:
         """Why the encoder takes no image of `size` (width, height); None where it does."""
