@@ -11,10 +11,8 @@ from collections.abc import Sequence
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from fastuda.errors import nearest
-from fastuda.layouts import LAYOUTS
+from fastuda.recipe import agreement
 from fastuda.recipe.data import Classes, Data, Demo, Domain, Jitter, Sampling, Views
-from fastuda.recipe.mask import Mask
 from fastuda.recipe.method import Auxiliary, Contrast, Edge, Htcm, Method, Mix, SourceMix
 from fastuda.recipe.model import Model
 from fastuda.recipe.optimizer import AdamW, Optimizer, Sgd
@@ -133,90 +131,9 @@ class Recipe(Section):
         chosen = [one for given in settings for one in ([given] if isinstance(given, str) else given)]
         return load_recipe(recipe, with_folders(chosen, source, target))
 
-    def _check_merged(self) -> None:
-        """ValueError for a merged name that no data set can have: a slip, by which its pixels would be ignored."""
-        if not self.classes.merged:
-            return
-        known = {name for layout in LAYOUTS.values() for kind in layout.labels for name in kind.ids.values()}
-        for domain in (self.source, self.target):
-            known |= {name for name in (domain.ids or {}).values() if name != "ignore"}
-        for name, several in self.classes.merged.items():
-            for one in several:
-                if one not in known:
-                    raise ValueError(
-                        f"classes.merged.{name}: neither a data set that fastuda knows nor `ids` has a class "
-                        f"{one!r}{nearest(one, sorted(known))}"
-                    )
-
     @model_validator(mode="after")
     def _check(self) -> Recipe:
-        classes = self.classes.build()
-        names = classes.names
-        for subset, members in self.eval.subsets.items():
-            unknown = [name for name in members if name not in names]
-            if unknown:
-                raise ValueError(f"eval.subsets.{subset} names no class of this recipe: {', '.join(unknown)}")
-        self._check_merged()
-        for where in ("source", "target"):
-            ids = getattr(self, where).ids or {}
-            unknown = sorted({name for name in ids.values() if name not in classes.counted and name != "ignore"})
-            if unknown:
-                raise ValueError(
-                    f"{where}.ids names no class of this recipe: {', '.join(unknown)} "
-                    f'(classes: {", ".join(classes.counted)}; "ignore" for values to leave out)'
-                )
-        if self.train.labels == "target" and self.parts:
-            raise ValueError(
-                'train.labels = "target" trains on labels alone: it needs parts = [], and on are '
-                f"{', '.join(self.parts)}"
-            )
-        if self.source.labelled is not None:
-            raise ValueError("source.labelled: all of the source is labelled; `listing` narrows what is trained on")
-        asks = 'train.labels = "target"' if self.train.labels == "target" else "target.labelled"
-        if (self.train.labels == "target" or self.target.labelled is not None) and self.target.lacks_training_labels:
-            raise ValueError(
-                f"{asks} needs labels of the target's training images: {self.target.lacks_training_labels}"
-            )
-        mixed_by = {"st": ("mix", self.mix.enabled), "hts": ("htcm", self.htcm.enabled)}
-        section, enabled = mixed_by[self.contrast.on]
-        if not enabled and (self.contrast.pixel or self.contrast.prototype):
-            raise ValueError(
-                f'contrast.on = "{self.contrast.on}" needs {section}.enabled; '
-                "without it set contrast.pixel = false and contrast.prototype = false"
-            )
-        for name in ("source_size", "target_size") if self.views.crop == "cut" else ():
-            size, crop = getattr(self.views, name), self.views.crop_size
-            if size[0] < crop[0] or size[1] < crop[1]:
-                raise ValueError(f'views.crop = "cut" cuts {list(crop)} (views.crop_size) out of {name} = {list(size)}')
-        if self.views.source_jitter > 0 and not self.views.whole:
-            raise ValueError("views.source_jitter changes the whole source view, and views.whole is false")
-        if self.htcm.enabled and self.htcm.from_ == "mixed" and not self.mix.enabled:
-            raise ValueError('htcm.from = "mixed" needs mix.enabled')
-        if self.source_mix.enabled:
-            unknown = [name for name in self.source_mix.long_tail if name not in names]
-            if unknown:
-                raise ValueError(
-                    f"source_mix.long_tail names no class of this recipe: {', '.join(unknown)} "
-                    f"(classes: {', '.join(names)}; [] for none)"
-                )
-            if not self.mix.enabled:
-                raise ValueError("source_mix.enabled needs mix.enabled")
-            if self.mix.mask.kind != Mask.usual:
-                raise ValueError(f'source_mix.enabled pastes classes, and mix.mask.kind is "{self.mix.mask.kind}"')
-            if self.train.batch_size < 2:
-                raise ValueError("source_mix.enabled needs a train.batch_size of 2 or more: it pastes between crops")
-        if self.warmup.iterations == 0 and self.train.iterations == 0:
-            raise ValueError("warmup.iterations and train.iterations are both 0: there is nothing to train")
-        if self.quality.enabled:
-            width, height = self.views.target_size
-            if not (self.mix.enabled or "masked" in self.terms):
-                raise ValueError("quality.enabled weighs the labels of mix and of terms.masked, and neither is on")
-            if self.quality.top + self.quality.bottom >= height or 2 * self.quality.sides >= width:
-                raise ValueError(f"quality: its margins leave nothing of views.target_size = {[width, height]}")
-        for term in self.terms.values():
-            term.check(names)
-        if self.edge.enabled and not (self.mix.enabled and self.htcm.enabled):
-            raise ValueError("edge.enabled needs mix.enabled and htcm.enabled")
+        agreement.check(self)
         return self
 
     @model_validator(mode="after")
