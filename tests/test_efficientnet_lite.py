@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from compiled_steps import hold_to_plain, traced_alone
 from steps import AS_IT_IS, batches
 from torch import Tensor, nn
-from torch._dynamo.utils import counters
 from torch.nn import functional as F
 from whole_runs import TINY, run, run_killed, saved_state
 
 import fastuda.model.efficientnet_lite.shape as shape_module
-import fastuda.runtime.compiled as compiled_module
 from fastuda.errors import FastudaError
 from fastuda.evaluation.load import load
 from fastuda.memory.estimate import estimate_bytes
@@ -245,26 +242,12 @@ def test_grouped_and_flat_steps_have_the_plain_ones_losses(skip: int) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_both_steps_compile_without_a_break(monkeypatch: pytest.MonkeyPatch) -> None:
-    trace: Callable[..., Any] = functools.partial(torch.compile, fullgraph=True, dynamic=False, backend="aot_eager")
-    monkeypatch.setattr(compiled_module, "_compiled", functools.cache(trace))
-    torch.compiler.reset()
-    counters.clear()
     recipe = lite("model.skip=8", "model.output_stride=8")
     passes = replace(EXACT, compiled=True, grouped=True)
     source, target = batches(recipe)
     state, plain = begin(recipe, flat=True), begin(recipe)
-    for one, way in ((state, passes), (plain, EXACT)):
-        warmup_step(one, source, recipe, way)
-    ours = adaptation_step(state, source, target, recipe, passes)
-    expected = adaptation_step(plain, source, target, recipe, EXACT)
-    for term, loss in expected.items():
-        torch.testing.assert_close(ours[term], loss, rtol=1e-6, atol=1e-8, msg=term)
-    graphs = counters["stats"]["unique_graphs"]
-    warmup_step(state, source, recipe, passes)
-    adaptation_step(state, source, target, recipe, passes)
-    assert counters["stats"]["unique_graphs"] == graphs
-    assert not counters["graph_break"]
-    torch.compiler.reset()
+    with traced_alone(monkeypatch):
+        hold_to_plain((state, passes), (plain, EXACT), source, target, recipe, rtol=1e-6, atol=1e-8)
 
 
 def test_memory_is_estimated_and_finer_output_needs_more() -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from compiled_steps import hold_to_plain, traced_alone
 from steps import AS_IT_IS, batches
-from torch._dynamo.utils import counters
 from transformers_small import KINDS, SIDES, images, network, small
 
-import fastuda.runtime.compiled as compiled_module
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.build import build_network
@@ -103,16 +100,7 @@ def test_low_precision_copies_train(kind: str, amp: torch.dtype | None, more: tu
     assert moved <= trained
 
 
-@pytest.fixture
-def _traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.compile traces forward and backward as ever, and leaves the code generator out."""
-    trace: Callable[..., Any] = functools.partial(torch.compile, fullgraph=True, dynamic=False, backend="aot_eager")
-    monkeypatch.setattr(compiled_module, "_compiled", functools.cache(trace))
-    torch.compiler.reset()
-    counters.clear()
-
-
-@pytest.mark.usefixtures("shallow_transformers", "_traced_alone", "_whole_patches")
+@pytest.mark.usefixtures("shallow_transformers", "_whole_patches")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize(
@@ -131,18 +119,8 @@ def test_both_steps_compile_without_a_break(kind: str, more: tuple[str, ...], mo
     passes = replace(EXACT, compiled=True, grouped=True)
     source, target = fitting(kind)
     state, plain = begin(recipe, flat=True), begin(recipe)
-    for one, way in ((state, passes), (plain, EXACT)):
-        warmup_step(one, source, recipe, way)
-    ours = adaptation_step(state, source, target, recipe, passes)
-    expected = adaptation_step(plain, source, target, recipe, EXACT)
-    for term, loss in expected.items():
-        torch.testing.assert_close(ours[term], loss, rtol=1e-5, atol=1e-7, msg=term)
-    graphs = counters["stats"]["unique_graphs"]
-    warmup_step(state, source, recipe, passes)
-    adaptation_step(state, source, target, recipe, passes)
-    assert counters["stats"]["unique_graphs"] == graphs
-    assert not counters["graph_break"]
-    torch.compiler.reset()
+    with traced_alone(monkeypatch):
+        hold_to_plain((state, passes), (plain, EXACT), source, target, recipe, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.usefixtures("shallow_transformers")

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from compiled_steps import hold_to_plain, traced_alone
 from steps import AS_IT_IS
 from test_step_capture import HostTraffic
-from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers_small import run_settings
 from two_scales_small import NARROW, STILL, settings, two_scales, whole_positions, without_draws
 from whole_runs import run, run_killed, saved_state
 
-import fastuda.runtime.compiled as compiled_module
 from fastuda.evaluation.load import load
 from fastuda.memory.estimate import estimate_bytes, estimate_evaluation_bytes
 from fastuda.method.reference import blank_reference
@@ -111,16 +107,7 @@ def test_steps_have_fixed_shapes_and_exchange_no_number_with_the_host(
     assert traffic.seen == []
 
 
-@pytest.fixture
-def _traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.compile traces forward and backward as ever, and leaves the code generator out."""
-    trace: Callable[..., Any] = functools.partial(torch.compile, fullgraph=True, dynamic=False, backend="aot_eager")
-    monkeypatch.setattr(compiled_module, "_compiled", functools.cache(trace))
-    torch.compiler.reset()
-    counters.clear()
-
-
-@pytest.mark.usefixtures("shallow_transformers", "_traced_alone")
+@pytest.mark.usefixtures("shallow_transformers")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_an_iteration_compiles_without_a_break(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,15 +116,8 @@ def test_an_iteration_compiles_without_a_break(monkeypatch: pytest.MonkeyPatch) 
     source, target = whole_positions(monkeypatch)
     passes = replace(EXACT, compiled=True, grouped=True)
     state, plain = begin(recipe, flat=True, fused=True), begin(recipe)
-    ours = adaptation_step(state, source, target, recipe, passes)
-    expected = adaptation_step(plain, source, target, recipe, EXACT)
-    for term, loss in expected.items():
-        torch.testing.assert_close(ours[term], loss, rtol=1e-5, atol=1e-7, msg=term)
-    graphs = counters["stats"]["unique_graphs"]
-    adaptation_step(state, source, target, recipe, passes)
-    assert counters["stats"]["unique_graphs"] == graphs
-    assert not counters["graph_break"]
-    torch.compiler.reset()
+    with traced_alone(monkeypatch):
+        hold_to_plain((state, passes), (plain, EXACT), source, target, recipe, rtol=1e-5, atol=1e-7, warms=False)
 
 
 @pytest.mark.usefixtures("shallow_transformers")
