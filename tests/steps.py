@@ -13,6 +13,7 @@ from fastuda.method.reference import blank_reference
 from fastuda.method.state import TrainingState
 from fastuda.model.deeplab.network import DeepLabV2
 from fastuda.model.passes import Passes
+from fastuda.model.place import placed
 from fastuda.model.segmenter import Outputs
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import load_recipe, preset_names
@@ -79,6 +80,26 @@ def begin(recipe: Recipe, kind: type[DeepLabV2] = DeepLabV2) -> TrainingState:
         ema_rises=recipe.method.ema_rises,
         reference=blank_reference(recipe),
     )
+
+
+def on_gpu(recipe: Recipe) -> tuple[TrainingState, DomainBatch, DomainBatch, Passes, FastPath]:
+    """A state on the GPU, laid out as the fast path has it, batches, and how passes go."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    fast = FastPath.of(recipe.runtime, device)
+    student, reference = placed(begin(recipe).student, fast, device), blank_reference(recipe)
+    state = TrainingState.begin(
+        student,
+        recipe.train.optimizer,
+        30,
+        recipe.method.ema_decay,
+        ema_rises=recipe.method.ema_rises,
+        reference=reference and placed(reference, fast, device),
+        scaled=fast.scaled,
+        flat=fast.flat_update,
+        precision=fast.amp,
+    )
+    source, target = (batch.map(lambda t: t.to(device)) for batch in batches(recipe))
+    return state, source, target, Passes.of(recipe, device), fast
 
 
 def small_network(recipe: Recipe, **changes: Any) -> DeepLabV2:

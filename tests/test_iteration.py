@@ -9,19 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from steps import AS_IT_IS, PLAIN, STEPS, batches, begin, differ, tensors, tiny
+from steps import AS_IT_IS, PLAIN, STEPS, batches, begin, differ, on_gpu, tensors, tiny
 
 import fastuda.training.cuda_graph as cuda_graph_module
 import fastuda.training.iteration as iteration_module
 from fastuda.data.loading.batch import DomainBatch
-from fastuda.method.reference import blank_reference
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
-from fastuda.model.passes import Passes
-from fastuda.model.place import placed
 from fastuda.recipe import Recipe
 from fastuda.runtime import compiled
-from fastuda.runtime.fast_path import FastPath
 from fastuda.runtime.switches import configured
 from fastuda.training.cuda_graph import CapturedIteration, CaptureError
 from fastuda.training.iteration import Iteration
@@ -243,25 +239,6 @@ def test_an_overflowing_gradient_moves_nothing_and_lowers_the_scale() -> None:
 
 
 CLASS_BALANCED = ('mix.pseudo_labels="confident"', 'method.confident="class-balanced"')
-
-
-def on_gpu(recipe: Any) -> tuple[TrainingState, DomainBatch, DomainBatch, Passes, FastPath]:
-    device = torch.device("cuda", torch.cuda.current_device())
-    fast = FastPath.of(recipe.runtime, device)
-    student, reference = placed(begin(recipe).student, fast, device), blank_reference(recipe)
-    state = TrainingState.begin(
-        student,
-        recipe.train.optimizer,
-        30,
-        recipe.method.ema_decay,
-        ema_rises=recipe.method.ema_rises,
-        reference=reference and placed(reference, fast, device),
-        scaled=fast.scaled,
-        flat=fast.flat_update,
-        precision=fast.amp,
-    )
-    source, target = (batch.map(lambda t: t.to(device)) for batch in batches(recipe))
-    return state, source, target, Passes.of(recipe, device), fast
 
 
 @pytest.mark.gpu

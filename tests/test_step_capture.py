@@ -6,17 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from steps import AS_IT_IS, STEPS, batches, begin, tiny
+from steps import AS_IT_IS, STEPS, batches, begin, on_gpu, tiny
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastuda.method.reference import blank_reference
 from fastuda.method.state import TrainingState
 from fastuda.method.step import adaptation_step, warmup_step
-from fastuda.model.passes import Passes
-from fastuda.model.place import placed
 from fastuda.recipe import Recipe
-from fastuda.runtime.fast_path import FastPath
 
 NAMES = [*STEPS, "gta2cs-edge+released", "gta2cs+dsp-soft", "gta2cs+control"]
 CLASS_BALANCED = ('mix.pseudo_labels="confident"', 'method.confident="class-balanced"')
@@ -111,20 +108,7 @@ def test_host_traffic_is_noticed() -> None:
 @pytest.mark.parametrize(("name", "settings"), RECIPES)
 def test_an_iteration_does_not_wait_for_the_gpu(name: str, settings: tuple[str, ...]) -> None:
     recipe = tiny(name, *settings)
-    device = torch.device("cuda")
-    passes, fast = Passes.of(recipe, device), FastPath.of(recipe.runtime, device)
-    student, reference = placed(begin(recipe).student, fast, device), blank_reference(recipe)
-    state = TrainingState.begin(
-        student,
-        recipe.train.optimizer,
-        10,
-        recipe.method.ema_decay,
-        ema_rises=recipe.method.ema_rises,
-        flat=True,
-        precision=passes.amp,
-        reference=reference and placed(reference, fast, device),
-    )
-    source, target = (batch.map(lambda t: t.to(device)) for batch in batches(recipe))
+    state, source, target, passes, _ = on_gpu(recipe)
     adaptation_step(state, source, target, recipe, passes)
     try:
         torch.cuda.set_sync_debug_mode("error")
