@@ -95,6 +95,20 @@ def test_a_recipe_that_fits_passes(recipe: Recipe) -> None:
     require_memory(recipe, CPU)
 
 
+def test_seeds_are_estimated_once_and_other_sizes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    estimated: list[Recipe] = []
+
+    def counting(recipe: Recipe, *_: object, **__: object) -> int:
+        estimated.append(recipe)
+        return 1
+
+    monkeypatch.setattr(memory_module, "estimate_bytes", counting)
+    monkeypatch.setattr(memory_module, "_estimates", {})
+    for settings in (("seed=1",), ("seed=2", "data.cache=elsewhere"), ("seed=1", "train.batch_size=3")):
+        require_memory(tiny("gta2cs", *settings), CPU)
+    assert [recipe.seed for recipe in estimated] == [1, 1]
+
+
 def test_gta2cs_is_estimated_below_16_gib_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     from fastuda.recipe.file import load_recipe

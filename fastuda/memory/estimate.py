@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,14 +25,20 @@ from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.model.build import build_network
 from fastuda.model.inference import evaluation_logits
 from fastuda.model.passes import Passes
+from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Recipe
 from fastuda.runtime.fast_path import FastPath
 
+T = TypeVar("T")
 TrainingWork = Literal["adaptation", "warm-up"]
 """Which step trains: the adaptation's, which reads the target too, or the warm-up's, of the source alone."""
 _RUNTIME_BYTES = 2**31
 """CUDA's context, cuDNN's workspaces, DALI's buffers, an evaluation beside the graph: not an iteration's own."""
 _FRAGMENTATION = 1.05
+_APART = {"description", "seed", "source", "target", "data"}
+"""Of a recipe what no iteration's memory depends on."""
+_estimates: dict[tuple[str, str], int] = {}
+"""Of this process, by device and the rest of the recipe: a study's seeds are estimated once."""
 
 
 def estimate_bytes(
@@ -48,39 +55,43 @@ def estimate_bytes(
 
     That takes seconds: `look` is called with every operation, forward and backward, and what it raises ends the count.
     """
-    cpu, passes = torch.device("cpu"), Passes.of(recipe, device)
-    with torch.random.fork_rng([]):
-        model = build_network(recipe).train()
-    model.follow(_plain_norms(FastPath.of(recipe.runtime, device)))
-    train, reference = recipe.train, blank_reference(recipe)
+    train, passes, live = recipe.train, Passes.of(recipe, device), _LiveBytes()
+    model, reference = _network(recipe, device).train(), blank_reference(recipe)
     state = TrainingState.begin(model, train.optimizer, train.iterations, recipe.method.ema_decay, reference=reference)
-    batches = made_batches(recipe, cpu)
-    held = sum(tensor.nbytes for tensor in state.tensors())
-    held += 0 if reference is None else sum(tensor.nbytes for tensor in reference.state_dict().values())
-    with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live, _Looking(look) if look else nullcontext():
+    remembered = [value for one in state.optimizer.state.values() for value in one.values()]
+    networks = [state.student, state.ema, *([] if reference is None else [reference])]
+    state = live.taken(state, [*remembered, *(tensor for one in networks for tensor in _tensors(one))])
+    batches = made_batches(recipe, torch.device("cpu"))
+    source, target = live.taken(batches, [one for batch in batches for one in batch if isinstance(one, Tensor)])
+    with live.fake, live, _Looking(look) if look else nullcontext():
         if work == "adaptation":
-            adaptation_step(state, *batches, recipe, passes)
+            adaptation_step(state, source, target, recipe, passes)
         else:
-            warmup_step(state, batches[0], recipe, passes)
-    return int(held + live.peak)
+            warmup_step(state, source, recipe, passes)
+    return live.peak
 
 
 def estimate_evaluation_bytes(recipe: Recipe, device: torch.device, batch_size: int) -> int:
     """Peak bytes of the network's answer to `batch_size` images of `eval.size`, weights included, as counted above."""
-    with torch.random.fork_rng([]):
-        model = build_network(recipe).eval()
-    model.follow(_plain_norms(FastPath.of(recipe.runtime, device)))
-    held = sum(tensor.nbytes for tensor in model.state_dict().values())
-    width, height = recipe.eval.size
-    with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live:
+    (width, height), live = recipe.eval.size, _LiveBytes()
+    network = _network(recipe, device).eval()
+    model = live.taken(network, _tensors(network))
+    with live.fake, live:
         images = torch.zeros(batch_size, height, width, 3, dtype=torch.uint8)
         evaluation_logits(model, images, recipe.eval, Passes.of(recipe, device))
-    return int(held + live.peak)
+    return live.peak
 
 
-def _plain_norms(fast: FastPath) -> FastPath:
-    """The path with BatchNorm as torch computes it, whose operations the count is of."""
-    return replace(fast, fused_batch_norm=False)
+def _network(recipe: Recipe, device: torch.device) -> Segmenter:
+    """The recipe's network with BatchNorm as torch computes it, whose operations the count is of."""
+    with torch.random.fork_rng([]):
+        model = build_network(recipe)
+    model.follow(replace(FastPath.of(recipe.runtime, device), fused_batch_norm=False))
+    return model
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
 
 
 def needed_bytes(estimated: int, device: torch.device) -> float:
@@ -96,7 +107,10 @@ def require_memory(recipe: Recipe, device: torch.device, look: Callable[[], None
     free = _free_bytes(device)
     if free is None:
         return
-    needed = needed_bytes(estimate_bytes(recipe, device, look=look), device)
+    key = (str(device), recipe.model_dump_json(exclude=_APART))
+    if key not in _estimates:
+        _estimates[key] = estimate_bytes(recipe, device, look=look)
+    needed = needed_bytes(_estimates[key], device)
     if needed <= free:
         return
     views, train = recipe.views, recipe.train
@@ -132,13 +146,24 @@ class _Looking(TorchFunctionMode):
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all storages that are alive, and the most there ever were."""
+    """Counts the bytes of all storages that are alive, and the most there ever were.
+
+    Entered within `fake`, the mode in which tensors have none.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.peak: int = 0
         self._now = 0
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def taken(self, whole: T, tensors: list[Tensor]) -> T:
+        """A copy in which `tensors` are fake ones, counted: else each operation would make them of the real ones."""
+        copies = {id(tensor): self.fake.from_tensor(tensor) for tensor in tensors}
+        for copy in copies.values():
+            self._count(copy.untyped_storage())
+        return deepcopy(whole, copies)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
