@@ -46,6 +46,11 @@ def test_the_estimate_grows_with_what_it_says_to_lower(recipe: Recipe) -> None:
         assert estimate_bytes(tiny("gta2cs", *SIZES, "model.width=0.5", smaller), CPU) < 0.85 * whole
 
 
+def test_an_optimiser_with_more_than_torchs_is_estimated() -> None:
+    released, plain = (estimate_bytes(tiny(name), CPU) for name in ("gta2cs-released", "gta2cs"))
+    assert released == pytest.approx(plain, rel=0.01)
+
+
 def test_estimating_changes_no_random_number(recipe: Recipe) -> None:
     before = torch.get_rng_state()
     estimate_bytes(recipe, CPU)

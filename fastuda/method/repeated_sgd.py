@@ -27,6 +27,10 @@ class RepeatedSGD(torch.optim.SGD):
         super().__init__(groups, momentum=momentum, weight_decay=weight_decay, fused=True)
         self._iteration = iteration
 
+    def __getstate__(self) -> dict[str, Any]:
+        """torch's own has no attributes but its own: a copy would lack the iteration."""
+        return {**super().__getstate__(), "_iteration": self._iteration}
+
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update every group as often as it says; without `closure`, which would move the weights in between."""
         assert closure is None
