@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 import torch._inductor.config
+from compiled_steps import hold_to_plain, traced_alone
 from steps import AS_IT_IS, PLAIN, STEPS, batches, begin, tiny
 from torch import Tensor
 from torch._dynamo.utils import counters
@@ -18,7 +17,6 @@ import fastuda.model.deeplab.resnet as resnet_module
 import fastuda.runtime.compiled as compiled_module
 from fastuda.data.loading.batch import DomainBatch
 from fastuda.method.state import TrainingState
-from fastuda.method.step import adaptation_step, warmup_step
 from fastuda.method.term import Losses
 from fastuda.model.passes import Passes
 from fastuda.model.place import placed
@@ -47,10 +45,9 @@ def _small_and_fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def _traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.compile traces forward and backward as ever, and leaves the code generator out."""
-    trace: Callable[..., Any] = functools.partial(torch.compile, fullgraph=True, dynamic=False, backend="aot_eager")
-    monkeypatch.setattr(compiled_module, "_compiled", functools.cache(trace))
+def _traced_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with traced_alone(monkeypatch):
+        yield
 
 
 CLASS_BALANCED = ('mix.pseudo_labels="confident"', 'method.confident="class-balanced"')
@@ -105,19 +102,9 @@ def test_both_steps_compile_without_a_break_and_only_once(
         reference=plain.reference,
     )
     source, target = batches(recipe)
-    for one, passes in ((state, COMPILED), (plain, AS_IT_IS)):
-        warmup_step(one, source, recipe, passes)
-    ours = adaptation_step(state, source, target, recipe, COMPILED)
-    expected = adaptation_step(plain, source, target, recipe, AS_IT_IS)
-    for term, loss in expected.items():
-        torch.testing.assert_close(ours[term], loss, rtol=1e-3, atol=1e-4, msg=term)
+    hold_to_plain((state, COMPILED), (plain, AS_IT_IS), source, target, recipe, rtol=1e-3, atol=1e-4)
     num_graphs = counters["stats"]["unique_graphs"]
     assert num_graphs >= 3 + everything, "the network, the loss of the source, of the mixed images, the flat update"
-    for _ in range(2):
-        warmup_step(state, source, recipe, COMPILED)
-        adaptation_step(state, source, target, recipe, COMPILED)
-    assert counters["stats"]["unique_graphs"] == num_graphs
-    assert not counters["graph_break"]
 
 
 def test_a_break_is_an_error() -> None:

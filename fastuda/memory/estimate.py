@@ -58,9 +58,8 @@ def estimate_bytes(
     train, passes, live = recipe.train, Passes.of(recipe, device), _LiveBytes()
     model, reference = _network(recipe, device).train(), blank_reference(recipe)
     state = TrainingState.begin(model, train.optimizer, train.iterations, recipe.method.ema_decay, reference=reference)
-    remembered = [value for one in state.optimizer.state.values() for value in one.values()]
-    networks = [state.student, state.ema, *([] if reference is None else [reference])]
-    state = live.taken(state, [*remembered, *(tensor for one in networks for tensor in _tensors(one))])
+    networks = [one for one in (state.student, state.ema, state.reference) if one is not None]
+    state = live.taken(state, [*state.remembered, *(tensor for one in networks for tensor in _tensors(one))])
     batches = made_batches(recipe, torch.device("cpu"))
     source, target = live.taken(batches, [one for batch in batches for one in batch if isinstance(one, Tensor)])
     with live.fake, live, _Looking(look) if look else nullcontext():

@@ -157,14 +157,16 @@ class TrainingState:
         """The learning rates of the optimiser's groups."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
+    @property
+    def remembered(self) -> list[Tensor]:
+        """What the optimiser remembers of all that it moves."""
+        return [value for one in parameters_of(self.optimizer) for value in state_of(self.optimizer, one).values()]
+
     def tensors(self) -> list[Tensor]:
         """Every tensor that an iteration changes, but for the scaler's own."""
-        remembered = [
-            value for one in parameters_of(self.optimizer) for value in state_of(self.optimizer, one).values()
-        ]
         models = [*self.student.state_dict().values(), *self.ema.state_dict().values()]
         copies = [] if self.flat is None else self.flat.tensors()
-        return [*models, *remembered, *copies, *self._rates(), self.iteration, self.first_nonfinite]
+        return [*models, *self.remembered, *copies, *self._rates(), self.iteration, self.first_nonfinite]
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
