@@ -33,7 +33,7 @@ from PIL import Image
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.loading.training_loader import TrainingLoader
 from fastuda.data.packing import pack_sample
-from fastuda.data.packing.pack import FORMAT_VERSION, JOURNAL
+from fastuda.data.packing.pack import FORMAT_VERSION, JOURNAL, KINDS
 from fastuda.data.packing.pack_index import read_index
 from fastuda.data.reading.png import encode_png
 from fastuda.errors import FastudaError
@@ -226,15 +226,46 @@ def test_another_versions_encoder_is_taken_and_written_down(
     assert again.image_bytes(1).tobytes() == content(folder)["images/001.png"]
 
 
+def folder_of_15(root: Path) -> None:
+    """15 small images and label images under `root`: 30 files to pack."""
+    for kind, shape in (("images", (4, 6, 3)), ("labels", (4, 6))):
+        (root / kind).mkdir()
+        for i in range(15):
+            Image.fromarray(np.full(shape, i % 3, np.uint8)).save(root / kind / f"{i:03d}.png")
+
+
 def test_a_deleted_folder_is_named_file_by_file_only_so_long(
     recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for kind, shape in (("images", (4, 6, 3)), ("labels", (4, 6))):
-        (tmp_path / kind).mkdir()
-        for i in range(15):
-            Image.fromarray(np.full(shape, i % 3, np.uint8)).save(tmp_path / kind / f"{i:03d}.png")
+    folder_of_15(tmp_path)
     packed = packed_in(tmp_path / "cache", tmp_path, recipe)
     shutil.rmtree(packed.folder)
     assert len(list(EvaluationLoader(packed, 2, 1, CPU))) == 8
+    assert caplog.text.count("made anew from") == 20
+    assert caplog.text.count("further ones are made anew without a line each") == 1
+
+
+def test_that_no_more_are_named_is_said_though_the_next_file_is_mended_meanwhile(
+    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_of_15(tmp_path)
+    packed = packed_in(tmp_path / "cache", tmp_path, recipe)
+    lines = []
+
+    def overtaken(line: logging.LogRecord) -> bool:
+        """What another thread does while this one writes its line, the twentieth: the twenty-first file."""
+        lines.append(line)
+        if len(lines) == 20:
+            mend(10)
+        return True
+
+    def mend(i: int) -> None:
+        for kind in KINDS:
+            assert packed.mend is not None
+            packed.mend(packed.records[i], kind, "was deleted")
+
+    monkeypatch.setattr(logging.getLogger("fastuda.data.packing.mend"), "filters", [overtaken])
+    for i in range(10):
+        mend(i)
     assert caplog.text.count("made anew from") == 20
     assert caplog.text.count("further ones are made anew without a line each") == 1

@@ -103,10 +103,11 @@ class Mender:
             if path in self._said:
                 return
             self._said.add(path)
-            if len(self._said) > _SAID:
-                return
+            said = len(self._said)
+        if said > _SAID:
+            return
         log.warning("%s: damaged since it was packed; made anew from %s", path, source)
-        if len(self._said) == _SAID:
+        if said == _SAID:
             log.warning(
                 "%s: %d packed files were damaged so far; further ones are made anew without a line each",
                 self._job.folder, _SAID,
