@@ -15,14 +15,16 @@ def spread(mean: float) -> dict[str, Any]:
     return {"n": 2, "mean": mean, "std": 0.5}
 
 
-def row(name: str, miou: float | None, *, over: dict[str, Any] | None = None) -> dict[str, Any]:
+def row(
+    name: str, miou: float | None, *, over: dict[str, Any] | None = None, paper: float | None = None
+) -> dict[str, Any]:
     scores = None if miou is None else {"miou": spread(miou)}
     cells = [] if miou is None else [{"seconds": 60.0}]
     return {
         "name": name,
         "last": scores,
         "best": scores,
-        "paper": None,
+        "paper": paper,
         "cells": cells,
         "gain": spread(1.0),
         "gain_over_control": over,
@@ -39,7 +41,7 @@ BETTER = {**spread(4.0), "verdict": "better"}
 
 def test_a_control_has_columns_of_its_own() -> None:
     head, _, first, control, whole, *_ = study(
-        content(row("bare", 30.0), row("further", 31.0), row("all", 35.0, over=BETTER))
+        content(row("bare", 30.0), row("further", 31.0), row("all", 35.0, over=BETTER, paper=58.8))
     ).splitlines()
     assert [one.strip() for one in head.strip("|").split("|")] == [
         *("row", "last", "gain over bare", "gain over further", "verdict", "best", "paper (A → B)")
@@ -53,6 +55,22 @@ def test_a_control_in_the_first_row_has_one_column_of_gains() -> None:
     assert found[0].count("gain over") == 1
     assert all(line.count("|") == found[0].count("|") for line in found[2:5])
     assert "failed" in found[4]
+
+
+def test_numbers_of_a_paper_have_a_column_where_there_are_such() -> None:
+    rows = (row("bare", 30.0), row("edge", None))
+    assert "paper" not in study(content(*rows, control=None))
+    head, _, bare, edge, *_ = study(content(row("all", 35.0, paper=58.8), *rows[1:], control=None)).splitlines()
+    assert head.endswith("| paper (A → B) |")
+    assert bare.endswith("| 58.8 |")
+    assert edge.endswith("| – |")
+
+
+def test_time_that_no_row_shows_is_said_to_be_left_out() -> None:
+    rows = (row("further", 31.0), row("few", 35.0, over=BETTER))
+    other = {"few": "it starts from another network"}
+    assert "2 minutes of training, without the warm-ups of few." in study(content(*rows, unlike_control=other))
+    assert "2 minutes of training." in study(content(*rows, unlike_control={}))
 
 
 def test_a_study_in_a_line_goes_from_the_lowest_row_to_the_highest() -> None:

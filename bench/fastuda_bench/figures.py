@@ -294,6 +294,8 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "streets2camvid-study": ("streets2camvid-study.json", study),
     "streets2camvid-study-line": ("streets2camvid-study.json", study_in_a_line),
     "streets2camvid-study-classes": ("streets2camvid-study.json", study_classes),
+    "streets2camvid-today": ("streets2camvid-today.json", study),
+    "streets2camvid-today-classes": ("streets2camvid-today.json", study_classes),
     "streets2camvid-boundary": ("streets2camvid-boundary.json", boundary),
     "faults": ("faults.json", faults),
     "formats": ("formats.json", _formats),

@@ -9,27 +9,29 @@ from fastuda_bench.markdown import number, table
 
 
 def study(content: dict[str, Any]) -> str:
-    """A row a line: last and best mIoU over seeds, the gain over the first row, the paper's number.
+    """A row a line: last and best mIoU over seeds, the gain over the first row, the paper's number if any row has one.
 
     Where gains over a control were taken, these too, and what they tell, and how much of the oracle's the method wins.
     """
     first = content["rows"][0]["name"]
     has_control = any(row.get("gain_over_control") for row in content["rows"])
     has_gain = not (has_control and first == content["control"])  # it would say the same again
+    has_paper = any(row["paper"] is not None for row in content["rows"])
     lines = []
     for row in content["rows"]:
+        paper = (number(row["paper"]),) if has_paper else ()
         if row["last"] is None:
             empty = [""] * (has_gain + 2 * has_control + 1)
-            lines.append((row["name"], "failed", *empty, number(row["paper"])))
+            lines.append((row["name"], "failed", *empty, *paper))
             continue
         gain = ("" if row["name"] == first else plus_minus(row["gain"], signed=True),) if has_gain else ()
         over = row.get("gain_over_control")
         told = (plus_minus(over, signed=True), over.get("verdict", "")) if over else ("", "")
-        values = (plus_minus(row["best"]["miou"]), number(row["paper"]))
+        values = (plus_minus(row["best"]["miou"]), *paper)
         lines.append((row["name"], plus_minus(row["last"]["miou"]), *gain, *(told if has_control else ()), *values))
     control = (f"gain over {content['control']}", "verdict") if has_control else ()
     gains = (f"gain over {first}",) if has_gain else ()
-    head = ("row", "last", *gains, *control, "best", f"paper ({content['pair']})")
+    head = ("row", "last", *gains, *control, "best", *((f"paper ({content['pair']})",) if has_paper else ()))
     return table(head, lines) + "\n" + _note(content) + _share(content)
 
 
@@ -89,10 +91,12 @@ def _note(content: dict[str, Any]) -> str:
     minutes = sum(cell["seconds"] for row in content["rows"] for cell in row["cells"]) / 60
     settings = " ".join(f"`{setting}`" for setting in content["settings"] if _is_said(setting))
     base = content["base"].rpartition("/")[2]
+    own_starts = content.get("unlike_control")  # warm-ups that no row shows
+    uncounted = f", without the warm-ups of {', '.join(own_starts)}" if own_starts else ""
     return (
         f"mIoU in percent, mean ± standard deviation over seeds {seeds}; the gain is taken seed by seed, `best` is "
         f"chosen on the evaluation set. `{base}`{' with ' + settings if settings else ''}; "
-        f"{trained_on(content)}, {content['date'][:10]}, {minutes:.0f} minutes of training.\n"
+        f"{trained_on(content)}, {content['date'][:10]}, {minutes:.0f} minutes of training{uncounted}.\n"
     )
 
 
