@@ -101,8 +101,11 @@ def test_another_recipes_name_is_another_run(known: Identity, tiny_recipe: Calla
     assert lines == ["recipe: the run has demo, you ask for mine"]
 
 
-def test_a_recipe_file_that_was_edited_since_is_told(known: Identity, tiny_recipe: Callable[..., Recipe]) -> None:
-    (line,) = known.asked_differences("demo", tiny_recipe("method.tau=0.5", "source.root=/moved"), tiny_recipe())
+@pytest.mark.parametrize("moved", ["source.root", "target.root", "source.listing", "target.listing", "target.labelled"])
+def test_a_recipe_file_that_was_edited_since_is_told(
+    moved: str, known: Identity, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    (line,) = known.asked_differences("demo", tiny_recipe("method.tau=0.5", f"{moved}=/moved"), tiny_recipe())
     assert line == "method.tau: the run has 0.95, you ask for 0.5 (demo has changed since)"
 
 

@@ -105,7 +105,7 @@ class Identity(BaseModel):
         if name != self.name:
             lines.append(f"recipe: the run has {self.name}, you ask for {name}")
         elif named is not None and self.named is not None:
-            # Relative folders in a recipe file are meant from wherever the command is given.
+            # Relative paths in a recipe file are meant from wherever the command is given.
             changed = differences(_without_paths(self.named), _without_paths(fields_of(named)))
             lines += [f"{line} ({name} has changed since)" for line in changed]
         if init is not None and str(init.absolute()) != self.init:
@@ -200,7 +200,7 @@ def _sources(folder: Traversable, prefix: str) -> list[tuple[str, Traversable]]:
 
 
 def _without_paths(fields: Fields) -> Fields:
-    return {key: value for key, value in fields.items() if not key.endswith((".root", ".listing"))}
+    return {key: value for key, value in fields.items() if not key.endswith((".root", ".listing", ".labelled"))}
 
 
 def _with_roots(now: Fields, asked: Fields, ran: Fields) -> Fields:
