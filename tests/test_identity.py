@@ -19,6 +19,7 @@ from fastuda.data.packing.pack import Packed, Record
 from fastuda.data.reading.listing import LeftOut
 from fastuda.errors import FastudaError, UnreadableError
 from fastuda.recipe import Recipe
+from fastuda.recipe.data import Domain
 from fastuda.recipe.file import load_recipe
 from fastuda.runs.identity import Identity, code_version
 from fastuda.runs.record import RunRecord
@@ -101,7 +102,10 @@ def test_another_recipes_name_is_another_run(known: Identity, tiny_recipe: Calla
     assert lines == ["recipe: the run has demo, you ask for mine"]
 
 
-@pytest.mark.parametrize("moved", ["source.root", "target.root", "source.listing", "target.listing", "target.labelled"])
+@pytest.mark.parametrize(
+    "moved",
+    [f"target.{name}" for name, field in Domain.model_fields.items() if "pathlib.Path" in str(field.annotation)],
+)
 def test_a_recipe_file_that_was_edited_since_is_told(
     moved: str, known: Identity, tiny_recipe: Callable[..., Recipe]
 ) -> None:

@@ -66,11 +66,10 @@ def test_numbers_of_a_paper_have_a_column_where_there_are_such() -> None:
     assert edge.endswith("| – |")
 
 
-def test_time_that_no_row_shows_is_said_to_be_left_out() -> None:
+def test_time_is_that_of_all_runs_where_the_study_says_it() -> None:
     rows = (row("further", 31.0), row("few", 35.0, over=BETTER))
-    other = {"few": "it starts from another network"}
-    assert "2 minutes of training, without the warm-ups of few." in study(content(*rows, unlike_control=other))
-    assert "2 minutes of training." in study(content(*rows, unlike_control={}))
+    assert "5 minutes of training." in study(content(*rows, seconds=300.0))
+    assert "2 minutes of training." in study(content(*rows))
 
 
 def test_a_study_in_a_line_goes_from_the_lowest_row_to_the_highest() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,13 @@ def test_each_row_has_mean_deviation_best_and_the_papers_number(plan: Plan) -> N
     assert cmix["cells"][0]["best"]["chosen_on"] == "evaluation set"
     assert [row["paper"] for row in content["rows"]] == [35.3, 52.1, None]
     assert (cmix["recipe"], cmix["cells"][1]["run"]) == ("demo+cmix", "cmix/seed-1")
+
+
+def test_time_is_that_of_every_run_with_or_without_a_row_of_its_own(plan: Plan) -> None:
+    finished = outcomes(plan)
+    warmup = replace(finished[0].cell, folder=FOLDER / "warm-up-of-one-row" / "seed-0")
+    content = report(plan, [*finished, Outcome(warmup, results(1.0, "source_only"))], FOLDER)
+    assert content["seconds"] == 12.0 * (len(finished) + 1)
 
 
 def test_gains_are_taken_seed_by_seed(plan: Plan) -> None:

