@@ -26,16 +26,21 @@ _FLOAT_BITS = 24
 
 
 class Draws:
-    """Uniform numbers of one iteration, whose number lies on the device (int64 scalar)."""
+    """Uniform numbers of one iteration, whose number lies on the device (int64 scalar), for one of several ranks."""
 
-    def __init__(self, seed: int, iteration: Tensor) -> None:
+    def __init__(self, seed: int, iteration: Tensor, rank: int = 0) -> None:
         self._seed = seed
         self._iteration = iteration
+        self._rank = rank
 
     def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
-        """float32 in [0, 1) of `shape`, for who draws under `name`; the same at every call within an iteration."""
+        """float32 in [0, 1) of `shape`, for who draws under `name`; the same at every call within an iteration.
+
+        Ranks that draw alike shapes of [images, …] have the parts of what one process draws for all their images.
+        """
         start = _mixed(self._iteration * _STEP + _key(self._seed, name))
-        counters = torch.arange(math.prod(shape), device=self._iteration.device)
+        count = math.prod(shape)
+        counters = torch.arange(self._rank * count, (self._rank + 1) * count, device=self._iteration.device)
         bits = _mixed(counters * _STEP + start)
         numbers: Tensor = _shifted(bits, 64 - _FLOAT_BITS).float() / 2**_FLOAT_BITS
         return numbers.reshape(tuple(shape))

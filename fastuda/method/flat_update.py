@@ -11,6 +11,7 @@ import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import groupby
 from typing import NamedTuple
 
@@ -47,6 +48,8 @@ class Segment:
     """Of each backward pass since the last update, flat, in the precision that it had."""
     reached: list[bool] = field(default_factory=list)
     """Whether any of those passes reached the leaf."""
+    was_reached: bool = False
+    """Whether the last pass reached any."""
 
     def __post_init__(self) -> None:
         self._zeros = torch.zeros(max(map(_padded, self.leaves)), dtype=self.leaves[0].dtype, device=self.weight.device)
@@ -54,7 +57,8 @@ class Segment:
     def collect(self) -> None:
         """Take the leaves' gradients of one backward pass."""
         found = [leaf.grad for leaf in self.leaves]
-        if all(gradient is None for gradient in found):
+        self.was_reached = not all(gradient is None for gradient in found)
+        if not self.was_reached:
             return
         parts = []
         for leaf, gradient in zip(self.leaves, found, strict=True):
@@ -65,6 +69,17 @@ class Segment:
         self.reached = [was or gradient is not None for was, gradient in zip(before, found, strict=True)]
         for leaf in self.leaves:
             leaf.grad = None
+
+    def wide(self) -> Tensor:
+        """The last pass's, in the weights' precision from now on."""
+        self.gradients[-1] = self.gradients[-1].to(self.weight.dtype)
+        return self.gradients[-1]
+
+    def summed(self) -> Tensor:
+        """All passes' in one, in the weights' precision; it takes their place."""
+        first, *others = (gradient.to(self.weight.dtype) for gradient in self.gradients)
+        self.gradients = [reduce(torch.add, others, first)]
+        return self.gradients[0]
 
     def clear(self) -> None:
         """Forget collected gradients."""
@@ -149,6 +164,17 @@ class FlatUpdate:
         """Forget all gradients."""
         for segment in self.segments:
             segment.clear()
+
+    def latest(self) -> list[Tensor]:
+        """The gradients of the last backward pass, each segment's flat, in the weights' own precision."""
+        return [segment.wide() for segment in self.segments if segment.was_reached]
+
+    def sums(self) -> list[Tensor]:
+        """Those of all passes, each segment's in one; the update then reads what becomes of these."""
+        return [segment.summed() for segment in self.segments if segment.gradients]
+
+    def put_together(self) -> None:
+        """Nothing is to be done: the update adds what the passes left."""
 
     def parts(self) -> list[Part]:
         """What the collected gradients move: an argument of `update_rules.move`."""

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from fastuda.distributed.ranks import ALONE, Ranks
 from fastuda.method.average import Average
 from fastuda.method.flat_update import FlatUpdate, Part
+from fastuda.method.leaf_gradients import LeafGradients
 from fastuda.method.optimizer import made_optimizer, parameters_of, state_of
+from fastuda.method.over_ranks import OverRanks
 from fastuda.method.repeated_sgd import RepeatedSGD
 from fastuda.method.schedule import Schedule
 from fastuda.method.update_rules import move
 from fastuda.model.segmenter import Segmenter
-from fastuda.recipe import Optimizer
+from fastuda.recipe import Distributed, Optimizer
 
 
 @dataclass
@@ -46,6 +49,10 @@ class TrainingState:
     """The update on flat tensors; without it torch's optimiser and average are called one after the other."""
     reference: Segmenter | None = None
     """A frozen network in eval mode whose features terms compare the student's with; where a term asks for one."""
+    ranks: Ranks = ALONE
+    """Those that train together; all of them hold the same state after every iteration."""
+    over_ranks: OverRanks | None = None
+    """How gradients, losses and statistics become those of all ranks; None where there is one."""
 
     @classmethod
     def begin(
@@ -60,12 +67,14 @@ class TrainingState:
         flat: bool = False,
         precision: torch.dtype | None = None,
         reference: Segmenter | None = None,
+        ranks: Ranks = ALONE,
+        distributed: Distributed | None = None,
     ) -> TrainingState:
         """A fresh stage from `student`: the optimiser (protocol row 21), EMA = student.
 
         `ema_decay` and `ema_rises` are those of the `Average`. `scaled` turns the loss scaler on, which fp16 needs.
         `flat` lays everything out for a `FlatUpdate`, which keeps the weights of convolutions in the passes'
-        `precision` too; it knows no scaler.
+        `precision` too; it knows no scaler. `distributed` says what `ranks` share.
         """
         assert not (flat and scaled)
         device = next(student.parameters()).device
@@ -73,6 +82,8 @@ class TrainingState:
         optimizer = made_optimizer(student, settings, iteration, flat=flat)
         scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         scaler.scale(torch.zeros((), device=device))  # makes its tensors, which it otherwise does at the first loss
+        shared = distributed or Distributed()
+        factor = shared.rate_factor(ranks.size)
         ema = AveragedModel(student)
         ema.requires_grad_(False)
         state = cls(
@@ -82,12 +93,15 @@ class TrainingState:
             scaler=scaler,
             iteration=iteration,
             first_nonfinite=torch.full((), -1, dtype=torch.int64, device=device),
-            schedule=Schedule(settings, tuple(group["base_rate"] for group in optimizer.param_groups), num_iterations),
+            schedule=Schedule(settings, tuple(factor * g["base_rate"] for g in optimizer.param_groups), num_iterations),
             average=Average(ema_decay, ema_rises),
             reference=reference,
+            ranks=ranks,
         )
         if flat:
             state.flat = FlatUpdate(student, state.averaged, optimizer, precision)
+        if not ranks.alone:
+            state.over_ranks = OverRanks(student, state.flat or LeafGradients(optimizer), ranks, shared)
         return state
 
     @property
@@ -102,6 +116,8 @@ class TrainingState:
             self.set_learning_rates()
         else:
             self.flat.clear()
+        if self.over_ranks is not None:
+            self.over_ranks.begin_iteration()
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a scalar `loss` to the student's."""
@@ -110,12 +126,21 @@ class TrainingState:
             _unshare_gradients(self.student)
         else:
             self.flat.collect()  # nothing is added in place, so equal gradients may share memory
+        if self.over_ranks is not None:
+            self.over_ranks.after_backward()
+
+    def all_ranks(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Detached losses: each the mean over the ranks, where there are several."""
+        losses = {name: loss.detach() for name, loss in losses.items()}
+        return losses if self.over_ranks is None else self.over_ranks.mean(losses)
 
     def end_iteration(self, loss: Tensor, optimised: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
         """Move student and average along the gradients, remember a first non-finite `loss`, count the iteration.
 
         `optimised` hands back a function's compiled form, or the function itself; it is asked for flat updates alone.
         """
+        if self.over_ranks is not None:
+            self.over_ranks.end_iteration()
         if self.flat is None:
             self.step_optimizer()
             self.finish_iteration(loss)
@@ -184,9 +209,15 @@ class TrainingState:
                 self.reset_step()
                 self.student.train(training)
 
+    def silent(self) -> AbstractContextManager[None]:
+        """While entered, iterations are of this rank alone: for one that leaves no trace and may fail here alone."""
+        return nullcontext() if self.over_ranks is None else self.over_ranks.silent()
+
     def reset_step(self) -> None:
         """Forget gradients, and what an interrupted optimiser step left in the scaler and the optimiser."""
         self.optimizer.zero_grad()
+        if self.over_ranks is not None:
+            self.over_ranks.forget()
         if self.flat is not None:
             self.flat.clear()
         if self.scaler.is_enabled():

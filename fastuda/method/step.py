@@ -28,8 +28,9 @@ def warmup_step(state: TrainingState, source: DomainBatch, recipe: Recipe, passe
     losses = _source_losses(state.worker.train(), state.reference, source, recipe, passes)
     total = weighted_sum(losses, recipe)
     state.backward(total)
-    state.end_iteration(total, passes.optimised)
-    return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
+    losses = state.all_ranks({**losses, "total": total})
+    state.end_iteration(losses["total"], passes.optimised)
+    return losses
 
 
 def adaptation_step(
@@ -48,7 +49,8 @@ def adaptation_step(
 
     with _statistics_kept(state.worker, kept=recipe.method.student_batch_norm == "running"):
         pseudo = label_target(teacher_of(state, recipe), target, passes)
-    student, draws = in_training(state.worker, recipe.method.student_batch_norm), Draws(recipe.seed, state.iteration)
+    student = in_training(state.worker, recipe.method.student_batch_norm)
+    draws = Draws(recipe.seed, state.iteration, state.ranks.rank)
     with _statistics_kept(student, kept=recipe.method.running_statistics == "views"):
         views = mixed_views(student, source, target, pseudo, recipe, passes, draws, state.reference)
     losses = passes.optimised(mixed_losses)(views, recipe)
@@ -57,6 +59,7 @@ def adaptation_step(
     losses = {name: loss.detach() for name, loss in {**on_source, **losses}.items()}
     losses["total"] = weighted_sum(losses, recipe)
 
+    losses = state.all_ranks(losses)
     state.end_iteration(losses["total"], passes.optimised)
     return losses
 

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from fastuda.distributed.collectives import gather
 from fastuda_kernels.batch_norm import batch_norm, batch_norm_twice
 
 
@@ -29,12 +31,14 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         super().__init__(num_features)
         self.num_groups = 1
         self.fused = False
+        self.synchronised = False
 
     def forward(self, input: Tensor, residual: Tensor | None = None, *, relu: bool = False) -> Tensor:
         """float [B, C, H, W] → the same, `residual` of that shape added, then ReLU; B is a multiple of the groups."""
         if self._runs_fused:
             return batch_norm(input, *self._tensors(), **self._settings(), residual=residual, relu=relu)
-        out = super().forward(input) if not self.training or self.num_groups == 1 else self._grouped(input)
+        by_groups = self.training and (self.num_groups > 1 or self.synchronised)
+        out = self._grouped(input) if by_groups else super().forward(input)
         if residual is not None:
             out = out + residual
         return F.relu(out, inplace=True) if relu else out
@@ -48,7 +52,8 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
 
     @property
     def _runs_fused(self) -> bool:
-        return self.fused and self.training and self.momentum is not None  # without it a mean over all batches is kept
+        # Without a momentum a mean over all batches is kept.
+        return self.fused and self.training and self.momentum is not None and not self.synchronised
 
     def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         assert self.running_mean is not None
@@ -67,7 +72,10 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         groups = input.view(self.num_groups, -1, *input.shape[1:])
         wide = groups if groups.dtype == torch.float64 else groups.float()
         variance, mean = torch.var_mean(wide, dim=(1, 3, 4), correction=0)
-        self._follow(mean.detach(), variance.detach(), groups[0].numel() // groups.shape[2])
+        count = groups[0].numel() // groups.shape[2]
+        if self.synchronised:
+            variance, mean, count = _over_ranks(variance, mean, count)
+        self._follow(mean.detach(), variance.detach(), count)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale
         normalised: Tensor = wide * scale[:, None, :, None, None] + shift[:, None, :, None, None]
@@ -88,6 +96,24 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
             running_mean.lerp_(mean[group].to(running_mean.dtype), self.momentum)
             running_variance.lerp_(unbiased[group].to(running_variance.dtype), self.momentum)
         self.num_batches_tracked.add_(self.num_groups)
+
+
+def _over_ranks(variance: Tensor, mean: Tensor, count: int) -> tuple[Tensor, Tensor, int]:
+    """Biased variances and means [G, C] of `count` values on each rank as those of all ranks' values."""
+    every = gather(torch.stack([variance, mean]))
+    whole = every[:, 1].mean(0)
+    return (every[:, 0] + (every[:, 1] - whole).square()).mean(0), whole, count * len(every)
+
+
+def synchronise(model: nn.Module) -> list[str]:
+    """Let the model's BatchNorm layers take their statistics over all ranks; returns the names of those that cannot."""
+    others = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, GroupedBatchNorm2d):
+            layer.synchronised = True
+        elif isinstance(layer, _BatchNorm):
+            others.append(name)
+    return others
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from fastuda.recipe import agreement
 from fastuda.recipe.data import Classes, Data, Demo, Domain, Jitter, Sampling, Views
+from fastuda.recipe.distributed import Distributed
 from fastuda.recipe.method import Auxiliary, Contrast, Edge, Htcm, Method, Mix, SourceMix
 from fastuda.recipe.model import Model
 from fastuda.recipe.optimizer import AdamW, Optimizer, Sgd
@@ -23,9 +24,9 @@ from fastuda.recipe.term import Terms
 from fastuda.recipe.training import Evaluation, Runtime, Train, Warmup
 
 __all__ = [
-    "AdamW", "Auxiliary", "Classes", "Contrast", "Data", "Demo", "Domain", "Edge", "Evaluation", "Htcm", "Jitter",
-    "Method", "Mix", "Model", "Optimizer", "Quality", "Recipe", "Runtime", "Sampling", "Section", "Sgd", "SourceMix",
-    "Train", "Views", "Warmup",
+    "AdamW", "Auxiliary", "Classes", "Contrast", "Data", "Demo", "Distributed", "Domain", "Edge", "Evaluation", "Htcm",
+    "Jitter", "Method", "Mix", "Model", "Optimizer", "Quality", "Recipe", "Runtime", "Sampling", "Section", "Sgd",
+    "SourceMix", "Train", "Views", "Warmup",
 ]  # fmt: skip
 
 
@@ -84,6 +85,8 @@ class Recipe(Section):
     """How models are scored."""
     runtime: Runtime = Runtime()
     """Device-side switches."""
+    distributed: Distributed = Distributed()
+    """What several ranks share."""
 
     @property
     def parts(self) -> list[str]:

@@ -77,21 +77,23 @@ class Iteration:
     def _seed_network(self) -> None:
         """Have dropout draw by the iteration's number, so that a run that goes on draws as one that never stopped.
 
-        A graph reads the generator's seed at each replay.
+        Each rank draws for itself. A graph reads the generator's seed at each replay.
         """
-        torch.manual_seed(seed_of(self._recipe.seed, self._work, self._number))
+        rank = self._state.ranks.rank
+        drawer = f"{self._work} of rank {rank}" if rank else self._work
+        torch.manual_seed(seed_of(self._recipe.seed, drawer, self._number))
 
     def _replay(self, graph: CapturedIteration, batches: tuple[DomainBatch, ...]) -> Losses:
         try:
             return graph(*batches)
         except CaptureError as error:
-            self._do_without_graph(error)
+            self._do_without_graph(_reason(error))
             self._seed_network()
             return self._step(*batches)
 
-    def _do_without_graph(self, error: CaptureError) -> None:
+    def _do_without_graph(self, reason: str) -> None:
         self._graph = None
-        log.warning("no CUDA graph, so iterations are launched (%s): %s", self.way, _reason(error))
+        log.warning("no CUDA graph, so iterations are launched (%s): %s", self.way, reason)
 
     def _step(self, *batches: DomainBatch) -> Losses:
         step = partial(adaptation_step if self._work == "adaptation" else warmup_step, self._state)
@@ -105,22 +107,33 @@ class Iteration:
             if self._fast.compiled:
                 self._compile(batches)
             if self._fast.graphed:
-                try:
-                    self._graph = capture(self._step, self._state, batches)
-                except CaptureError as error:
-                    self._do_without_graph(error)
+                self._capture(batches)
         self._prepared = True
 
     def _compile(self, batches: tuple[DomainBatch, ...]) -> None:
         log.info("compiling the network and the losses; this takes a minute or so")
+        failed = None
         try:
-            with self._state.rehearsal():
+            with self._state.rehearsal(), self._state.silent():
                 self._step(*batches)
         except Exception as error:  # whatever a missing or confused compiler raises
             if is_out_of_memory(error):
                 raise
+            failed = _reason(error)
+        failed = self._state.ranks.agreed(failed)  # ranks go one way, or they would wait for one another for ever
+        if failed is not None:
             self._passes = replace(self._passes, compiled=False)
-            log.warning("torch.compile failed, so iterations run eagerly: %s", _reason(error))
+            log.warning("torch.compile failed, so iterations run eagerly: %s", failed)
+
+    def _capture(self, batches: tuple[DomainBatch, ...]) -> None:
+        failed = None
+        try:
+            self._graph = capture(self._step, self._state, batches)
+        except CaptureError as error:
+            failed = _reason(error)
+        failed = self._state.ranks.agreed(failed)
+        if failed is not None:
+            self._do_without_graph(failed)
 
 
 def _reason(error: Exception) -> str:

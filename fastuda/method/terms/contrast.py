@@ -31,7 +31,8 @@ class Pixel(_Contrast):
         return recipe.contrast.pixel
 
     def value(self, views: MixedViews, recipe: Recipe) -> Tensor:
-        return pixel_loss(*self._pair(views, recipe), recipe.contrast.pixel_scale)
+        gathered = recipe.distributed.gather_negatives
+        return pixel_loss(*self._pair(views, recipe), recipe.contrast.pixel_scale, gathered=gathered)
 
 
 class Prototype(_Contrast):
@@ -44,4 +45,5 @@ class Prototype(_Contrast):
 
     def value(self, views: MixedViews, recipe: Recipe) -> Tensor:
         labels = views.hts.label_confident if recipe.contrast.on == "st" else views.hts.label_hts
-        return prototype_loss(*self._pair(views, recipe), labels, recipe.contrast)
+        gathered = recipe.distributed.gather_negatives
+        return prototype_loss(*self._pair(views, recipe), labels, recipe.contrast, gathered=gathered)
