@@ -28,6 +28,7 @@ import fastuda.files.disk as disk_module
 import fastuda.training.iteration as iteration_module
 import fastuda.training.stage as stage_module
 from fastuda.data.datasets import prepare_all, with_demo_data
+from fastuda.distributed.ranks import ALONE
 from fastuda.errors import FastudaError, UnreadableError, UsageError
 from fastuda.files.lock import held
 from fastuda.recipe import Recipe
@@ -309,7 +310,7 @@ def test_a_loss_that_was_not_finite_is_told_though_no_checkpoint_can_be_read(mon
         raise UnreadableError("a: this checkpoint cannot be read (Input/output error)", "Input/output error")
 
     store, writer = SimpleNamespace(newest_sound=refused), SimpleNamespace(wait=lambda: None)
-    shared: Any = SimpleNamespace(store=store, checkpoints=writer)
+    shared: Any = SimpleNamespace(store=store, checkpoints=writer, ranks=ALONE)
     monkeypatch.setattr(stage_module, "_names_at", lambda *_: ["x"])
     stage: Any = SimpleNamespace(work="warm-up")
     with pytest.raises(FastudaError, match=r"not finite at iteration 5 .*verified: a: this checkpoint cannot be read"):

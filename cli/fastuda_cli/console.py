@@ -13,9 +13,12 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.segment import Segment
 
+from fastuda.distributed.lost import LostRankError
+from fastuda.distributed.place import Place
 from fastuda.errors import FastudaError, UsageError
 from fastuda.printable import printable
 from fastuda.runtime.stop import EXIT_STOPPED, StoppedError
+from fastuda_cli.rank import be_ended, leave_word, take_part
 
 
 class PlainConsole(Console):
@@ -55,7 +58,8 @@ def complain(text: str) -> None:
 def reported() -> Iterator[None]:
     """Turn what the user can mend into a message and an exit code: 2 for wrong usage, 1 for the rest.
 
-    A run that was stopped on request, everything saved, is no error: EXIT_STOPPED, for schedulers to requeue it.
+    A run that was stopped on request, everything saved, is no error: EXIT_STOPPED, for schedulers to requeue it. Of
+    several ranks the first alone says anything, and what one ends of is told by torchrun, once.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_PlainFormatter("%(message)s"))
@@ -65,18 +69,32 @@ def reported() -> Iterator[None]:
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=r"PIL\.")
+    place = Place()
     try:
+        place = Place.of_environment()
+        take_part(place)
+        console.quiet = place.rank > 0
         yield
     except UsageError as error:
-        _errors.print(f"[bold red]usage:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        if not leave_word(str(error)):
+            _errors.print(f"[bold red]usage:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
     except StoppedError as stopped:
-        _errors.print(f"[bold yellow]stopped:[/bold yellow] {escape(str(stopped))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(EXIT_STOPPED) from stopped
+        if place.rank == 0:
+            told = escape(str(stopped))
+            _errors.print(f"[bold yellow]stopped:[/bold yellow] {told}", highlight=False, soft_wrap=True)
+        # torchrun takes any other code for a failure, and would start the ranks anew.
+        raise typer.Exit(0 if place.launched else EXIT_STOPPED) from stopped
+    except LostRankError as error:
+        be_ended()
+        leave_word(str(error))
+        raise typer.Exit(1) from error
     except FastudaError as error:
-        complain(str(error))
+        if not leave_word(str(error)):
+            complain(str(error) if place.size == 1 else f"{place.told}: {error}")
         raise typer.Exit(1) from error
     except ImportError as error:
+        leave_word(str(error))
         if "nvidia" not in str(error):
             raise
         advice = "NVIDIA DALI cannot be imported; install it with: pip install nvidia-dali-cuda130"

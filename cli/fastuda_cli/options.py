@@ -31,6 +31,12 @@ Force = Annotated[
     bool,
     typer.Option("--force", help="With --resume: go on although recipe, data, code or libraries are others; recorded."),
 ]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        help="Work on this many GPUs, a process each, started by torchrun; with --device cpu on the cores.", min=1
+    ),
+]
 MaxTime = Annotated[
     str | None,
     typer.Option(

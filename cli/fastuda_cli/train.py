@@ -12,10 +12,12 @@ from fastuda_cli import options
 from fastuda_cli.console import console, reported
 
 if TYPE_CHECKING:
+    from fastuda.distributed.place import Place
     from fastuda.recipe import Recipe
 
 
 def train(
+    context: typer.Context,
     recipe: options.Recipe,
     source: options.Source = None,
     target: options.Target = None,
@@ -30,6 +32,10 @@ def train(
     ] = False,
     force: options.Force = False,
     max_time: options.MaxTime = None,
+    gpus: options.Gpus = None,
+    max_restarts: Annotated[
+        int, typer.Option(help="With --gpus: start all anew from the last checkpoint when one dies, so often.", min=0)
+    ] = 0,
     repeat: Annotated[
         int | None, typer.Option(help="Run this many seeds, from the recipe's on, and report the spread.", min=2)
     ] = None,
@@ -43,19 +49,27 @@ def train(
     """
     with reported():
         import fastuda
+        from fastuda.distributed.place import Place
+        from fastuda.errors import UsageError
         from fastuda.recipe.file import recipe_name
         from fastuda.report.display import Display
         from fastuda.report.tables import score_table
-        from fastuda.runs.folder import latest_run
         from fastuda.training.start import asked_recipe
 
         chosen = options.settings(set_, source, target)
         if iterations is not None:
             chosen.append(f"train.iterations={iterations}")
         name = recipe_name(recipe)
+        place = Place.of_environment()
+        if repeat is not None and (gpus is not None or place.size > 1):
+            raise UsageError("--repeat runs its seeds one after another in this process; leave out --gpus and torchrun")
         if run is None:
-            started = datetime.now().strftime("%Y%m%d-%H%M%S")
-            run = latest_run(Path("runs"), name) if resume else Path("runs") / f"{name}-{started}"
+            run = _usual_folder(name, place, resume=resume)
+        if gpus is not None:
+            _on_gpus(context, run, gpus, max_restarts, device, resume=resume)
+            return
+        if max_restarts:
+            raise UsageError("--max-restarts goes with --gpus; under torchrun it is an option of torchrun's")
         if repeat is not None:
             deadline = options.deadline(max_time)
             resolved = asked_recipe(recipe, run, chosen, resume=resume, force=force)
@@ -66,9 +80,41 @@ def train(
             recipe, run, settings=chosen, init=init, resume=resume, force=force, max_time=max_time,
             ends_process=True, device=device, display=display,
         )  # fmt: skip
+        if place.rank > 0:
+            return
         display.console.print(score_table(results))
         picture = run / "pictures" / "comparison.png"
         display.note(f"results: {run / 'results.json'}" + (f"\npictures: {picture}" if picture.exists() else ""))
+
+
+def _usual_folder(name: str, place: Place, *, resume: bool) -> Path:
+    """Where a run goes that nobody gave a folder; of several ranks what the first one thinks of is what holds."""
+    from fastuda.runs.folder import latest_run
+
+    if place.rank == 0 and (resume or place.num_restarts):
+        return latest_run(Path("runs"), name)
+    return Path("runs") / f"{name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+
+
+def _on_gpus(
+    context: typer.Context, run: Path, gpus: int, max_restarts: int, device: str | None, *, resume: bool
+) -> None:
+    """The same command on several processes, in one folder."""
+    from fastuda.errors import FastudaError, UsageError
+    from fastuda.runs.folder import RunFolder
+    from fastuda.runtime.stop import EXIT_STOPPED
+    from fastuda_cli.launch import started
+
+    folder = RunFolder(run)
+    folder.require(resume=resume)
+    try:
+        started(context, gpus, device, max_restarts, run=run)
+    except FastudaError as error:
+        if folder.standing() != "run" or isinstance(error, UsageError):
+            raise
+        raise FastudaError(f"{error}; the run goes on from its last checkpoint with --run {run} --resume") from error
+    if not folder.results.exists():  # stopped on request, as its first rank has said
+        raise typer.Exit(EXIT_STOPPED)
 
 
 def _repeat(

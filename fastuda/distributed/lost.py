@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch.distributed as dist
-
 from fastuda.distributed.place import Place
 from fastuda.errors import FastudaError
 
@@ -19,7 +17,9 @@ class LostRankError(FastudaError):
 
 def is_loss(error: RuntimeError) -> bool:
     """Whether torch raised an error because another rank did not answer."""
-    return isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in _SIGNS)
+    from torch.distributed import DistError  # commands know this file, and are quick to start
+
+    return isinstance(error, DistError) or any(sign in str(error).lower() for sign in _SIGNS)
 
 
 @contextmanager

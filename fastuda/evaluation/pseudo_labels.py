@@ -29,14 +29,17 @@ def look_at_pseudo_labels(
 
     The teacher is the iteration's own (protocol row 3): student or average, BatchNorm on the batch's statistics, of
     `train.batch_size` images as in training, or on the running ones. Images are plain, not flipped or blurred, and
-    answers are read out at the label's own size. Everything of the state is afterwards as it was before: weights,
-    statistics, modes, random generators. Raises FastudaError for a sample that fails and when memory runs out.
+    answers are read out at the label's own size. Ranks share the batches. Everything of the state is afterwards as it
+    was before: weights, statistics, modes, random generators. Raises FastudaError for a sample that fails and when
+    memory runs out.
     """
     device, batch = state.iteration.device, recipe.train.batch_size
     meter = PseudoLabelMeter(recipe.classes.build().names, recipe.method.tau, device)
-    loader = EvaluationLoader(images, batch, recipe.runtime.loader_threads, device)
+    ranks = state.ranks
+    loader = EvaluationLoader(images, batch, recipe.runtime.loader_threads, device, share=(ranks.rank, ranks.size))
     done = 0
     with (
+        ranks.breaking_off(),
         _left_as_it_is(state.student, state.worker, state.averaged),
         torch.random.fork_rng([device.index] if device.type == "cuda" else []),
         memory_told("evaluation", recipe, device, batch),
@@ -53,6 +56,7 @@ def look_at_pseudo_labels(
             done += len(one.names)
             if progress is not None:
                 progress(done, len(loader))
+    ranks.sum_(meter.counts)
     return meter.result()
 
 

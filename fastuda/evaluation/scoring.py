@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
+from fastuda.distributed.ranks import ALONE, Ranks
 from fastuda.errors import FastudaError
 from fastuda.memory.out_of_memory import memory_told
 from fastuda.metrics import Scores
@@ -32,14 +33,16 @@ def scored(
     *,
     progress: Progress | None = None,
     on_image: Callable[[str, Outputs, Tensor], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Scores]:
     """Scores by protocol, from one pass over the split.
 
     `full`: logits upsampled to each label's own size. `released`: the label resized (nearest) to the
     network's input size. `on_image(name, outputs, label [H, W])` sees every image,
     the outputs as `evaluation_logits` gives it, of one image.
-    The model must be in eval mode; it is left as it is. Raises FastudaError when no pixel counts and
-    when memory runs out.
+    The model must be in eval mode; it is left as it is. With `ranks`, each of which has a share of the split in its
+    loader and the same model, the scores are of all shares: whole numbers are summed. Raises FastudaError when no
+    pixel counts and when memory runs out.
     """
     classes = recipe.classes.build()
     device = next(model.parameters()).device
@@ -48,7 +51,7 @@ def scored(
         for protocol in ("full", "released")
     }
     done = 0
-    with memory_told("evaluation", recipe, device, loader.batch_size):
+    with ranks.breaking_off(), memory_told("evaluation", recipe, device, loader.batch_size):
         for batch in loader:
             outputs = evaluation_logits(model, batch.images.to(device), recipe.eval, passes)
             input_size = batch.images.shape[1:3]
@@ -64,6 +67,7 @@ def scored(
             done += len(batch.names)
             if progress is not None:
                 progress(done, len(loader))
+    ranks.sum_(*confusion.values())
     if not confusion["full"].any():
         raise FastudaError(
             f"{loader.folder}: no pixel of this evaluation split has a class of the recipe; check the label ids "

@@ -101,8 +101,8 @@ class PseudoLabelMeter:
 
     def __init__(self, names: tuple[str, ...], tau: float, device: torch.device) -> None:
         self._names, self._tau = names, tau
-        # By what it is (label and pseudo-label, or ignored) and whether it is confident.
-        self._counts = torch.zeros(2, len(names) ** 2 + 1, dtype=torch.int64, device=device)
+        self.counts = torch.zeros(2, len(names) ** 2 + 1, dtype=torch.int64, device=device)
+        """By what it is (label and pseudo-label, or ignored) and whether it is confident; may be added to others'."""
 
     def add(self, label: Tensor, confidence: Tensor, truth: Tensor) -> None:
         """Count pseudo-labels uint8 [H, W] and confidence float32 [H, W] against true labels uint8 [H, W].
@@ -110,20 +110,20 @@ class PseudoLabelMeter:
         Confident is what is above τ, as HTCM of the paper has it. True labels from the number of classes on are
         ignored. Raises ValueError or TypeError for other shapes, types or devices.
         """
-        device, num_classes = self._counts.device, len(self._names)
+        device, num_classes = self.counts.device, len(self._names)
         check_tensor("label", label, shape=(None, None), dtypes=(torch.uint8,), device=device)
         check_tensor("confidence", confidence, shape=label.shape, dtypes=(torch.float32,), device=device)
         check_tensor("truth", truth, shape=label.shape, dtypes=(torch.uint8,), device=device)
         pair = truth.long() * num_classes + label.long()
         pair = torch.where(truth < num_classes, pair, num_classes**2)
-        place = pair + (confidence > self._tau) * self._counts.shape[1]
+        place = pair + (confidence > self._tau) * self.counts.shape[1]
         ones = torch.ones_like(place, dtype=torch.int64).flatten()
-        self._counts.view(-1).scatter_add_(0, place.flatten(), ones)
+        self.counts.view(-1).scatter_add_(0, place.flatten(), ones)
 
     def result(self) -> PseudoLabelScores:
         """Scores of what was counted so far; waits for the device."""
         num_classes = len(self._names)
-        unsure, sure = self._counts[:, :-1].view(2, num_classes, num_classes).cpu().numpy()
+        unsure, sure = self.counts[:, :-1].view(2, num_classes, num_classes).cpu().numpy()
         return PseudoLabelScores.of(unsure + sure, sure, self._names, self._tau)
 
 

@@ -83,6 +83,7 @@ class Identity(BaseModel):
         recipe: Recipe,
         data: Datasets,
         init: Path | None = None,
+        world_size: int = 1,
     ) -> Identity:
         """Of a run of these parts on this machine; `named` is None where nothing tells it from `asked`."""
         return cls(
@@ -93,10 +94,13 @@ class Identity(BaseModel):
             recipe=fields_of(recipe),
             code=code_version(),
             libraries=_libraries(recipe),
+            world_size=world_size,
             data={split: DataIdentity.of(packed) for split, packed in data.splits().items()},
         )
 
-    def asked_differences(self, name: str, named: Recipe | None, asked: Recipe, init: Path | None = None) -> list[str]:
+    def asked_differences(
+        self, name: str, named: Recipe | None, asked: Recipe, init: Path | None = None, world_size: int = 1
+    ) -> list[str]:
         """A line for every way in which a run, as asked for now, would not be this one; its data apart.
 
         What weights files set may be said as asked for first or as it became; `init` need not be said again.
@@ -119,8 +123,12 @@ class Identity(BaseModel):
         before = {"code": self.code, **self.libraries}
         lines += [f"{what}: the run has {before.get(what)}, here is {now}" for what, now in here.items()
                   if before.get(what) != now]  # fmt: skip
-        if self.world_size != 1:
-            lines.append(f"ranks: the run has {self.world_size}, here is 1")
+        if self.world_size != world_size:
+            ranks = "here is 1" if world_size == 1 else f"here are {world_size}"
+            lines.append(
+                f"ranks: the run has {self.world_size}, {ranks}; another number shares out other batches, so it would "
+                "not be the same run to the last bit"
+            )
         return list(dict.fromkeys(lines))
 
     def data_differences(self, data: Datasets) -> list[str]:

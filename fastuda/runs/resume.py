@@ -34,10 +34,12 @@ class Request:
     init: Path | None
     resume: bool
     force: bool
+    world_size: int = 1
+    """Ranks."""
 
     def identity(self, recipe: Recipe, data: Datasets) -> Identity:
         """What the run is made of; `recipe` is the request's with what weights have set and where drawn data lies."""
-        return Identity.of(self.name, self.named, self.recipe, recipe, data, self.init)
+        return Identity.of(self.name, self.named, self.recipe, recipe, data, self.init, self.world_size)
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,14 @@ def continued(request: Request, folder: RunFolder) -> Continued:
             raise FastudaError(f"{error}; {_FORCE}") from error
         _require_end(request.recipe, saved)
         return Continued(request.recipe, saved, None, [str(error)])
-    lines = record.identity.asked_differences(request.name, request.named, request.recipe, request.init)
+    lines = record.identity.asked_differences(
+        request.name, request.named, request.recipe, request.init, request.world_size
+    )
     if lines and not request.force:
         lengths = [line for line in lines if line.split(":")[0].endswith(".iterations")]
         advice = f"\n{folder.longer()}" if lengths else ""
         raise UsageError(
-            f"{folder.path}: --resume with another recipe, code or library than the run's own:\n  "
+            f"{folder.path}: --resume with another recipe, code, library or number of ranks than the run's own:\n  "
             + "\n  ".join(lines)
             + f"{advice}\n{_FORCE}"
         )

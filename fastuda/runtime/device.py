@@ -13,7 +13,10 @@ from fastuda.version import __version__
 
 
 def choose_device(name: str | None) -> torch.device:
-    """`cuda` or `cpu`; without a name, a GPU if there is one. Raises FastudaError for a GPU that is not there."""
+    """`cuda` or `cpu`; without a name, a GPU if there is one. Raises FastudaError for a GPU that is not there.
+
+    Of several GPUs the process's current one, or, where torchrun started it, the one of its place on the machine.
+    """
     if name not in (None, "cuda", "cpu"):
         raise UsageError(f"device {name}: cuda or cpu")
     available = torch.cuda.is_available()
@@ -22,7 +25,17 @@ def choose_device(name: str | None) -> torch.device:
             "device cuda: torch finds no usable GPU here; `fastuda doctor` says why, and cpu works (--device cpu, in "
             'Python device="cpu")'
         )
-    return torch.device("cuda", torch.cuda.current_device()) if available and name != "cpu" else torch.device("cpu")
+    if not available or name == "cpu":
+        return torch.device("cpu")
+    if "LOCAL_RANK" in os.environ:
+        place, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if place >= count:
+            raise FastudaError(
+                f"rank {place} of this machine has no GPU of its own: torch finds {count}; start as many ranks as "
+                "there are GPUs (--nproc-per-node)"
+            )
+        torch.cuda.set_device(place)
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def versions(*further: str) -> dict[str, str]:

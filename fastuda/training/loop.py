@@ -52,6 +52,8 @@ class Loop:
                 recipe,
                 device,
                 start_iteration=start,
+                rank=state.ranks.rank,
+                num_ranks=state.ranks.size,
                 failed=numbers(pack, (failed or {}).get(split, {})),
                 adapts=work == "adaptation",
             )
@@ -72,6 +74,11 @@ class Loop:
     def failed(self) -> dict[SplitName, dict[str, str]]:
         """Samples that failed so far, each with the reason, by split."""
         return {split: loader.failures.reasons for split, loader in self._loaders.items()}
+
+    def learn_failed(self, failed: Mapping[SplitName, Mapping[str, str]]) -> None:
+        """Replace samples that failed on other ranks, too."""
+        for split, loader in self._loaders.items():
+            loader.failures.learn(numbers(loader.packed, failed.get(split, {})))
 
     def __call__(self) -> Losses:
         """Losses of the next iteration, on the device; the next call may overwrite them."""

@@ -10,37 +10,42 @@ from typing import Any
 import torch
 
 from fastuda.data.cache import cache_folder
-from fastuda.data.datasets import prepare_all, with_demo_data, with_demo_folders
+from fastuda.data.datasets import Datasets, prepare_all, with_demo_data, with_demo_folders
 from fastuda.data.reading.samples import data_root
-from fastuda.errors import UnreadableError
+from fastuda.distributed.lost import loss_told
+from fastuda.distributed.place import Place
+from fastuda.distributed.ranks import Ranks, joined
+from fastuda.errors import FastudaError, UnreadableError, UsageError
 from fastuda.evaluation.comparison import comparison_grid
+from fastuda.files.lock import Look
 from fastuda.memory.estimate import require_memory
 from fastuda.memory.out_of_memory import is_out_of_memory, memory_told, shortage, shortage_told
 from fastuda.method.optimizer import remembered
-from fastuda.method.reference import reference_of, require_same_reference
+from fastuda.method.reference import blank_reference, reference_of, require_same_reference
 from fastuda.model.build import build_model, build_network
+from fastuda.model.grouped_batch_norm import synchronise
 from fastuda.model.passes import Passes
 from fastuda.model.place import placed
 from fastuda.model.segmenter import Segmenter
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import require_text
-from fastuda.report.display import Display
+from fastuda.report.display import Display, display_of
 from fastuda.runs.checkpoint.model_file import ModelFile
 from fastuda.runs.checkpoint.model_mend import Which, held_or_mended
 from fastuda.runs.checkpoint.notes import ADAPTED, SOURCE_ONLY, STAGES, Notes, Record
-from fastuda.runs.checkpoint.state_file import require_fit
+from fastuda.runs.checkpoint.state_file import SavedState, require_fit
 from fastuda.runs.checkpoint.store import CheckpointStore
-from fastuda.runs.checkpoint.writer import CheckpointWriter
+from fastuda.runs.checkpoint.writer import CheckpointWriter, NoCheckpoints
 from fastuda.runs.folder import RunFolder
 from fastuda.runs.provenance import provenance
 from fastuda.runs.record import RunRecord
-from fastuda.runs.resume import Request, begun, continued, require_same_data
+from fastuda.runs.resume import Continued, Request, begun, continued, require_same_data
 from fastuda.runtime.device import choose_device, device_name
 from fastuda.runtime.fast_path import FastPath, declined
 from fastuda.runtime.stop import StopAskedError, StoppedError, StopRequest
 from fastuda.runtime.switches import configured
 from fastuda.runtime.watchdog import Watchdog
-from fastuda.training.log import RunLog
+from fastuda.training.log import NoLog, RunLog
 from fastuda.training.stage import Progress, Run, Stage, evaluate_model, run_stage
 
 log = logging.getLogger(__name__)
@@ -74,28 +79,37 @@ def train(
     Ctrl-C and the watchdog end. `stop` takes the place of all three where a request goes beyond this run, as a study's
     does; it is entered already. One that comes when all is trained lets the run finish. torch's switches are put back.
 
-    Raises FastudaError for anything the user can mend, HeldError when another process works in the folder, and
-    StoppedError when a signal or the deadline ended the run, everything saved.
+    As one of the ranks that torchrun started it trains with the others, of which the first alone reads and writes the
+    folder and shows anything; where torchrun has started all anew, the run goes on from its last checkpoint.
+
+    Raises FastudaError for anything the user can mend, HeldError when another process works in the folder,
+    StoppedError when a signal or the deadline ended the run, everything saved, and LostRankError when another rank is
+    gone.
     """
-    display = display.unfailing()
+    place = Place.of_environment()
+    display = display.unfailing() if place.rank == 0 else display_of(False)
     torch_device = choose_device(device)
     folder = RunFolder(path)
+    resume = resume or place.num_restarts > 0
     for one in (recipe, with_demo_folders(recipe)):
         require_text(one)
-    folder.require(resume=resume)  # before anything is made
+    if place.rank == 0:
+        folder.require(resume=resume)  # before anything is made
     own: AbstractContextManager[StopRequest] = (
         nullcontext(stop) if stop is not None else StopRequest(deadline, ends_process=ends_process)
     )
     with (
         configured(recipe.runtime, torch_device),
         own as stop,
-        folder.entered(),
+        joined(torch_device, place) as ranks,
+        folder.entered() if ranks.first else nullcontext(),
         Watchdog(recipe.runtime.watchdog_minutes, folder.again(), ends_process=stop.ends_process) as watchdog,
     ):
-        request = Request(recipe, name, named, init, resume, force)
+        request = Request(recipe, name, named, init, resume, force, ranks.size)
         try:
-            with shortage_told("the run"):  # wherever nothing more is known of it
-                return _train(request, folder, torch_device, display, stop, watchdog)
+            with shortage_told("the run"), nullcontext() if ranks.alone else loss_told():
+                # Wherever nothing more is known of it.
+                return _train(request, folder, torch_device, display, stop, watchdog, ranks)
         except StopAskedError as asked:
             raise StoppedError(f"{asked} before the first checkpoint; nothing is lost, {folder.again()}") from asked
 
@@ -107,6 +121,7 @@ def _train(
     display: Display,
     stop: StopRequest,
     watchdog: Watchdog,
+    ranks: Ranks,
 ) -> Results:
     def task(title: str) -> Progress:
         """A progress bar whose steps are signs of life, and that ends when a stop is asked for."""
@@ -117,63 +132,126 @@ def _train(
         watchdog.alive()
         stop.look()
 
-    found = folder.require(resume=request.resume)  # again, now that nobody else can come between
-    going_on = continued(request, folder) if found == "run" else None
-    if going_on is None:
-        if found == "half-made" or request.resume:
-            log.info("%s: no checkpoint here yet, so the run starts from the beginning", folder.path)
-        request = begun(request, folder)
-        folder.begin(request.recipe, request.name, request.init)
-    recipe = with_demo_data(going_on.recipe if going_on else request.recipe, task, look)
+    ranks = ranks.looking(look)
+    going_on: Continued | None = None
+    if ranks.first:
+        going_on, request = _standing(request, folder)
+    saved = ranks.shared(lambda: None if going_on is None else going_on.saved.apart_from_tensors())
+    if going_on is not None:
+        saved = going_on.saved
+    recipe, init = ranks.shared(lambda: (going_on.recipe if going_on else request.recipe, request.init))
+    with ranks.machine_first():
+        recipe = with_demo_data(recipe, task, look)
     for domain in (recipe.source, recipe.target):
         data_root(domain)
-    require_memory(recipe, device, stop.look)
+    require_memory(recipe, device, look)
     fast = FastPath.of(recipe.runtime, device)
-    if going_on:
-        model = build_network(recipe)  # its weights are in the saved state
-        optimizer = (recipe.warmup if going_on.saved.stage == SOURCE_ONLY else recipe.train).optimizer
-        require_fit(going_on.saved, model, remembered=remembered(optimizer, flat=fast.flat_update))
-    else:
-        model, recipe = build_model(recipe, cache_folder(recipe.data), request.init, look)
-    data = prepare_all(recipe, task, look)
-    if going_on:
-        record, saved, notes = require_same_data(going_on, request, recipe, data), going_on.saved, going_on.saved.notes
-        forced = going_on.forced
-    else:
-        record, saved, forced = RunRecord(identity=request.identity(recipe, data)), None, []
-        notes = Notes(warmup=request.init is None and recipe.warmup.iterations > 0)
-    if forced or not going_on:
-        folder.write_recipe(recipe)
-    for line in declined(recipe.runtime, device):
-        log.warning(line)
-    reference = reference_of(recipe, cache_folder(recipe.data), look)
-    if reference is not None:
+    model, recipe = _network(recipe, init, saved, fast, ranks, look)
+    with ranks.machine_first():
+        data = prepare_all(recipe, task, look)
+    _require_equal_data(data, ranks)
+    record: RunRecord | None = None
+    forced: list[str] = []
+    if going_on is not None:
+        record, forced = require_same_data(going_on, request, recipe, data), going_on.forced
+    elif ranks.first:
+        record = RunRecord(identity=request.identity(recipe, data))
+    notes = saved.notes if saved else Notes(warmup=init is None and recipe.warmup.iterations > 0)
+    if ranks.first:
+        if forced or not going_on:
+            folder.write_recipe(recipe)
+        for line in declined(recipe.runtime, device):
+            log.warning(line)
+    reference = reference_of(recipe, cache_folder(recipe.data), look) if ranks.first else blank_reference(recipe)
+    if reference is not None and ranks.first:
         notes.reference = require_same_reference(reference, notes.reference)
     with memory_told("adaptation", recipe, device):
         model = placed(model, fast, device)
         reference = reference and placed(reference, fast, device)
+    if reference is not None:
+        ranks.broadcast_([*reference.state_dict().values()])
     since = (saved.stage, saved.iteration) if saved else None
-    record.begin(device_name(device), since, forced)
-    record.write(folder.record)
+    if record is not None:
+        record.begin(device_name(device), since, forced)
+        record.write(folder.record)
 
     passes = Passes.of(recipe, device)
     store = CheckpointStore(folder.checkpoints, recipe.train.checkpoints_kept)
-    with RunLog(folder, since, notes.rows) as run_log, CheckpointWriter(store, folder.sync_log) as checkpoints:
+    with (
+        RunLog(folder, since, notes.rows) if ranks.first else NoLog(folder) as run_log,
+        CheckpointWriter(store, folder.sync_log) if ranks.first else NoCheckpoints(store) as checkpoints,
+    ):
         run = Run(
             recipe, folder, data, device, passes, fast, display, task, run_log, stop, watchdog, store, checkpoints,
-            notes, reference,
+            notes, ranks, reference,
         )  # fmt: skip
         if saved is not None:
-            _sound_models(run, model)  # while there may be a checkpoint to write one anew from
-        elif request.init is not None:
+            if ranks.first:
+                _sound_models(run, model)  # while there may be a checkpoint to write one anew from
+        elif init is not None:
+            ranks.broadcast_([*model.state_dict().values()])
             evaluate_model(run, SOURCE_ONLY, "--init", model.eval(), 0)
         for stage in _stages(recipe, notes.warmup):
             model = run_stage(run, stage, model, saved)
-        checkpoints.wait()
-        for file in run.unsaved:  # `--init` without a stage: a score of that network
-            file.write(model.state_dict())
-        _compare(run, model)
-        return _finish(run, request.name, record)
+
+        def finished() -> Results:
+            assert record is not None
+            checkpoints.wait()
+            for file in run.unsaved:  # `--init` without a stage: a score of that network
+                file.write(model.state_dict())
+            _compare(run, model)
+            return _finish(run, request.name, record)
+
+        return ranks.shared(finished)
+
+
+def _standing(request: Request, folder: RunFolder) -> tuple[Continued | None, Request]:
+    """The run that is gone on with, if there is one; else the folder is made a new one's. And what is asked for."""
+    found = folder.require(resume=request.resume)  # again, now that nobody else can come between
+    if found == "run":
+        return continued(request, folder), request
+    if found == "half-made" or request.resume:
+        log.info("%s: no checkpoint here yet, so the run starts from the beginning", folder.path)
+    request = begun(request, folder)
+    folder.begin(request.recipe, request.name, request.init)
+    return None, request
+
+
+def _network(
+    recipe: Recipe, init: Path | None, saved: SavedState | None, fast: FastPath, ranks: Ranks, look: Look
+) -> tuple[Segmenter, Recipe]:
+    """The network on the CPU, and the recipe with what its weights have set.
+
+    The first rank reads weights, and has them sent to the others when a stage begins.
+    """
+    if saved is not None:
+        model = build_network(recipe)  # its weights are in the saved state
+        optimizer = (recipe.warmup if saved.stage == SOURCE_ONLY else recipe.train).optimizer
+        if ranks.first:
+            require_fit(saved, model, remembered=remembered(optimizer, flat=fast.flat_update))
+    else:
+        read = build_model(recipe, cache_folder(recipe.data), init, look) if ranks.first else None
+        settings = ranks.shared(lambda: None if read is None else read[1].model)
+        recipe = recipe.model_copy(update={"model": settings})
+        model = build_network(recipe) if read is None else read[0]
+    if recipe.distributed.sync_batch_norm and not ranks.alone and (others := synchronise(model)):
+        raise UsageError(
+            f"distributed.sync_batch_norm: {len(others)} BatchNorm layers of this network are torch's own "
+            f"({', '.join(others[:3])}), whose statistics stay a rank's; leave it out"
+        )
+    return model, recipe
+
+
+def _require_equal_data(data: Datasets, ranks: Ranks) -> None:
+    """FastudaError where a machine has other data than the first rank's, or has packed it otherwise."""
+    own = (ranks.place.told, data.fingerprints())
+    (first, expected), *others = ranks.gathered(own)
+    for who, found in others:
+        if unlike := [split for split in expected if found.get(split) != expected[split]]:
+            raise FastudaError(
+                f"{who} has other data than {first} ({', '.join(unlike)}): bring all machines' copies to one state, or "
+                "let them read one folder; `fastuda data check` tells what is in a copy"
+            )
 
 
 def _stages(recipe: Recipe, warmup: bool) -> list[Stage]:
@@ -222,6 +300,7 @@ def _finish(run: Run, name: str, record: RunRecord) -> Results:
         "description": run.recipe.description,
         "seed": run.recipe.seed,
         "device": device_name(run.device),
+        "ranks": run.ranks.size,
         "precision": run.passes.precision,
         **provenance(),
         "data": run.data.fingerprints(),

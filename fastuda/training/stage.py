@@ -12,6 +12,8 @@ from fastuda.data.datasets import Datasets
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
 from fastuda.data.loading.failures import numbers
 from fastuda.data.loading.training_loader import TrainingLoader
+from fastuda.distributed.ranks import ALONE, Ranks
+from fastuda.distributed.stopping import SharedStop
 from fastuda.errors import FastudaError
 from fastuda.evaluation.pseudo_labels import look_at_pseudo_labels
 from fastuda.evaluation.scoring import EVALUATION_BATCH, scored
@@ -61,10 +63,15 @@ class Run:
     store: CheckpointStore
     checkpoints: CheckpointWriter
     notes: Notes
+    ranks: Ranks = ALONE
     reference: Segmenter | None = None
     """The student's own start, frozen, where a term compares features with it."""
     unsaved: list[ModelFile] = field(default_factory=list)
     """Models that were scored and not yet written."""
+
+    def __post_init__(self) -> None:
+        self.stopping = SharedStop(self.ranks, self.stop)
+        """The stop, as all ranks know it."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +102,15 @@ def run_stage(run: Run, stage: Stage, model: Segmenter, saved: SavedState | None
             flat=run.fast.flat_update,
             precision=run.fast.amp,
             reference=run.reference,
+            ranks=run.ranks,
+            distributed=run.recipe.distributed,
         )
     readback = Readback(state)
-    if saved is not None and saved.stage == stage.name:
+    if saved is not None and saved.stage == stage.name and run.ranks.first:
         with memory_told(stage.work, run.recipe, run.device):
             restore_state(saved, state)
         readback.reopen(saved.window, saved.window_sums())
+    _share_state(run, state)
     start = int(state.iteration)
     notes = run.notes.stages.setdefault(stage.name, StageNotes())
     if stage.optimizer.ramp_up > stage.num_iterations:
@@ -125,19 +135,27 @@ def run_stage(run: Run, stage: Stage, model: Segmenter, saved: SavedState | None
         for iteration in range(start, stage.num_iterations):
             readback.add(loop())
             run.watchdog.alive()
-            done = iteration + 1
+            done, stopped = iteration + 1, run.stopping.next()
             evaluates = _evaluates(run, stage, done)
             if evaluates or done % run.recipe.train.log_every == 0:
                 readback.close(done, loop.take_waited())
-            pauses = evaluates or run.stop.received is not None or (every is not None and done % every == 0)
+            pauses = evaluates or stopped is not None or (every is not None and done % every == 0)
             for reading in readback.all() if pauses else readback.ready():
                 _report(run, stage, reading, progress)
             if pauses:
-                run.notes.add_failed(loop.failed)
+                _share_failed(run, loop)
                 _pause(run, stage, state, done, readback, evaluates=evaluates)
             run.checkpoints.check()
     state.student.load_state_dict(state.evaluation_model().state_dict())
     return state.student
+
+
+def _share_state(run: Run, state: TrainingState) -> None:
+    """Give every rank the first one's state, which alone has read weights and checkpoints."""
+    run.ranks.broadcast_(state.tensors())
+    state.follow_weights()
+    if not run.ranks.alone:
+        state.scaler.load_state_dict(run.ranks.shared(state.scaler.state_dict))
 
 
 def _pause(run: Run, stage: Stage, state: TrainingState, done: int, readback: Readback, *, evaluates: bool) -> None:
@@ -148,15 +166,24 @@ def _pause(run: Run, stage: Stage, state: TrainingState, done: int, readback: Re
         except StopAskedError:
             log.info("the evaluation was broken off; it comes first when the run goes on")
         readback.restart()
-    if run.stop.received is None:
+    stopped = run.stopping.now()
+    if stopped is None:
         _save(run, stage, state, done, readback)
         return
     _refuse_nonfinite(run, stage, int(state.first_nonfinite))
     _save(run, stage, state, done, readback)
     run.checkpoints.wait()
+    run.ranks.wait()  # none ends, and has the others ended by who started them, before all is saved
     raise StoppedError(
-        f"{run.stop.received}: stopped at iteration {done} of the {stage.work}, everything saved; {run.folder.again()}"
+        f"{stopped}: stopped at iteration {done} of the {stage.work}, everything saved; {run.folder.again()}"
     )
+
+
+def _share_failed(run: Run, loop: Loop) -> None:
+    """Keep the samples that failed on any rank, and have them replaced on all."""
+    for failed in run.ranks.gathered(loop.failed):
+        run.notes.add_failed(failed)
+    loop.learn_failed(run.notes.failed)
 
 
 def _report(run: Run, stage: Stage, reading: Reading, progress: StageProgress) -> None:
@@ -171,7 +198,8 @@ def _report(run: Run, stage: Stage, reading: Reading, progress: StageProgress) -
 
 def _evaluates(run: Run, stage: Stage, done: int) -> bool:
     """Every `train.evaluate_every` iterations, or one pass over the target images, and at the end (protocol row 21)."""
-    every = run.recipe.train.evaluate_every or max(1, len(run.data.target) // run.recipe.train.batch_size)
+    images = run.recipe.train.batch_size * run.ranks.size
+    every = run.recipe.train.evaluate_every or max(1, len(run.data.target) // images)
     return done == stage.num_iterations or done % every == 0
 
 
@@ -185,6 +213,7 @@ def _evaluate_average(run: Run, stage: Stage, state: TrainingState, iteration: i
     if stage.work == "adaptation" and run.recipe.eval.batch_norm == "target":
         failed = numbers(run.data.target, run.notes.failed.get("target", {}))
         gather_statistics(model, run.data.target, run.recipe, run.passes, run.device, failed)
+        run.ranks.broadcast_([*model.buffers()])  # every rank has gathered them, each to its own last bit
     evaluate_model(run, stage.name, stage.work, model, iteration, looked)
 
 
@@ -200,8 +229,9 @@ def evaluate_model(
 
     What `pseudo_labels` were worth at the time is kept beside its scores.
     """
-    loader = EvaluationLoader(run.data.evaluation, EVALUATION_BATCH, run.recipe.runtime.loader_threads, run.device)
-    by_protocol = scored(model, loader, run.recipe, run.passes, progress=run.task("Evaluating"))
+    share, threads = (run.ranks.rank, run.ranks.size), run.recipe.runtime.loader_threads
+    loader = EvaluationLoader(run.data.evaluation, EVALUATION_BATCH, threads, run.device, share=share)
+    by_protocol = scored(model, loader, run.recipe, run.passes, progress=run.task("Evaluating"), ranks=run.ranks)
     own = by_protocol[run.recipe.eval.protocol]
     mious = {protocol: scores.to_json()["miou"] for protocol, scores in by_protocol.items()}
     record = Record.model_validate({"iteration": iteration, **own.to_json(), "by_protocol": mious})
@@ -236,7 +266,7 @@ def _save(run: Run, stage: Stage, state: TrainingState, iteration: int, readback
 
 
 def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
-    if first < 0:
+    if first < 0 or not run.ranks.first:  # all ranks know it, and one is enough to say so
         return
     names = _names_at(run, stage, first)
     run.checkpoints.wait()
@@ -253,9 +283,15 @@ def _refuse_nonfinite(run: Run, stage: Stage, first: int) -> None:
 
 
 def _names_at(run: Run, stage: Stage, iteration: int) -> list[str]:
+    """Names of an iteration's samples; of several ranks each with its own."""
     names: list[str] = []
     adapts = stage.work == "adaptation"
-    for domain, (split, packed) in run.data.trained_on(adapts=adapts).items():
-        failed = numbers(packed, run.notes.failed.get(split, {}))
-        names += TrainingLoader.names_at(packed, domain, run.recipe, iteration, failed, adapts=adapts)
+    for rank in range(run.ranks.size):
+        whose = "" if run.ranks.alone else f" of rank {rank}"
+        for domain, (split, packed) in run.data.trained_on(adapts=adapts).items():
+            failed = numbers(packed, run.notes.failed.get(split, {}))
+            found = TrainingLoader.names_at(
+                packed, domain, run.recipe, iteration, failed, rank=rank, num_ranks=run.ranks.size, adapts=adapts
+            )
+            names += [f"{name}{whose}" for name in found]
     return names

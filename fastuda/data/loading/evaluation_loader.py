@@ -27,9 +27,10 @@ _LABELS_AHEAD = 2
 class EvaluationLoader:
     """One pass over a packed split, in order, in batches on `device`; the last batch may be smaller.
 
-    `labelled=False` leaves labels out; `limit` takes that many images, spread evenly over the split. A sample that can
-    be neither read nor made anew ends it with a FastudaError that names it: scores of other images are other scores.
-    Where they are not for scoring, `failures` says what may stand for it.
+    `share` is (rank, number of ranks): that rank's batches of those that are dealt out in turn, each as it is without
+    ranks. `labelled=False` leaves labels out; `limit` takes that many images, spread evenly over the split. A sample
+    that can be neither read nor made anew ends it with a FastudaError that names it: scores of other images are other
+    scores. Where they are not for scoring, `failures` says what may stand for it.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class EvaluationLoader:
         labelled: bool = True,
         limit: int | None = None,
         failures: Failures | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.folder = packed.folder
         self._packed = packed
@@ -54,13 +56,16 @@ class EvaluationLoader:
             raise ValueError("labelled images are scored, and nothing may stand for them")
         count = min(limit or len(packed), len(packed))
         samples = [i * len(packed) // count for i in range(count)]
-        self._batches = [samples[start : start + batch_size] for start in range(0, count, batch_size)]
+        batches = [samples[start : start + batch_size] for start in range(0, count, batch_size)]
+        self._batches = batches[share[0] :: share[1]]
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Number of images, of this share."""
         return sum(len(batch) for batch in self._batches)
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
+        if not self._batches:  # there are fewer batches than ranks
+            return
         feed, pipeline = self._begin(0)
         with ThreadPoolExecutor(self._num_threads) as pool:
             labels = self._labels(pool)

@@ -47,6 +47,13 @@ class Failures:
         """Why each failed, by its name."""
         return {self._packed.names[index]: self._reasons[index] for index in self.indices}
 
+    def learn(self, indices: Collection[int]) -> None:
+        """Replace samples that failed elsewhere, too; FastudaError where they are too many by now."""
+        new = dict.fromkeys(set(indices) - self._reasons.keys(), "failed on another rank")
+        self._reasons |= new
+        if new:
+            self._require_few()
+
     def add(self, index: int, error: FastudaError) -> None:
         """Replace a sample from now on, and say so once. FastudaError where `on_error` stops, or for one too many."""
         name = self._packed.names[index]

@@ -57,7 +57,8 @@ class TrainingLoader:
         failed: Collection[int] = (),
         adapts: bool = True,
     ) -> None:
-        self._packed = packed
+        self.packed = packed
+        """What it reads."""
         self._recipe = recipe
         self._device = device
         self._iteration = start_iteration
@@ -89,7 +90,7 @@ class TrainingLoader:
             label=_flat(named.get("label")),
             boxes=boxes,
             class_keys=class_keys,
-            names=[self._packed.names[i] for i in self._feed.fed.pop(self._iteration)],
+            names=[self.packed.names[i] for i in self._feed.fed.pop(self._iteration)],
         )
         self._iteration += 1
         return batch
@@ -102,16 +103,18 @@ class TrainingLoader:
         iteration: int,
         failed: Collection[int] = (),
         *,
+        rank: int = 0,
+        num_ranks: int = 1,
         adapts: bool = True,
     ) -> list[str]:
-        """Names of the samples of any iteration, past or to come, with those in the places of `failed` ones."""
-        schedule = _schedule(packed, domain, recipe, adapts=adapts)
+        """Names of a rank's samples of any iteration, past or to come, with those in the places of `failed` ones."""
+        schedule = _schedule(packed, domain, recipe, rank, num_ranks, adapts=adapts)
         return [packed.names[substitute(i, failed, len(packed))] for i in schedule.samples(iteration)]
 
     def _begin(self) -> None:
         """A pipeline from the next iteration on."""
         self._feed = _TrainingFeed(
-            self._packed,
+            self.packed,
             self._domain,
             self._recipe,
             self.schedule,
@@ -128,8 +131,8 @@ class TrainingLoader:
             prefetch_queue_depth=2,
             feed=self._feed,
             fields=self._fields,
-            packed_format=self._packed.format,
-            packed_size=self._packed.size,
+            packed_format=self.packed.format,
+            packed_size=self.packed.size,
             views=self._recipe.views,
         )
         self._pipeline.build()
@@ -140,7 +143,7 @@ class TrainingLoader:
                 return run_pipeline(self._pipeline, self._device)
             except RuntimeError:
                 in_flight = {index for samples in self._feed.fed.values() for index in samples}
-                refused = undecodable(self._packed, in_flight, labels="label" in self._fields, device=self._device)
+                refused = undecodable(self.packed, in_flight, labels="label" in self._fields, device=self._device)
                 if not refused:
                     raise
                 for index, error in refused.items():

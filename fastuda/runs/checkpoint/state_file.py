@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -64,6 +64,10 @@ class SavedState:
     notes: Notes
     window: int
     """Iterations since the log's last row, whose summed losses are among the tensors."""
+
+    def apart_from_tensors(self) -> SavedState:
+        """What lies beside the tensors: which moment of the run it is, and what is known of it."""
+        return replace(self, tensors={})
 
     def average(self) -> dict[str, Tensor]:
         """The averaged model's tensors, under the model's own names."""

@@ -93,3 +93,20 @@ class CheckpointWriter:
                 self._store.write(snapshot)
         except BaseException as failure:  # carried to the thread that trains, which raises it
             self._failure = failure
+
+
+class NoCheckpoints(CheckpointWriter):
+    """Of a rank that does not write."""
+
+    def write(
+        self,
+        state: TrainingState,
+        stage: StageName,
+        iteration: int,
+        notes: Notes,
+        *,
+        window: tuple[int, Mapping[str, Tensor]] = (0, {}),
+        models: Sequence[ModelFile] = (),
+    ) -> float:
+        """Nothing."""
+        return 0.0
