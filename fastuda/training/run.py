@@ -175,6 +175,7 @@ def _train(
         record.begin(device_name(device), since, forced)
         record.write(folder.record)
 
+    ranks = ranks.looking(watchdog.alive)  # a stop is agreed on from here on, never raised on one rank alone
     passes = Passes.of(recipe, device)
     store = CheckpointStore(folder.checkpoints, recipe.train.checkpoints_kept)
     with (
