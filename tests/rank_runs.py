@@ -14,6 +14,7 @@ from torch import Tensor
 
 import fastuda
 import fastuda.training.iteration as iteration_module
+from fastuda.data.packing.pack import Packed
 from fastuda.data.reading.faults import SampleError
 from fastuda.distributed.ranks import Ranks
 from fastuda.errors import FastudaError
@@ -71,7 +72,8 @@ def trained(
     options: dict[str, Any],
     of_rank: dict[int, dict[str, Any]],
 ) -> Told:
-    """A run; `of_rank` has what is special on some: `stop_at`, `stop_while_scoring`, `poisoned` (an iteration)."""
+    """A run; `of_rank` has what is special on some: `stop_at`, `stop_while_scoring`, `poisoned` (an iteration), and
+    `loses` (the number of a target sample that cannot be read there)."""
     special = of_rank.get(ranks.rank, {})
     out, heard = io.StringIO(), _Heard()
     logging.getLogger("fastuda").addHandler(heard)
@@ -86,6 +88,14 @@ def trained(
         return trains(state, source, *arguments)
 
     iteration_module.adaptation_step = counted
+    reads = Packed.image_bytes
+
+    def read(packed: Packed, index: int) -> Any:
+        if index == special.get("loses") and packed.records[index].label is None:
+            raise SampleError("damaged", Path("lost"), "is gone")
+        return reads(packed, index)
+
+    Packed.image_bytes = read  # type: ignore[method-assign]
     stop: StopRequest | None = None
     if "stop_at" in special:
         stop = StopAt(special["stop_at"])
@@ -100,6 +110,7 @@ def trained(
         error = f"{type(failure).__name__}: {failure}"
     finally:
         iteration_module.adaptation_step = trains
+        Packed.image_bytes = reads  # type: ignore[method-assign]
         logging.getLogger("fastuda").removeHandler(heard)
     return Told(results, error, out.getvalue(), heard.lines, _Counted.iterations)
 

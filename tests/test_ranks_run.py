@@ -164,18 +164,22 @@ def test_another_number_of_ranks_is_refused_unless_forced(pair: Any, tmp_path: P
     assert any(line.startswith("ranks: the run has 2") for line in results["forced"])
 
 
-def test_samples_that_fail_on_one_rank_are_replaced_on_all_and_remembered(pair: Any, tmp_path: Path) -> None:
-    recipe = recipe_of(tmp_path / "cache", "data.on_error=skip", "data.max_failed=2", "train.iterations=8")
-    on_ranks(1, tmp_path, recipe, tmp_path / "packs")
-    packed = next(iter((tmp_path / "cache").glob("*-train-*/images")))
-    victim = sorted(packed.iterdir())[1]
-    victim.write_bytes(b"x" * victim.stat().st_size)
-    for source in (tmp_path / "cache" / "demo").rglob("*"):
-        if source.is_file() and source.stem.split("_")[0] in victim.stem and "train" in source.parts:
-            source.chmod(0o600)
-    told = on_ranks(2, tmp_path, recipe, tmp_path / "run")
+def test_a_sample_that_fails_on_one_rank_is_replaced_on_all_and_remembered(pair: Any, tmp_path: Path) -> None:
+    recipe = recipe_of(pair[0], "data.on_error=skip")
+    told = on_ranks(2, tmp_path, recipe, tmp_path / "run", {1: {"loses": 2}})
     assert [one.error for one in told] == ["", ""]
-    assert any("made anew" in line for one in told for line in one.warnings)
+    (results,) = {json.dumps(one.results) for one in told}
+    failed = json.loads(results)["failed"]["target"]
+    assert [*failed.values()] == ["lost: is gone"]
+    assert CheckpointStore(tmp_path / "run" / "checkpoints").newest_sound().notes.failed["target"] == failed
+    (name,) = failed
+    said = [line for one in told for line in one.warnings if "takes its place" in line]
+    assert len(said) == 1
+    assert name in said[0]
+    # Too many are too many wherever each of them failed.
+    few = recipe_of(pair[0], "data.on_error=skip", "data.max_failed=1")
+    told = on_ranks(2, tmp_path, few, tmp_path / "few", {0: {"loses": 1}, 1: {"loses": 2}})
+    assert any("2 samples failed" in one.error and "data.max_failed allows 1" in one.error for one in told)
 
 
 def test_the_environment_says_which_rank_it_is() -> None:

@@ -22,7 +22,7 @@ T = TypeVar("T")
 Look = Callable[[], None]
 _PATIENCE = timedelta(days=30)
 """A rank may wait for hours: for another one's packing, or its pictures. One that is gone is noticed by its streams."""
-_LEAVING = timedelta(seconds=10)
+_LEAVING = timedelta(seconds=5)
 _LOOK_SECONDS = 0.05
 _BUCKET_BYTES = 2**25
 
@@ -203,7 +203,8 @@ def joined(device: torch.device, place: Place | None = None) -> Iterator[Ranks]:
     try:
         yield Ranks(place, _words=words)
     except Exception as error:
-        _leave(place, own, words, together=isinstance(error, StoppedError))
+        agreed = isinstance(error, StoppedError) and not isinstance(error.__cause__, StopAskedError)
+        _leave(place, own, words, together=agreed)
         raise
     _leave(place, own, words, together=True)
 
