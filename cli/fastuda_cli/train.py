@@ -33,6 +33,7 @@ def train(
     repeat: Annotated[
         int | None, typer.Option(help="Run this many seeds, from the recipe's on, and report the spread.", min=2)
     ] = None,
+    workers: options.Workers = 1,
     iterations: Annotated[int | None, typer.Option(help="Adaptation iterations.", min=1)] = None,
     device: options.Device = None,
     set_: options.Settings = None,
@@ -43,12 +44,15 @@ def train(
     """
     with reported():
         import fastuda
+        from fastuda.errors import UsageError
         from fastuda.recipe.file import recipe_name
         from fastuda.report.display import Display
         from fastuda.report.tables import score_table
         from fastuda.runs.folder import latest_run
         from fastuda.training.start import asked_recipe
 
+        if workers > 1 and repeat is None:
+            raise UsageError(f"--workers {workers}: for the runs of --repeat N; one run is one process")
         chosen = options.settings(set_, source, target)
         if iterations is not None:
             chosen.append(f"train.iterations={iterations}")
@@ -59,7 +63,7 @@ def train(
         if repeat is not None:
             deadline = options.deadline(max_time)
             resolved = asked_recipe(recipe, run, chosen, resume=resume, force=force)
-            _repeat(resolved, run, name, repeat, device, init, resume, force, deadline)
+            _repeat(resolved, run, name, repeat, workers, device, init, resume, force, deadline)
             return
         display = Display(console).unfailing()
         results = fastuda.train(
@@ -76,6 +80,7 @@ def _repeat(
     folder: Path,
     name: str,
     count: int,
+    workers: int,
     device: str | None,
     init: Path | None,
     resume: bool,
@@ -100,8 +105,9 @@ def _repeat(
     display = Display(console).unfailing()
     try:
         content = conduct(
-            plan, folder, "repeat", device=device, display=display, force=force, deadline=deadline, ends_process=True
-        )
+            plan, folder, "repeat", device=device, display=display, force=force, deadline=deadline, ends_process=True,
+            workers=workers,
+        )  # fmt: skip
     except StoppedError as error:
         raise StoppedError(f"{folder}: stopped, everything saved; {again} goes on") from error
     show_spread(display, content, folder, "repeat", again)
