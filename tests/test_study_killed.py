@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cell_stand_ins import is_alive
 from rich.console import Console
 from test_study_run import ROWS, TINY
-from test_study_workers import is_alive
 
 from fastuda.recipe.file import load_recipe
 from fastuda.report.display import Display

@@ -15,6 +15,7 @@ from typing import Any
 
 from fastuda.errors import FastudaError
 from fastuda.files.disk import write_failure
+from fastuda.runtime.stop import SIGNALS
 from fastuda.runtime.watchdog import EXIT_STUCK
 from fastuda.study.cell import Answer, Request
 
@@ -80,7 +81,7 @@ class CellProcess:
                 return answer
         except (EOFError, OSError):
             pass
-        return ("failed", self._death()) if is_over else None
+        return self._death() if is_over else None
 
     def end(self) -> None:
         """Kill what there still is of it, its own processes too: after its answer nothing is left to do."""
@@ -98,9 +99,12 @@ class CellProcess:
         """Whether it ended; it is not reaped, so that its group keeps its number."""
         return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
-    def _death(self) -> str:
+    def _death(self) -> Answer:
+        """What became of a cell whose process ended without an answer."""
         self.end()
         code = self.process.returncode
+        if -code in SIGNALS:  # before it could heed them, when nothing had begun
+            return "stopped", signal.Signals(-code).name
         if code == EXIT_STUCK:
             how = f"it made no progress for {self.request.cell.recipe.runtime.watchdog_minutes:g} minutes and was ended"
         elif code == -signal.SIGKILL:
@@ -109,7 +113,7 @@ class CellProcess:
             how = f"its process died ({signal.strsignal(-code) or -code})"
         else:
             how = f"its process ended with exit code {code} and no results"
-        return f"{how}; what it said last stands in {self.log}"
+        return "failed", f"{how}; what it said last stands in {self.log}"
 
 
 def log_of(folder: Path) -> Path:

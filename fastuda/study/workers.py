@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from fastuda.errors import UsageError
 from fastuda.runtime.device import choose_device
 from fastuda.study.cell import Answer, Request
 from fastuda.study.cell_process import CellProcess
+
+log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.1
 Card = str | None
@@ -53,7 +56,8 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None or issubclass(kind, Exception):
-                self.stop()
+                if self.stop():
+                    log.info("the study ends as soon as all runs have saved what there is")
                 while self._running:
                     self.ended()
         finally:
