@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from pathlib import Path
 
@@ -172,6 +173,14 @@ finish()
 """)
     run(repeats, None)
     assert not is_alive(*cells.wait_for("child"))
+
+
+def test_processes_are_run_where_nobody_waits_for_children(cells: Cells, repeats: Plan) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as some that start commands leave it
+    try:
+        assert [outcome.failure for outcome in run(repeats)] == [""] * 3
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_a_log_that_cannot_be_written_fails_its_cell(cells: Cells, repeats: Plan, tmp_path: Path) -> None:

@@ -83,12 +83,17 @@ class CellProcess:
             pass
         return self._death() if is_over else None
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """Kill what there still is of it, its own processes too: after its answer nothing is left to do."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.connection.close()
+        if self.process.returncode is None:  # else its number may be another's
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kill it, and wait until it is gone, which frees its card."""
+        self.kill()
         self.process.wait()
+        self.connection.close()
 
     @property
     def seconds(self) -> float:
@@ -97,7 +102,10 @@ class CellProcess:
 
     def _is_over(self) -> bool:
         """Whether it ended; it is not reaped, so that its group keeps its number."""
-        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        try:
+            return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:  # where SIGCHLD is ignored nobody's end can be waited for
+            return True
 
     def _death(self) -> Answer:
         """What became of a cell whose process ended without an answer."""

@@ -62,6 +62,8 @@ class Workers:
                     self.ended()
         finally:
             for process in self._running.values():
+                process.kill()
+            for process in self._running.values():
                 process.end()
 
     @property
