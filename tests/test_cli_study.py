@@ -111,7 +111,7 @@ def test_workers_are_told_to_the_study(
 def test_one_run_has_no_workers(tmp_path: Path) -> None:
     code, output = fastuda("train", "demo", "--run", tmp_path / "run", "--workers", "2")
     assert code == 2
-    assert "--workers 2: for the runs of --repeat N; one run is one process" in output
+    assert "--workers 2: for the runs of --repeat N; --gpus N puts one run on several GPUs" in output
     assert not (tmp_path / "run").exists()
 
 
