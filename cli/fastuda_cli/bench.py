@@ -19,6 +19,7 @@ from fastuda_cli import (
     bench_prepare,
     bench_probe,
     bench_resources,
+    bench_scaling,
     bench_step,
     bench_train,
 )
@@ -33,6 +34,7 @@ app.command("resources")(bench_resources.resources)
 app.command("step")(bench_step.step)
 app.command("launches")(bench_launches.launches)
 app.command("needs")(bench_needs.needs)
+app.command("scaling")(bench_scaling.scaling)
 app.command("loader")(bench_loader.loader)
 app.command("train")(bench_train.train)
 app.command("evaluate")(bench_evaluate.evaluate)
