@@ -43,11 +43,11 @@ def _objects(num_bytes: float) -> float:
 
 STORES = (
     Store("NVMe", 3e9, False, "each machine's own; 3 GB/s, an assumption below the data sheets of PCIe 4.0 drives"),
-    Store("NFS, 10 Gb/s", 1.12e9, True, "0.9 of the server's link, an assumption"),
-    Store("NFS, 25 Gb/s", 2.8e9, True, "likewise"),
-    Store("NFS, 100 Gb/s", 11.2e9, True, "likewise"),
-    Store("objects of 64 MB", _objects(64e6), False, "16 streams a machine, 0.1 s and 90 MB/s each, assumptions"),
-    Store("objects of 1.3 MB", _objects(1.3e6), False, "the same, a packed image an object"),
+    Store("NFS 10 Gb/s", 1.12e9, True, "0.9 of the server's link, an assumption"),
+    Store("NFS 25 Gb/s", 2.8e9, True, "likewise"),
+    Store("NFS 100 Gb/s", 11.2e9, True, "likewise"),
+    Store("64 MB objects", _objects(64e6), False, "16 streams a machine, 0.1 s and 90 MB/s each, assumptions"),
+    Store("1.3 MB objects", _objects(1.3e6), False, "the same, a packed image an object"),
 )
 
 
@@ -90,7 +90,7 @@ def feeding_rows(recipe: Recipe, found: list[Pace]) -> list[Row]:
     """A row a card and pack: need of a rank, and most ranks of each store and of a machine's cores."""
     rows: list[Row] = []
     packs: tuple[Packed, ...] = ("png", "raw")
-    for pace in found:
+    for pace in {pace.card.name: pace for pace in found}.values():
         for pack in packs:
             one = need(recipe, pace, pack)
             rows.append(
@@ -102,7 +102,7 @@ def feeding_rows(recipe: Recipe, found: list[Pace]) -> list[Row]:
                     "compute_ms": round(1000 * pace.compute, 2),
                     "images_per_second": round(one.images, 1),
                     "bytes_per_second": round(one.bytes),
-                    "cores": round(one.cores, 2),
+                    "decoding_cores": round(one.cores, 2),
                     "most_ranks": {
                         f"{CORES} cores": one.most_decoded(),
                         **{store.name: one.most_ranks(store) for store in STORES},

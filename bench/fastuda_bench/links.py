@@ -51,6 +51,12 @@ PCIE_4 = Link(
 ETHERNET_100 = Link(
     "100 Gb/s Ethernet", 12e9, (9.6e-6, 2.7e-6), "12 GB/s by NCCL's topo.h for 100 Gbit, one link a machine"
 )
+INFINIBAND_8 = Link(
+    "8 × 400 Gb/s InfiniBand",
+    384e9,
+    (9.6e-6, 2.7e-6),
+    "8 times four times what topo.h counts for 100 Gbit, a NIC a GPU",
+)
 
 
 def ring_bytes(num_bytes: float, ranks: int) -> float:

@@ -17,6 +17,7 @@ from fastuda_bench.exchange import Exchange, Gather
 from fastuda_bench.limits import Limits
 from fastuda_bench.links import (
     ETHERNET_100,
+    INFINIBAND_8,
     NVLINK_3,
     NVLINK_4,
     PCIE_4,
@@ -54,6 +55,7 @@ class Card:
 
 CARDS = (
     Card("H200", 989e12, 4.8e12, Cluster(NVLINK_4, ETHERNET_100)),
+    Card("H200", 989e12, 4.8e12, Cluster(NVLINK_4, INFINIBAND_8)),
     Card("H100", 989e12, 3.35e12, Cluster(NVLINK_4, ETHERNET_100)),
     Card("A100", 312e12, 2.039e12, Cluster(NVLINK_3, ETHERNET_100)),
     Card("RTX 3090", 71e12, 0.936e12, Cluster(PCIE_4, ETHERNET_100)),

@@ -20,7 +20,7 @@ def _figures(name: str, rows: list[dict[str, Any]]) -> str:
     made = f"commit `{first['commit']}`, torch {first['versions']['torch']}, {first['date']}.\n"
     if name == "all_reduce":
         cores = f"{first['cores']} cores of an {first['cpu']}"
-        note = f"Measured: median of {first['ms']['repeats']} windows over Gloo on {cores}, "
+        note = f"Measured: {first['ms']['repeats']} windows over Gloo on {cores}, "
         note += f"load average {first['load_average']}, {made}{_found(of_part)}"
     else:
         note = f"Model, not measured: `{first['recipe']}`, batch {first['batch_size']} a rank; {made}"

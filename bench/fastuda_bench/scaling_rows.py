@@ -33,7 +33,7 @@ def step_rows(path: Path, name: str) -> list[Row]:
     mine = [
         row for row in rows if isinstance(row, dict) and row.get("question") == "step" and row.get("recipe") == name
     ]
-    cards = ", ".join(card.name for card in CARDS)
+    cards = ", ".join(dict.fromkeys(card.name for card in CARDS))
     if not sound(mine):
         raise UsageError(f"--step {path}: holds no sound rows of `fastuda bench step {name}`")
     if not any(card.name in (row["gpu"] or "") for row in mine for card in CARDS):

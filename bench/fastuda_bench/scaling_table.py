@@ -27,7 +27,7 @@ def part(rows: Sequence[Row], name: str) -> list[Row]:
 
 def exchange_lines(rows: Sequence[Row]) -> Lines:
     """A line a thing that is exchanged."""
-    head = ("an iteration", "MB", "collectives", *(f"MB sent by each of {ranks}" for ranks in RANKS))
+    head = ("an iteration", "MB", "collectives", *(f"MB sent of {ranks}" for ranks in RANKS))
     return head, [
         (row["what"], _mb(row["bytes"]), str(row["collectives"]), *(_mb(row["sent"][str(one)]) for one in RANKS))
         for row in rows
@@ -36,28 +36,32 @@ def exchange_lines(rows: Sequence[Row]) -> Lines:
 
 def efficiency_lines(rows: Sequence[Row]) -> Lines:
     """A line a card and way."""
-    head = ("card, links", "`[distributed]`", "ms alone", *(f"{ranks} GPUs" for ranks in RANKS))
+    head = (
+        "GPU, links in and between machines",
+        "`[distributed]`",
+        "ms alone",
+        *(f"{ranks} GPUs" for ranks in RANKS),
+    )
     lines, before = [], None
     for row in rows:
-        first = row["card"] != before
-        before = row["card"]
-        links = f"{row['card']}, {row['inside']}" if first else ""
+        links = f"{row['card']}, {row['inside']}, {row['between']}"
+        first, before = links != before, links
         alone = f"{row['compute_ms']:.0f}" + (" (measured)" if row["compute"] == "measured" else "") if first else ""
-        shares = (f"{100 * row['efficiency'][str(ranks)]:.0f} %" for ranks in RANKS)
-        lines.append((links, WAYS[row["way"]], alone, *shares))
+        shares = (f"{100 * row['efficiency'][str(ranks)]:.1f} %" for ranks in RANKS)
+        lines.append((links if first else "", WAYS[row["way"]], alone, *shares))
     return head, lines
 
 
 def feeding_lines(rows: Sequence[Row]) -> Lines:
     """A line a card and pack."""
     stores = list(rows[0]["most_ranks"])
-    head = ("card, `data.pack`", "images a second", "MB a second", "cores", *(f"GPUs on {store}" for store in stores))
+    head = ("GPU, `data.pack`", "images/s", "MB/s", "cores", *stores)
     return head, [
         (
             f"{row['card']}, {row['pack']}",
             f"{row['images_per_second']:.0f}",
             f"{row['bytes_per_second'] / 1e6:.0f}",
-            f"{row['cores']:.2f}",
+            f"{row['decoding_cores']:.2f}",
             *(_most(row["most_ranks"][store]) for store in stores),
         )
         for row in rows
@@ -66,10 +70,11 @@ def feeding_lines(rows: Sequence[Row]) -> Lines:
 
 def all_reduce_lines(rows: Sequence[Row]) -> Lines:
     """A line a number of ranks and size."""
-    head = ("ranks, kB", "ms", "spread", "the line's ms", "wrong by", "of the line")
+    head = ("ranks, kB", "fastest ms", "median", "spread", "the line's ms", "wrong by", "")
     return head, [
         (
             f"{row['ranks']}, {row['bytes'] / 1e3:,.0f}",
+            f"{row['fastest_ms']:.2f}",
             f"{row['ms']['median']:.2f}",
             f"{row['ms']['spread']:.2f}",
             f"{row['model_ms']:.2f}",

@@ -27,7 +27,7 @@ def scaling(
     measure: Annotated[
         bool, typer.Option("--measure", help="Also time all-reduces of 2 and 3 processes here against the model.")
     ] = False,
-    repeats: Repeats = 9,
+    repeats: Repeats = 15,
     set_: options.Settings = None,
 ) -> None:
     """Bytes between GPUs, efficiency on 2, 4, 8 and 64 of them, and what feeds them: modelled, nothing is run."""
