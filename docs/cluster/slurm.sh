@@ -13,10 +13,10 @@
 #SBATCH --open-mode=append
 set -euo pipefail
 
-run=/shared/runs/gta2cs                  # every machine sees it; the first rank writes it
+run=/shared/runs/gta2cs  # every machine sees it; the first rank writes it
 export FASTUDA_CACHE=/local/$USER/fastuda  # each machine's own disk: packed once, kept between jobs
 export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK / SLURM_GPUS_ON_NODE))  # torchrun would leave each rank one
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+mapfile -t machines < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 
 # Slurm sends USR1 to all processes of the step. The ranks save and end; torchrun would die of it, so it ignores it.
 code=0
@@ -26,7 +26,7 @@ srun --kill-on-bad-exit=1 bash -c 'trap "" USR1; exec "$@"' on-each-machine \
   --nproc-per-node="$SLURM_GPUS_ON_NODE" \
   --max-restarts=3 \
   --rdzv-backend=c10d \
-  --rdzv-endpoint="$first:$((20000 + SLURM_JOB_ID % 10000))" \
+  --rdzv-endpoint="${machines[0]}:$((20000 + SLURM_JOB_ID % 10000))" \
   --rdzv-id="$SLURM_JOB_ID" \
   -m fastuda_cli -- train gta2cs \
   --source /shared/gta5 --target /shared/cityscapes \
