@@ -100,6 +100,7 @@ def pack(tmp_path: Path) -> Callable[..., Packed]:
         size: tuple[int, int] | None = None,
         format: str = "png",
         own_label_size: bool = False,
+        **data: object,
     ) -> Packed:
         root = tmp_path / "files"
         for kind, arrays in (("images", images), ("labels", labels or [])):
@@ -112,7 +113,7 @@ def pack(tmp_path: Path) -> Callable[..., Packed]:
             size=size or images[0].shape[1::-1],
             labels="none" if labels is None else "own" if own_label_size else "resized",
             classes=recipe.classes.build(),
-            data=Data.model_validate({"cache": tmp_path / "cache", "pack": format}),
+            data=Data.model_validate({"cache": tmp_path / "cache", "pack": format, **data}),
             workers=1,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch.distributed as dist
 
 from fastuda.distributed.ranks import joined
 
-_SECONDS = 240.0
+_SECONDS = 120.0
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["torch", "fastuda.training.run", "in_ranks"])
 
@@ -31,8 +32,9 @@ def in_ranks(size: int, folder: Path, function: Callable[..., Any], *arguments: 
     ]
     for process in processes:
         process.start()
+    until = time.monotonic() + _SECONDS
     for process in processes:
-        process.join(_SECONDS)
+        process.join(max(0.0, until - time.monotonic()))
     late = [process for process in processes if process.is_alive()]
     for process in late:
         process.kill()

@@ -91,6 +91,30 @@ def test_a_study_has_a_control_unless_told_otherwise(
     assert (planned[0].table.control_row is not None) == control
 
 
+@pytest.mark.parametrize("command", [("study", "table6", "--base", "demo"), ("train", "demo", "--repeat", "2")])
+def test_workers_are_told_to_the_study(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+
+    def conducted(*_: object, workers: int, **__: object) -> None:
+        told.append(workers)
+        raise FastudaError("enough")
+
+    monkeypatch.setattr("fastuda.study.conduct.conduct", conducted)
+    for more in ((), ("--workers", "3")):
+        code, output = fastuda(*command, "--run", tmp_path / "study", *more)
+        assert (code, "enough" in output) == (1, True)
+    assert told == [1, 3]
+
+
+def test_one_run_has_no_workers(tmp_path: Path) -> None:
+    code, output = fastuda("train", "demo", "--run", tmp_path / "run", "--workers", "2")
+    assert code == 2
+    assert "--workers 2: for the runs of --repeat N; --gpus N puts one run on several GPUs" in output
+    assert not (tmp_path / "run").exists()
+
+
 def test_repeat_names_a_file_in_the_place_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
     code, output = fastuda("train", "demo", "--repeat", "2", "--run", tmp_path / "runs", *tiny())

@@ -19,6 +19,7 @@ from fastuda_bench.kernel_resources import largest
 from fastuda_bench.launches import COLUMNS, cells
 from fastuda_bench.markdown import cell, number, table
 from fastuda_bench.need_figures import recipe_needs
+from fastuda_bench.rank_figures import several_ranks, shards_or_files
 from fastuda_bench.results import NOT_COMPARED, doubt_of, run_of
 from fastuda_bench.run_figures import runs_over_time
 from fastuda_bench.scaling_figures import scaling_check, scaling_efficiency, scaling_exchange, scaling_feeding
@@ -318,12 +319,16 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "train": ("card/train.json", _train),
     "evaluate": ("card/evaluate.json", _evaluate),
     "train-cpu": ("train-cpu.json", _train),
+    "ranks": ("ranks.json", several_ranks),
+    "ranks-cpu": ("ranks-cpu.json", several_ranks),
+    "shards": ("shards.json", shards_or_files),
     "determinism": ("determinism.json", _determinism),
     "determinism-cpu": ("determinism-cpu.json", _determinism),
 }
 _CARD = "fastuda bench card --out bench/results/card"
 _AWAITED = dict.fromkeys(("card", "step", "kernels", "loader", "train", "evaluate"), _CARD) | {
-    "determinism": "fastuda bench determinism --json bench/results/determinism.json"
+    "determinism": "fastuda bench determinism --json bench/results/determinism.json",
+    "ranks": "fastuda bench ranks gta2cs --ranks 2 --json bench/results/ranks.json",
 }
 """Figures of a GPU, whose files may not be there yet, and which then say by which command they come."""
 

@@ -18,8 +18,10 @@ from fastuda_cli import (
     bench_needs,
     bench_prepare,
     bench_probe,
+    bench_ranks,
     bench_resources,
     bench_scaling,
+    bench_shards,
     bench_step,
     bench_train,
 )
@@ -36,7 +38,9 @@ app.command("launches")(bench_launches.launches)
 app.command("needs")(bench_needs.needs)
 app.command("scaling")(bench_scaling.scaling)
 app.command("loader")(bench_loader.loader)
+app.command("shards")(bench_shards.shards)
 app.command("train")(bench_train.train)
+app.command("ranks")(bench_ranks.ranks)
 app.command("evaluate")(bench_evaluate.evaluate)
 app.command("cudnn")(bench_cudnn.cudnn)
 app.command("determinism")(bench_determinism.determinism)

@@ -11,9 +11,11 @@ from fastuda.layouts import LAYOUTS, one_of
 from fastuda_cli import options
 from fastuda_cli.class_values import say_values
 from fastuda_cli.console import console, reported, say
+from fastuda_cli.launch import started
 
 
 def evaluate(
+    context: typer.Context,
     run_or_weights: options.RunOrWeights,
     target: options.Target = None,
     split: Annotated[
@@ -51,11 +53,16 @@ def evaluate(
         Path | None, typer.Option("--json", help="Also write the scores to this file.", parser=options.path)
     ] = None,
     device: options.Device = None,
+    gpus: options.Gpus = None,
 ) -> None:
     """Score a model: per-class IoU, mIoU, accuracies; at full label size and the way the authors did it."""
     with reported():
+        if gpus is not None:
+            started(context, gpus, device)
+            return
         import fastuda
         from fastuda.classes import known_values
+        from fastuda.distributed.place import Place
         from fastuda.evaluation.meters import BOUNDARY_RADIUS
         from fastuda.evaluation.result import write_result
         from fastuda.files.disk import make_folder
@@ -78,6 +85,8 @@ def evaluate(
             values=kind,
             display=Display(console),
         )
+        if Place.of_environment().rank > 0:
+            return
         console.print(protocol_table(result.by_protocol, model.passes.precision))
         if save_predictions is not None:
             say_values(model.classes, kind, save_predictions)

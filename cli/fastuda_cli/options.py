@@ -43,6 +43,13 @@ MaxTime = Annotated[
         help="Stop after this time as on a signal, all saved, exit code 75: 8h, 90m, 08:00:00.", metavar="TIME"
     ),
 ]
+Workers = Annotated[
+    int,
+    typer.Option(
+        help="Runs at a time, each in a process of its own with its own GPU; results are the same with any number.",
+        min=1,
+    ),
+]
 Values = Annotated[
     str,
     typer.Option(

@@ -10,9 +10,11 @@ import typer
 from fastuda_cli import options
 from fastuda_cli.class_values import say_values
 from fastuda_cli.console import complain, console, reported, say
+from fastuda_cli.launch import started
 
 
 def predict(
+    context: typer.Context,
     run_or_weights: options.RunOrWeights,
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", parser=options.path)],
     out: Annotated[Path, typer.Option(help="Folder for the predictions.", parser=options.path)],
@@ -30,14 +32,19 @@ def predict(
     flip: options.Flip = None,
     scales: options.Scales = None,
     device: options.Device = None,
+    gpus: options.Gpus = None,
 ) -> None:
     """Write a colour overlay and a label PNG for each image, and which value is which class to classes.json.
 
     An image that cannot be read is named, and the others are predicted; the exit code is then 1.
     """
     with reported():
+        if gpus is not None:
+            started(context, gpus, device)
+            return
         import fastuda
         from fastuda.classes import known_values
+        from fastuda.distributed.ranks import joined
         from fastuda.errors import FastudaError
         from fastuda.evaluation.predict import find_images
         from fastuda.evaluation.predict import predict as run_prediction
@@ -47,7 +54,11 @@ def predict(
         inputs = find_images(images)
         model = fastuda.load(run_or_weights, stage=stage, which=which, recipe=recipe, device=device)
         model = model.augmented(flip=flip, scales=options.scales(scales))
-        faults = run_prediction(model, inputs, out, Display(console).task("Predicting"), kind, tiled=tiled)
+        with joined(model.device) as ranks:
+            task = Display(console).task("Predicting")
+            faults = run_prediction(model, inputs, out, task, kind, tiled=tiled, ranks=ranks)
+        if not ranks.first:
+            return
         for fault in faults:
             complain(str(fault))
         say(f"{len(inputs) - len(faults)} images: {out}")

@@ -39,21 +39,24 @@ def study(
     ] = True,
     force: options.Force = False,
     max_time: options.MaxTime = None,
+    workers: options.Workers = 1,
     device: options.Device = None,
     set_: options.Settings = None,
 ) -> None:
-    """Run a table's rows with several seeds, one after another, and print mean ± deviation beside the paper's mIoU.
+    """Run a table's rows with several seeds and print mean ± deviation beside the paper's mIoU.
 
     Every row is compared with a control, which trains on the source alone for as long: its gain seed by seed, the 95 %
     interval, and whether that is better, worse, or more seeds are needed to tell.
 
-    Rows with the same warm-up share it, as do tables on the same base. After a stop or a kill the same command
-    goes on: finished runs are kept.
+    Rows with the same warm-up share it, as do tables on the same base. Runs go one after another, or --workers K at a
+    time, each on a GPU of its own. After a stop or a kill the same command goes on: finished runs are kept.
     """
     with reported():
         if table == "list":
             _list()
             return
+        from fastuda.distributed.place import Place
+        from fastuda.errors import UsageError
         from fastuda.recipe.file import recipe_name
         from fastuda.report.display import Display
         from fastuda.study.conduct import conduct
@@ -61,6 +64,10 @@ def study(
         from fastuda.study.table import load_table
         from fastuda_cli.spread import show_spread
 
+        if Place.of_environment().size > 1:
+            raise UsageError(
+                "a study gives each run one process: leave torchrun out, and --workers K runs several at a time"
+            )
         rows = load_table(table)
         base = base or rows.base
         folder = run or Path("runs") / f"study-{recipe_name(base)}"
@@ -70,8 +77,9 @@ def study(
         deadline = options.deadline(max_time)
         display = Display(console).unfailing()
         content = conduct(
-            plan, folder, name, device=device, display=display, force=force, deadline=deadline, ends_process=True
-        )
+            plan, folder, name, device=device, display=display, force=force, deadline=deadline, ends_process=True,
+            workers=workers,
+        )  # fmt: skip
         show_spread(display, content, folder, name, "the same command")
 
 

@@ -39,6 +39,7 @@ def train(
     repeat: Annotated[
         int | None, typer.Option(help="Run this many seeds, from the recipe's on, and report the spread.", min=2)
     ] = None,
+    workers: options.Workers = 1,
     iterations: Annotated[int | None, typer.Option(help="Adaptation iterations.", min=1)] = None,
     device: options.Device = None,
     set_: options.Settings = None,
@@ -56,13 +57,15 @@ def train(
         from fastuda.report.tables import score_table
         from fastuda.training.start import asked_recipe
 
+        if workers > 1 and repeat is None:
+            raise UsageError(f"--workers {workers}: for the runs of --repeat N; --gpus N puts one run on several GPUs")
         chosen = options.settings(set_, source, target)
         if iterations is not None:
             chosen.append(f"train.iterations={iterations}")
         name = recipe_name(recipe)
         place = Place.of_environment()
         if repeat is not None and (gpus is not None or place.size > 1):
-            raise UsageError("--repeat runs its seeds one after another in this process; leave out --gpus and torchrun")
+            raise UsageError("--repeat gives each run one process; --workers K runs several at a time, without --gpus")
         if run is None:
             run = _usual_folder(name, place, resume=resume)
         if gpus is not None:
@@ -73,7 +76,7 @@ def train(
         if repeat is not None:
             deadline = options.deadline(max_time)
             resolved = asked_recipe(recipe, run, chosen, resume=resume, force=force)
-            _repeat(resolved, run, name, repeat, device, init, resume, force, deadline)
+            _repeat(resolved, run, name, repeat, workers, device, init, resume, force, deadline)
             return
         display = Display(console).unfailing()
         results = fastuda.train(
@@ -122,6 +125,7 @@ def _repeat(
     folder: Path,
     name: str,
     count: int,
+    workers: int,
     device: str | None,
     init: Path | None,
     resume: bool,
@@ -146,8 +150,9 @@ def _repeat(
     display = Display(console).unfailing()
     try:
         content = conduct(
-            plan, folder, "repeat", device=device, display=display, force=force, deadline=deadline, ends_process=True
-        )
+            plan, folder, "repeat", device=device, display=display, force=force, deadline=deadline, ends_process=True,
+            workers=workers,
+        )  # fmt: skip
     except StoppedError as error:
         raise StoppedError(f"{folder}: stopped, everything saved; {again} goes on") from error
     show_spread(display, content, folder, "repeat", again)

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from fastuda.distributed.lost import loss_told
 from fastuda.distributed.place import Place
-from fastuda.runtime.stop import StopAskedError
+from fastuda.runtime.stop import StopAskedError, StoppedError
 
 T = TypeVar("T")
 Look = Callable[[], None]
 _PATIENCE = timedelta(days=30)
 """A rank may wait for hours: for another one's packing, or its pictures. One that is gone is noticed by its streams."""
+_LEAVING = timedelta(seconds=5)
 _LOOK_SECONDS = 0.05
 _BUCKET_BYTES = 2**25
 
@@ -201,9 +202,22 @@ def joined(device: torch.device, place: Place | None = None) -> Iterator[Ranks]:
         dist.all_reduce(torch.zeros(1, device=device))
     try:
         yield Ranks(place, _words=words)
-    finally:
-        with contextlib.suppress(RuntimeError):  # of others that are gone
-            dist.destroy_process_group(None if own else words)
+    except Exception as error:
+        agreed = isinstance(error, StoppedError) and not isinstance(error.__cause__, StopAskedError)
+        _leave(place, own, words, together=agreed)
+        raise
+    _leave(place, own, words, together=True)
+
+
+def _leave(place: Place, own: bool, words: Any, *, together: bool) -> None:
+    """Drop the groups; `together`, once no other rank is still busy with what all have done."""
+    with contextlib.suppress(RuntimeError):  # of others that are gone
+        if together:
+            # Not by a barrier of the groups: who has passed one may be gone while others are still in it.
+            store = dist.distributed_c10d._get_default_store()
+            store.set(f"fastuda/{words.group_name}/{place.rank}", "done")
+            store.wait([f"fastuda/{words.group_name}/{rank}" for rank in range(place.size)], _LEAVING)
+        dist.destroy_process_group(None if own else words)
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

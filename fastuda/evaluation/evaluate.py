@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from fastuda.classes import Values, known_values
 from fastuda.data.checking.audit import domain_of
 from fastuda.data.datasets import prepare_evaluation, with_demo_data
 from fastuda.data.loading.evaluation_loader import EvaluationLoader
+from fastuda.data.packing.pack import Packed
+from fastuda.distributed.ranks import Ranks, joined
 from fastuda.errors import UsageError
 from fastuda.evaluation.label_bands import label_at
 from fastuda.evaluation.label_files import label_ending, require_free, write_class_values, write_label
@@ -44,7 +47,9 @@ def evaluate(
 ) -> EvaluationResult:
     """Scores of a trained model on a labelled split: the recipe's target or another data set.
 
-    Memory does not grow with the number of images.
+    Memory does not grow with the number of images. As one of the ranks that torchrun started, with a model loaded on
+    each, it scores a share of the split; the result is of all, the same on every rank as one process's, and the first
+    rank alone shows anything.
 
     Args:
         model: what `load` gives, or a path for it: `evaluate("runs/demo")` scores the run's last adapted model.
@@ -66,10 +71,29 @@ def evaluate(
     display = display_of(display)
     model = model if isinstance(model, Model) else load(model)
     model = model.augmented(flip=flip, scales=scales)
-    recipe = with_demo_data(model.recipe, display.task) if target is None else model.recipe
-    packed = prepare_evaluation(recipe, _domain(recipe, target, split, layout, (images, labels)), display.task)
-    loader = EvaluationLoader(packed, EVALUATION_BATCH, recipe.runtime.loader_threads, model.device)
     out = None if save_predictions is None else user_path(save_predictions)
+    with joined(model.device) as ranks:
+        own = display if ranks.first else display_of(False)
+        with ranks.machine_first():
+            recipe = with_demo_data(model.recipe, own.task) if target is None else model.recipe
+            domain = _domain(recipe, target, split, layout, (images, labels))
+            packed = prepare_evaluation(recipe, domain, own.task)
+        return _scored(model, recipe, packed, ranks, out, values, own, boundary=boundary)
+
+
+def _scored(
+    model: Model,
+    recipe: Recipe,
+    packed: Packed,
+    ranks: Ranks,
+    out: Path | None,
+    values: Values,
+    display: Display,
+    *,
+    boundary: bool,
+) -> EvaluationResult:
+    share = (ranks.rank, ranks.size)
+    loader = EvaluationLoader(packed, EVALUATION_BATCH, recipe.runtime.loader_threads, model.device, share=share)
     meters = Meters(recipe, model.device) if boundary else None
 
     def look(name: str, outputs: Outputs, label: Tensor) -> None:
@@ -79,9 +103,13 @@ def evaluate(
         if meters is not None:
             meters.add(outputs, label)
 
-    if out is not None:
+    def begin_writing() -> None:
+        assert out is not None
         require_free(out, packed.names, (label_ending(values),))
         write_class_values(out, model.classes, values)
+
+    if out is not None:
+        ranks.shared(begin_writing)
     by_protocol = scored(
         model.network,
         loader,
@@ -89,7 +117,10 @@ def evaluate(
         model.passes,
         progress=display.task("Evaluating"),
         on_image=look if out is not None or boundary else None,
+        ranks=ranks,
     )
+    if meters is not None:
+        ranks.sum_(*meters.sums)
     found = meters.result() if meters is not None else (None, None)
     return EvaluationResult(by_protocol, packed.fingerprint, packed.left_out, *found)
 

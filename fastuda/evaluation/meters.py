@@ -32,6 +32,11 @@ class Meters:
         band = boundary_band(label, BOUNDARY_RADIUS, len(self._names))
         self._confidence.add(prediction, confidence, label, band)
 
+    @property
+    def sums(self) -> list[Tensor]:
+        """All that was counted, to be added to that of other shares of a split."""
+        return [*self._boundary.sums, *self._confidence.sums]
+
     def result(self) -> tuple[BoundaryScores, ConfidenceScores]:
         subsets = self._recipe.eval.subsets
         return self._boundary.result(self._names, "full", subsets), self._confidence.result()

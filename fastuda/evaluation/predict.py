@@ -14,6 +14,7 @@ from fastuda.classes import Values, known_values
 from fastuda.data.reading.faults import SampleError
 from fastuda.data.reading.globs import PICTURE_SUFFIXES
 from fastuda.data.reading.photograph import bands, read_photograph
+from fastuda.distributed.ranks import ALONE, Ranks
 from fastuda.errors import FastudaError
 from fastuda.evaluation.label_files import (
     TABLE,
@@ -109,6 +110,7 @@ def predict(
     values: Values = "label-ids",
     *,
     tiled: bool = False,
+    ranks: Ranks = ALONE,
 ) -> list[SampleError]:
     """Write NAME_overlay.png (colours over the image) and the label PNG for each image, at its own size.
 
@@ -116,22 +118,30 @@ def predict(
     is which class. The labels are those of `Model.predict`, as is `tiled`. Beyond the network's memory an image takes
     what its decoder makes of it, 4 bytes a pixel, and little that grows with its size.
 
+    Of several `ranks` each predicts a share of the images, with a model of its own, and returns all faults.
+
     Returns a fault for each image that cannot be read; the others are predicted. Raises UsageError for `values` of
     another name, FastudaError naming a file that cannot be written, or when memory runs out.
     """
     values = known_values(values)
-    require_free(out, [item.name for item in inputs], (_OVERLAY, label_ending(values)))
-    write_class_values(out, model.classes, values)
-    faults = []
-    for done, item in enumerate(inputs, start=1):
+
+    def begin() -> None:
+        require_free(out, [item.name for item in inputs], (_OVERLAY, label_ending(values)))
+        write_class_values(out, model.classes, values)
+
+    ranks.shared(begin)
+    mine, faults = inputs[ranks.rank :: ranks.size], []
+    for done, item in enumerate(mine, start=1):
         try:
             with memory_told("prediction", model.recipe, model.device):
                 _predict_one(model, item, out, values, tiled=tiled)
         except SampleError as error:
             # A new one: the old one's frames hold the image.
             faults.append(SampleError(error.kind, error.path, error.detail))
-        progress(done, len(inputs))
-    return faults
+        progress(done, len(mine))
+    told = [fault for found in ranks.gathered([(one.kind, one.path, one.detail) for one in faults]) for fault in found]
+    places = {item.path: place for place, item in enumerate(inputs)}
+    return [SampleError(*fault) for fault in sorted(told, key=lambda fault: places.get(fault[1], 0))]
 
 
 def _predict_one(model: Model, item: Input, out: Path, values: Values, *, tiled: bool) -> None:

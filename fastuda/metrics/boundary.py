@@ -54,6 +54,10 @@ class BoundaryScores:
         }
 
 
+_F_STEPS = 2**40
+"""F-scores are summed as whole numbers of this part: the sum is then the same in whatever order images come."""
+
+
 class BoundaryMeter:
     """Adds images up to `BoundaryScores`, in memory that does not grow with them.
 
@@ -75,7 +79,7 @@ class BoundaryMeter:
         rings, ids = len(radii) + 1, num_classes + 1
         # By ring around the boundary, label, prediction; the last of each is what no band or class has.
         self._counts = torch.zeros(rings, ids, ids, dtype=torch.int64, device=device)
-        self._f_sum = torch.zeros(num_classes, len(radii), dtype=torch.float64, device=device)
+        self._f_sum = torch.zeros(num_classes, len(radii), dtype=torch.int64, device=device)
         self._num_images = torch.zeros(num_classes, dtype=torch.int64, device=device)
 
     def add(self, prediction: Tensor, label: Tensor) -> None:
@@ -115,7 +119,7 @@ class BoundaryMeter:
         found, total = counts.cumsum(-1)[..., :-1], counts.sum(-1, keepdim=True)
         precision, recall = found / total.clamp(min=1).double()
         harmonic = 2 * precision * recall / (precision + recall)
-        self._f_sum += harmonic.nan_to_num(0)
+        self._f_sum += (harmonic.nan_to_num(0) * _F_STEPS).round().long()
         self._num_images += (total.sum(0) > 0).squeeze(-1)
 
     def _occurring(self, edges: Tensor) -> Sequence[int]:
@@ -124,6 +128,11 @@ class BoundaryMeter:
             return range(self._num_classes)
         occurs = torch.bincount(edges.flatten(), minlength=self._num_classes + 1) > 0
         return [index for index in range(self._num_classes) if occurs[index]]
+
+    @property
+    def sums(self) -> list[Tensor]:
+        """All that was counted, int64: meters of parts of a split may be added, in whatever order."""
+        return [self._counts, self._f_sum, self._num_images]
 
     def result(
         self, names: tuple[str, ...], protocol: str = "full", subsets: Mapping[str, tuple[str, ...]] | None = None
@@ -138,7 +147,7 @@ class BoundaryMeter:
         if counts[:, :-1, -1].any():
             raise ValueError(f"a prediction holds values that are no train id below {self._num_classes}")
         bands = counts[:-1, :-1, :-1].cumsum(0)
-        f_scores = _mean_over_images(self._f_sum.cpu().numpy(), self._num_images.cpu().numpy())
+        f_scores = _mean_over_images(self._f_sum.cpu().numpy() / _F_STEPS, self._num_images.cpu().numpy())
         return BoundaryScores(
             trimap={
                 radius: Scores.of(confusion, names, protocol, subsets)

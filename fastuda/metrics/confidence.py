@@ -167,6 +167,11 @@ class ConfidenceMeter:
         self._counts.scatter_add_(0, cell, self._counts.new_ones(1).expand_as(cell))
         self._sums.scatter_add_(0, cell, (confidence * _STEPS).round().long().flatten())
 
+    @property
+    def sums(self) -> list[Tensor]:
+        """All that was counted, int64: meters of parts of a split may be added, in whatever order."""
+        return [self._counts, self._sums]
+
     def result(self) -> ConfidenceScores:
         """Scores so far; waits for the device. Raises ValueError when a confidence was NaN or outside [0, 1]."""
         counts, sums = (totals[:-1].view(2, 2, self._num_cells).cpu().numpy() for totals in (self._counts, self._sums))

@@ -155,6 +155,12 @@ class Data(Section):
     """Folder of packed copies; default `$FASTUDA_CACHE`, else `~/.cache/fastuda`."""
     pack: Literal["png", "jpeg", "raw"] = "png"
     """Packed image format: `png` and `raw` are lossless, `jpeg` (quality 95) is smallest."""
+    shard_mb: Annotated[float, Field(ge=0, le=65536)] = 0.0
+    """Lay training packs out in files of about so many MiB, too, that are read from beginning to end: for network file
+    systems and object storage, where each of many small files costs a round trip. 64 is a good size; 0 reads single
+    files. Samples then come in another order, shard by shard."""
+    shards_mixed: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Shards whose samples are shuffled among one another; a process holds twice as many of each domain in memory."""
     max_unpaired: Probability = 0.05
     """Images, or labels, without a partner: a greater share of them than this is an error."""
     on_error: Literal["stop", "skip"] = "stop"

@@ -1,4 +1,4 @@
-"""A study's cells, run one after another; finished ones are read, stopped ones go on."""
+"""What becomes of a study's cells, and their runs one after another; finished ones are read, stopped ones go on."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from fastuda.data.reading.samples import data_root
 from fastuda.errors import FastudaError, UsageError
 from fastuda.files.disk import make_folder, write_atomic
+from fastuda.files.lock import LOCK, held
 from fastuda.recipe import Recipe
 from fastuda.recipe.file import dump_recipe, load_recipe
 from fastuda.recipe.warmup import warmup_fields
@@ -20,11 +21,13 @@ from fastuda.report.display import Display
 from fastuda.runs.folder import RunFolder
 from fastuda.runs.identity import differences, fields_of
 from fastuda.runtime.compiled import forget
-from fastuda.runtime.stop import StoppedError, StopRequest
+from fastuda.runtime.stop import StopAskedError, StoppedError, StopRequest
 from fastuda.study.kept import kept_results
 from fastuda.study.plan import Cell, Plan
 from fastuda.training.run import Results, train
 
+_PATIENCE_SECONDS = 60.0
+"""For a process that still saves what it has in a run's folder, because its study was killed."""
 log = logging.getLogger(__name__)
 
 
@@ -54,21 +57,17 @@ def run_study(
     FastudaError for a data folder that is not there.
     """
     display = display.unfailing()
-    for cell in plan.cells:
-        if cell.recipe.demo is None:
-            for domain in (cell.recipe.source, cell.recipe.target):
-                data_root(domain)
+    require_data(plan)
     outcomes: list[Outcome] = []
     failed: set[Path] = set()
     for number, cell in enumerate(plan.cells, 1):
         display.heading(f"[{number}/{len(plan.cells)}] {cell.row}, seed {cell.seed}")
         try:
             if cell.warmup is not None and cell.warmup.folder in failed:
-                raise FastudaError(f"its warm-up failed: {cell.warmup.folder}")
-            outcomes.append(Outcome(cell, _run(cell, stop, device, display, force)))
+                raise warmup_failed(cell.warmup)
+            outcomes.append(Outcome(cell, run_cell(cell, stop, device=device, display=display, force=force)))
         except StoppedError as error:
-            what = f"{cell.folder}: stopped ({stop.received}), everything saved"
-            raise StoppedError(f"{what}; the same command goes on") from error
+            raise stopped(cell, str(stop.received)) from error
         except UsageError:
             raise
         except FastudaError as error:
@@ -83,20 +82,65 @@ def run_study(
     return outcomes
 
 
-def _run(cell: Cell, stop: StopRequest, device: str | None, display: Display, force: bool) -> Results:
-    folder = RunFolder(cell.folder)
+def require_data(plan: Plan) -> None:
+    """FastudaError for a data folder that is not there."""
+    for cell in plan.cells:
+        if cell.recipe.demo is None:
+            for domain in (cell.recipe.source, cell.recipe.target):
+                data_root(domain)
+
+
+def warmup_failed(warmup: Cell) -> FastudaError:
+    """Why a cell that starts from it is not run."""
+    return FastudaError(f"its warm-up failed: {warmup.folder}")
+
+
+def stopped(cell: Cell, why: str) -> StoppedError:
+    """What a study ends with when it was asked to, `cell` the first that is not finished."""
+    return StoppedError(f"{cell.folder}: stopped ({why}), everything saved; the same command goes on")
+
+
+def kept(cell: Cell) -> Results | None:
+    """The results of a cell that finished before; None of one that is to be run.
+
+    Raises UsageError when its folder holds a run of another recipe, FastudaError for results that cannot be read.
+    """
     _refuse_another(cell)
-    if _exists(folder.results):
-        results = kept_results(cell, folder.results)
+    file = RunFolder(cell.folder).results
+    return kept_results(cell, file) if _exists(file) else None
+
+
+def run_cell(cell: Cell, stop: StopRequest, *, device: str | None, display: Display, force: bool) -> Results:
+    """The results of a cell, which is run, or gone on with, if it has none yet.
+
+    Raises StoppedError once `stop` is asked for, everything saved; UsageError as `kept` does; FastudaError for what
+    the user can mend, HeldError among it when another process goes on to work in the folder.
+    """
+    results = kept(cell)
+    if results is None and _another_ended(cell, stop):
+        results = kept(cell)
+    if results is not None:
         display.note(f"finished before: {cell.folder}")
         return results
     if stop.received:  # it came when the cell before had only its results left to write
         raise StoppedError(f"{stop.received}: stopped before this run")
-    resume = folder.standing() == "run"
+    resume = RunFolder(cell.folder).standing() == "run"
     return train(
         cell.recipe, cell.folder, name=cell.name, device=device, init=None if resume else cell.init, resume=resume,
         force=force, stop=stop, display=display,
     )  # fmt: skip
+
+
+def _another_ended(cell: Cell, stop: StopRequest) -> bool:
+    """Wait until nobody works in the run's folder; whether anybody may have: what is to be done there shows then."""
+    folder = RunFolder(cell.folder).path
+    if not _exists(folder / LOCK):
+        return False
+    try:
+        with held(folder, "looking", wait=True, patience=_PATIENCE_SECONDS, look=stop.look):
+            return True
+    except StopAskedError as asked:
+        raise StoppedError(f"{stop.received}: stopped before this run") from asked
 
 
 def _exists(path: Path) -> bool:

@@ -100,8 +100,8 @@ def train(
     )
     with (
         configured(recipe.runtime, torch_device),
+        joined(torch_device, place) as ranks,  # first, so that a signal ends a rank that waits for others to come
         own as stop,
-        joined(torch_device, place) as ranks,
         folder.entered() if ranks.first else nullcontext(),
         Watchdog(recipe.runtime.watchdog_minutes, folder.again(), ends_process=stop.ends_process) as watchdog,
     ):
@@ -175,6 +175,7 @@ def _train(
         record.begin(device_name(device), since, forced)
         record.write(folder.record)
 
+    ranks = ranks.looking(watchdog.alive)  # a stop is agreed on from here on, never raised on one rank alone
     passes = Passes.of(recipe, device)
     store = CheckpointStore(folder.checkpoints, recipe.train.checkpoints_kept)
     with (

@@ -23,6 +23,31 @@ _ORDER, _AUGMENTATION, _JOINED_ORDER = 0, 1, 2
 _CROP_ATTEMPTS = 10
 
 
+@dataclass(frozen=True)
+class Shards:
+    """Samples that are read shard by shard: an epoch is shuffled twice, its shards, and the samples of a few of them.
+
+    Every rank of a job passes the shards in one order, at about the same time; a machine reads each once an epoch from
+    where they lie, and its other ranks out of its memory.
+    """
+
+    members: tuple[NDArray[np.int64], ...]
+    """By shard the numbers of its samples."""
+    mixed: int
+    """Neighbours in that order whose samples are shuffled among one another."""
+
+    def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """An epoch: every sample once."""
+        shuffled = rng.permutation(len(self.members))
+        pools = [shuffled[start : start + self.mixed] for start in range(0, len(shuffled), self.mixed)]
+        return np.concatenate([rng.permutation(np.concatenate([self.members[i] for i in pool])) for pool in pools])
+
+    @property
+    def a_pool(self) -> int:
+        """Samples of a pool, about."""
+        return max(1, self.mixed * sum(map(len, self.members)) // len(self.members))
+
+
 @dataclass
 class Schedule:
     """The order of one domain's samples: reshuffled each epoch, dealt out to the ranks in turn.
@@ -41,6 +66,10 @@ class Schedule:
     num_joined: int = 0
     rare: RareClasses | None = None
     """Draws the samples in the epochs' place, but for joined ones."""
+    shards: Shards | None = None
+    """How the samples lie in shards, whose order an epoch's then is; None for single files."""
+    joined_shards: Shards | None = None
+    """Likewise of the joined ones, numbered from 0 on."""
     _orders: dict[tuple[int, int], NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     def positions(self, iteration: int) -> list[int]:
@@ -51,6 +80,15 @@ class Schedule:
     def samples(self, iteration: int) -> list[int]:
         """The batch's sample numbers, 0 … num_samples − 1."""
         return [self._sample(position) for position in self.positions(iteration)]
+
+    def soon(self, iteration: int) -> list[int]:
+        """Samples of any rank that are half a pool of shards further than this iteration's; none without shards."""
+        if self.shards is None or self.rare is not None:
+            return []
+        ahead = self.shards.a_pool // 2 * (2 if self.num_joined else 1)
+        batch = self.num_ranks * self.batch_size
+        first = iteration * batch + ahead
+        return [self._sample(position) for position in range(first, first + batch)]
 
     def is_joined(self, position: int) -> bool:
         """Whether a position is for one of the joined samples."""
@@ -70,7 +108,9 @@ class Schedule:
             rng = np.random.default_rng((self.seed, _STREAM[self.domain], kind, epoch))
             # A batch can straddle two epochs, so the one before is kept.
             kept = {known: order for known, order in self._orders.items() if known[0] != kind or known[1] == epoch - 1}
-            self._orders = {**kept, (kind, epoch): rng.permutation(count)}
+            shards = self.shards if kind == _ORDER else self.joined_shards
+            order = rng.permutation(count) if shards is None else shards.order(rng)
+            self._orders = {**kept, (kind, epoch): order}
         return int(self._orders[kind, epoch][place % count])
 
 

@@ -23,9 +23,10 @@ from fastuda.data.loading.pipeline import (
     undecodable,
 )
 from fastuda.data.loading.rare_classes import Box, RareClasses
-from fastuda.data.loading.sampling import Augmentation, DomainName, Schedule, draw_augmentation, draw_box
+from fastuda.data.loading.sampling import Augmentation, DomainName, Schedule, Shards, draw_augmentation, draw_box
 from fastuda.data.packing.joined import Joined
 from fastuda.data.packing.pack import Packed
+from fastuda.data.packing.sharded import Sharded
 from fastuda.data.reading.faults import SampleError
 from fastuda.recipe import Recipe
 
@@ -57,8 +58,9 @@ class TrainingLoader:
         failed: Collection[int] = (),
         adapts: bool = True,
     ) -> None:
-        self.packed = packed
-        """What it reads."""
+        drawn_by_class = domain == "source" and adapts and recipe.sampling.rare_classes
+        self.packed = packed.single_files() if drawn_by_class else packed
+        """What it reads; an image that shows a class may lie in any shard, so those are read file by file."""
         self._recipe = recipe
         self._device = device
         self._iteration = start_iteration
@@ -198,6 +200,7 @@ class _TrainingFeed:
         """The samples of a batch, those that failed replaced, and their files by field."""
         samples: list[int] = []
         columns: dict[str, list[NDArray[Any]]] = {}
+        self.packed.read_ahead(self.schedule.soon(iteration))
         for meant in self.schedule.samples(iteration):
             sample, files = self._read(meant)
             samples.append(sample)
@@ -217,17 +220,23 @@ class _TrainingFeed:
                 self.failures.add(sample, error)
 
 
+def _shards(packed: Packed) -> Shards | None:
+    return Shards(packed.layout.members, packed.mixed) if isinstance(packed, Sharded) else None
+
+
 def _schedule(
     packed: Packed, domain: DomainName, recipe: Recipe, rank: int = 0, num_ranks: int = 1, *, adapts: bool
 ) -> Schedule:
     """The order in which a stage's loader of a domain reads a pack."""
-    num_joined = len(packed.second) if isinstance(packed, Joined) else 0
+    first, second = (packed.first, packed.second) if isinstance(packed, Joined) else (packed, None)
+    num_joined = 0 if second is None else len(second)
     num_samples, rare = len(packed) - num_joined, None
     if domain == "source" and adapts and recipe.sampling.rare_classes:
         rare = RareClasses.of(packed.label_pixels()[:num_samples], recipe.sampling, recipe.seed)
     return Schedule(
-        num_samples, recipe.train.batch_size, recipe.seed, domain, rank, num_ranks, num_joined=num_joined, rare=rare
-    )
+        num_samples, recipe.train.batch_size, recipe.seed, domain, rank, num_ranks, num_joined=num_joined, rare=rare,
+        shards=None if rare is not None else _shards(first), joined_shards=None if second is None else _shards(second),
+    )  # fmt: skip
 
 
 def _graph_inputs(draw: Augmentation) -> dict[str, NDArray[Any]]:

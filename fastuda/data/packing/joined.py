@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,14 @@ class Joined(Packed):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__
+
+    def single_files(self) -> Packed:
+        return Joined.of(self.first.single_files(), self.second.single_files())
+
+    def read_ahead(self, samples: Iterable[int]) -> None:
+        owned = [self._own(sample) for sample in samples]
+        for pack in (self.first, self.second):
+            pack.read_ahead([place for own, place in owned if own is pack])
 
     def path(self, index: int, kind: PackedKind) -> Path:
         own, place = self._own(index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ PackFormat = Literal["png", "jpeg", "raw"]
 PackedKind = Literal["images", "labels"]
 FORMAT_VERSION = 3
 INDEX, JOURNAL = "index.json", "journal.jsonl"
+SHARDS = re.compile(r"shards-[\d.e+-]+")
+"""Folders of the same samples laid out in shards."""
 IMAGES: PackedKind = "images"
 LABELS: PackedKind = "labels"
 KINDS: tuple[PackedKind, PackedKind] = (IMAGES, LABELS)
@@ -87,6 +90,13 @@ class Packed:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "mend": None}
 
+    def single_files(self) -> Packed:
+        """The same pack, read file by file."""
+        return self
+
+    def read_ahead(self, samples: Iterable[int]) -> None:
+        """Begin to read what is needed soon, where that is worth anything: single files are read when they are."""
+
     def label_pixels(self) -> NDArray[np.int64]:
         """Pixels by sample and train id, [N, C + 1], the ignored last. Raises ValueError without labels."""
         if any(record.pixels is None for record in self.records):
@@ -143,18 +153,27 @@ class Packed:
             return "is gone"
         except OSError as error:
             return f"cannot be read: {error.strerror}"
+        return self.wrong_with(content, record, kind) or content
+
+    def written_bytes(self, index: int, kind: PackedKind) -> int:
+        """How long a sample's packed file was when it was written."""
+        return self.records[index].packed_bytes[KINDS.index(kind)]
+
+    def wrong_with(self, content: NDArray[np.uint8], record: Record, kind: PackedKind) -> str | None:
+        """In words how a packed file's bytes differ from what was written; None where they do not."""
         place = KINDS.index(kind)
         if len(content) != record.packed_bytes[place]:
             return f"has {len(content)} bytes, and {record.packed_bytes[place]} were written"
         if zlib.crc32(content.data) != record.packed_checksums[place]:
             return "has other bytes than were written"
         # A picture of another size would take DALI's batches apart.
-        found = self._stated_size(content, path.suffix, 3 if kind == IMAGES else 1)
+        suffix = Path(record.file(kind) or "").suffix
+        found = self._stated_size(content, suffix, 3 if kind == IMAGES else 1)
         free = kind == LABELS and self.own_label_size
         if found is None or (found != self.size and not free):
             stated = "no size" if found is None else "{}x{}".format(*found)
             return f"says {stated}, and {self.size[0]}x{self.size[1]} is the pack's"
-        return content
+        return None
 
     def _stated_size(self, content: NDArray[np.uint8], suffix: str, channels: int) -> tuple[int, int] | None:
         if suffix == ".raw":

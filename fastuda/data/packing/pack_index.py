@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fastuda.data.packing.pack import IMAGES, INDEX, JOURNAL, KINDS, LABELS, Record
+from fastuda.data.packing.pack import IMAGES, INDEX, JOURNAL, KINDS, LABELS, SHARDS, Record
 from fastuda.errors import FastudaError
 from fastuda.files.disk import append, write_atomic
 from fastuda.files.lock import HOLDER, LOCK
@@ -32,7 +32,7 @@ def refuse_foreign(folder: Path) -> None:
     """FastudaError naming the first entry of `folder` that no pack would hold."""
     ours = {INDEX, JOURNAL, LOCK, HOLDER, IMAGES, LABELS}
     for entry in sorted(folder.iterdir()) if folder.exists() else []:
-        if entry.name not in ours and not entry.name.endswith(".part"):
+        if entry.name not in ours and not entry.name.endswith(".part") and not SHARDS.fullmatch(entry.name):
             raise FastudaError(
                 f"{folder}: holds {entry.name}, which is no part of a packed data set; "
                 "move it away, or delete the folder, and run again"

@@ -26,6 +26,8 @@ from fastuda.data.packing.mend import Mender
 from fastuda.data.packing.pack import Packed, PackFormat, Record
 from fastuda.data.packing.pack_index import Index
 from fastuda.data.packing.pack_sample import Job, LabelSize, encode_image, pack_sample, source_state
+from fastuda.data.packing.sharded import Sharded
+from fastuda.data.packing.shards import lay_out
 from fastuda.data.parallel import run_parallel
 from fastuda.data.reading.faults import SampleError
 from fastuda.data.reading.listing import Sample, counted, shown
@@ -43,7 +45,7 @@ __all__ = ["LabelSize", "Packed", "encode_image", "prepare"]
 Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
 
-_PACKING = "packing"
+_PACKING, _SHARDING = "packing", "laying out shards"
 # Bytes a pixel (three for raw) to plan disk space with; bench/results/formats.json has the measured ones.
 _BYTES_PER_PIXEL: dict[PackFormat, float] = {"png": 1.5, "jpeg": 0.5, "raw": 3.0}
 _LABEL_BYTES_PER_PIXEL = 0.05
@@ -65,7 +67,8 @@ def prepare(
 
     Images are resized bicubic, labels nearest (protocol rows 1 and 2) to `size` with "resized", or
     kept at their own with "own". Samples on the skip list of `check` are left out. A stopped call
-    goes on where it stopped; source files that changed since are packed anew; two processes that
+    goes on where it stopped; source files that changed since are packed anew; with `data.shard_mb` training packs are
+    laid out in shards, too; two processes that
     want the same pack take turns. `progress(done, total)` follows the samples; `look` is called while
     another process that packs is waited for.
 
@@ -102,7 +105,7 @@ def prepare(
             except SampleError as error:
                 raise FastudaError(f"{error}\n{_checked(domain, split, labels, classes, data)}") from error
     digest, records = found
-    return Packed(
+    packed = Packed(
         folder,
         [record.name for record in records],
         size,
@@ -113,6 +116,11 @@ def prepare(
         labels == "own",
         Mender(job, key, samples, lambda patience: held(folder, _PACKING, wait=patience > 0, patience=patience)),
     )
+    if not data.shard_mb or labels == "own":  # an evaluation reads each file once, in order
+        return packed
+    with held(folder, _SHARDING, wait=True, look=look, reading=True):
+        layout = lay_out(packed, data.shard_mb, look)
+    return Sharded.of(packed, layout, data.shards_mixed)
 
 
 def _checked(domain: Domain, split: Split, labels: LabelSize, classes: ClassSet, data: Data) -> str:
