@@ -22,6 +22,7 @@ from fastuda_bench.need_figures import recipe_needs
 from fastuda_bench.rank_figures import several_ranks, shards_or_files
 from fastuda_bench.results import NOT_COMPARED, doubt_of, run_of
 from fastuda_bench.run_figures import runs_over_time
+from fastuda_bench.scaling_figures import scaling_check, scaling_efficiency, scaling_exchange, scaling_feeding
 from fastuda_bench.step_table import fastest, speedup, with_baselines
 from fastuda_bench.study_figures import boundary, study, study_classes, study_in_a_line
 
@@ -30,6 +31,7 @@ PAGES = (
     "bench/README.md",
     "bench/photographs.md",
     "docs/reliability.md",
+    "docs/scaling.md",
     "docs/today.md",
     "fastuda/data/README.md",
     "kernels/README.md",
@@ -304,6 +306,10 @@ _MAKERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "kernels-cpu": ("kernels-cpu.json", _kernels),
     "launches": ("launches.json", _launches),
     "needs": ("needs.json", recipe_needs),
+    "scaling-exchange": ("scaling.json", scaling_exchange),
+    "scaling-efficiency": ("scaling.json", scaling_efficiency),
+    "scaling-feeding": ("scaling.json", scaling_feeding),
+    "scaling-check": ("scaling.json", scaling_check),
     "card": ("card/card.json", _card),
     "kernels": ("card/kernels.json", _kernels),
     "loader": ("card/loader.json", _loader),

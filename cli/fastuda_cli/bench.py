@@ -20,6 +20,7 @@ from fastuda_cli import (
     bench_probe,
     bench_ranks,
     bench_resources,
+    bench_scaling,
     bench_shards,
     bench_step,
     bench_train,
@@ -35,6 +36,7 @@ app.command("resources")(bench_resources.resources)
 app.command("step")(bench_step.step)
 app.command("launches")(bench_launches.launches)
 app.command("needs")(bench_needs.needs)
+app.command("scaling")(bench_scaling.scaling)
 app.command("loader")(bench_loader.loader)
 app.command("shards")(bench_shards.shards)
 app.command("train")(bench_train.train)
