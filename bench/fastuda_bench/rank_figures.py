@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastuda_bench.markdown import table
-from fastuda_bench.ranks import COLUMNS, cells
+from fastuda_bench.ranks import COLUMNS, WAYS, cells
 from fastuda_bench.shards import COLUMNS as STORAGES
 from fastuda_bench.shards import lines
 
@@ -14,9 +14,7 @@ def several_ranks(rows: list[dict[str, Any]]) -> str:
     """A way a line, and what lies between them."""
     first = rows[0]
     ms = {row["way"]: row["ms"]["median"] for row in rows}
-    share, apart, plain = (
-        ms[way] for way in ("one process, a rank's share", "all ranks, nothing exchanged", "all ranks")
-    )
+    share, apart, plain = (ms[WAYS[place].name] for place in (1, 2, 3))
     note = (
         f"`{first['recipe']}`, batches of noise; median of {first['ms']['repeats']} windows of {first['iterations']} "
         f"iterations, taken in turn, {_machine(first)}, load average {first['load_average']}, torch "

@@ -34,8 +34,10 @@ from fastuda.recipe.file import load_recipe
 from fastuda.runtime.fast_path import FastPath
 from fastuda.runtime.switches import configure
 from fastuda.training.iteration import Iteration
+from fastuda_bench.all_reduce import all_reduce_rows
 from fastuda_bench.begun import begun
 from fastuda_bench.results import Row, failure, gpu, stamp, summary, write_json
+from fastuda_bench.scaling import iteration_seconds
 
 _WARM_UP = 2
 
@@ -86,7 +88,19 @@ def rank_rows(
     except Exception as error:  # whatever a process died of
         raise FastudaError(f"{num_ranks} ranks cannot work together here: {failure(error)}") from error
     rows: list[Row] = json.loads((folder / "rows.json").read_text())
+    if device.type == "cpu":
+        (*_, line) = all_reduce_rows(num_ranks, folder / "all-reduce", repeats=5)
+        apart = next(row for row in rows if row["way"] == WAYS[2].name)["ms"]["median"] / 1000
+        for row in rows:
+            if row["gradient_bytes"] and row["way"] != WAYS[-1].name:
+                row["model_ms"] = round(1000 * _modelled(apart, row["gradient_bytes"], num_ranks, line), 1)
     return rows
+
+
+def _modelled(apart: float, num_bytes: int, ranks: int, line: Row) -> float:
+    """Seconds of an iteration by the model of scaling, with the link's line as all-reduces here have it."""
+    alpha, beta = line["alpha_us"] / 1e6, 1e-9 / line["gb_per_second"]
+    return iteration_seconds(apart, num_bytes, ranks, alpha, beta)
 
 
 def _rank(rank: int, size: int, port: int, kind: str, folder: str, order: dict[str, Any]) -> None:
@@ -206,11 +220,20 @@ def cells(row: Row) -> tuple[str, ...]:
     threads = f"{row['ranks']} × {row['threads']}"
     return (
         row["way"], threads, str(row["batch_size"]), exchanged, f"{row['ms']['median']:.1f}",
-        f"{row['ms']['spread']:.1f}", f"{row['speed']:.2f}×",
+        f"{row['ms']['spread']:.1f}", f"{row['model_ms']:.0f}" if "model_ms" in row else "–", f"{row['speed']:.2f}×",
     )  # fmt: skip
 
 
-COLUMNS = ("way", "processes × threads", "batch", "gradients", "ms an iteration", "spread", "images a second")
+COLUMNS = (
+    "way",
+    "processes × threads",
+    "batch",
+    "gradients",
+    "ms an iteration",
+    "spread",
+    "by the model",
+    "images a second",
+)
 
 
 def table_of(rows: list[Row]) -> Table:
