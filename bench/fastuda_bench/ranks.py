@@ -225,6 +225,8 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 COLUMNS = (
+    "way", "processes × threads", "batch", "gradients", "ms an iteration", "spread", "by the model", "images a second",
+)  # fmt: skip
     "way",
     "processes × threads",
     "batch",
