@@ -227,15 +227,6 @@ def cells(row: Row) -> tuple[str, ...]:
 COLUMNS = (
     "way", "processes × threads", "batch", "gradients", "ms an iteration", "spread", "by the model", "images a second",
 )  # fmt: skip
-    "way",
-    "processes × threads",
-    "batch",
-    "gradients",
-    "ms an iteration",
-    "spread",
-    "by the model",
-    "images a second",
-)
 
 
 def table_of(rows: list[Row]) -> Table:
