@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastuda.errors import UsageError
 
+_START_TIME = 19
+"""Of the fields behind a process's name in /proc/PID/stat: ticks from the machine's start to its own."""
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
@@ -51,6 +55,18 @@ class Place:
         if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
             raise UsageError(f"the environment says rank {rank} of {size}, {local_rank} of {local_size} here")
         return cls(rank, size, local_rank, local_size, restarts, launched)
+
+    def began(self) -> float:
+        """The time of `time.monotonic` from which a job's allowance counts: torchrun's own start, which no restart of
+        its ranks moves; now, without torchrun.
+        """
+        if not self.launched:
+            return time.monotonic()
+        try:
+            fields = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
+            return float(fields[_START_TIME]) / os.sysconf("SC_CLK_TCK")
+        except (OSError, IndexError, ValueError):
+            return time.monotonic()
 
     @property
     def told(self) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastuda.distributed.place import Place
 from fastuda.errors import UsageError
 from fastuda.files.paths import user_path
 from fastuda.recipe import Recipe
@@ -35,6 +35,9 @@ def train(
 ) -> Results:
     """Train on the source, adapt to the target, score on the target; `load(run)` is then the trained model.
 
+    Where torchrun started the process it is one of several ranks, which train together: all return the same, and the
+    first alone reads and writes the run's folder and shows anything.
+
     Meanwhile signals (SIGINT, SIGTERM, SIGUSR1) stop the run, where it is called in the main thread, and torch's
     switches (determinism, TF32, cuDNN's benchmark mode) are the recipe's; afterwards both are again what they were.
 
@@ -61,10 +64,10 @@ def train(
 
     Raises:
         FastudaError: what the user can mend; HeldError when another process works in the folder, StoppedError when a
-            signal (Ctrl-C, too) or `max_time` ended the run, everything saved.
+            signal (Ctrl-C, too) or `max_time` ended the run, everything saved; LostRankError when another rank is gone.
         KeyboardInterrupt: at a second Ctrl-C, at once; the last checkpoint stays, and `resume` goes on from it.
     """
-    deadline = None if max_time is None else time.monotonic() + duration(max_time)
+    deadline = None if max_time is None else Place.of_environment().began() + duration(max_time)
     path = user_path(run)
     chosen = with_folders([settings] if isinstance(settings, str) else settings, source, target)
     name, named = _named(recipe, chosen, RunFolder(path), resume=resume)
