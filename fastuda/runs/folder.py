@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from fastuda.distributed.place import Place
 from fastuda.errors import FastudaError
 from fastuda.files.disk import PART, append, make_folder, remove, sweep, sync_journal, write_atomic, write_json
 from fastuda.files.lock import HOLDER, LOCK, held
@@ -139,10 +140,16 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
-    def again(self) -> str:
-        """How to go on with a run that was begun here: by its own recipe, whatever it was begun with."""
+    def again(self, place: Place | None = None) -> str:
+        """How to go on with a run that was begun here: by its own recipe, whatever it was begun with.
+
+        `place` is this process's among several ranks, of which as many are needed again.
+        """
+        if place is not None and place.size > place.local_size:
+            return f"continue with the same torchrun command and --resume, on {place.size} ranks again"
         recipe, run = (shlex.quote(str(path)) for path in (self.recipe, self.path))
-        return f"continue with `fastuda train {recipe} --run {run} --resume` (in Python resume=True)"
+        gpus = "" if place is None or place.size == 1 else f" --gpus {place.size}"
+        return f"continue with `fastuda train {recipe} --run {run} --resume{gpus}` (in Python resume=True)"
 
     def longer(self) -> str:
         """How to train on from what a run has learnt: its schedule was made for its own length."""

@@ -103,7 +103,7 @@ def train(
         joined(torch_device, place) as ranks,  # first, so that a signal ends a rank that waits for others to come
         own as stop,
         folder.entered() if ranks.first else nullcontext(),
-        Watchdog(recipe.runtime.watchdog_minutes, folder.again(), ends_process=stop.ends_process) as watchdog,
+        Watchdog(recipe.runtime.watchdog_minutes, folder.again(place), ends_process=stop.ends_process) as watchdog,
     ):
         request = Request(recipe, name, named, init, resume, force, ranks.size)
         try:
@@ -111,7 +111,8 @@ def train(
                 # Wherever nothing more is known of it.
                 return _train(request, folder, torch_device, display, stop, watchdog, ranks)
         except StopAskedError as asked:
-            raise StoppedError(f"{asked} before the first checkpoint; nothing is lost, {folder.again()}") from asked
+            again = folder.again(place)
+            raise StoppedError(f"{asked} before the first checkpoint; nothing is lost, {again}") from asked
 
 
 def _train(

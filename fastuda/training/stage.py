@@ -174,9 +174,8 @@ def _pause(run: Run, stage: Stage, state: TrainingState, done: int, readback: Re
     _save(run, stage, state, done, readback)
     run.checkpoints.wait()
     run.ranks.wait()  # none ends, and has the others ended by who started them, before all is saved
-    raise StoppedError(
-        f"{stopped}: stopped at iteration {done} of the {stage.work}, everything saved; {run.folder.again()}"
-    )
+    again = run.folder.again(run.ranks.place)
+    raise StoppedError(f"{stopped}: stopped at iteration {done} of the {stage.work}, everything saved; {again}")
 
 
 def _share_failed(run: Run, loop: Loop) -> None:
