@@ -102,9 +102,8 @@ def test_a_job_that_is_asked_to_stop_saves_and_says_so(tmp_path: Path, environme
     assert job.returncode == 75, text
     (line,) = [line for line in text.splitlines() if "stopped" in line]
     assert line.startswith("stopped: SIGTERM: stopped at iteration ")
-    assert (
-        f"everything saved; continue with `fastuda train {path / 'recipe.toml'} --run {path} --resume --gpus 2`" in line
-    )
+    again = f"fastuda train {path / 'recipe.toml'} --run {path} --resume --gpus 2"
+    assert f"everything saved; continue with `{again}`" in line
 
 
 def test_what_the_user_can_mend_is_told_once_with_rank_and_host(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -98,15 +99,6 @@ class CheckpointWriter:
 class NoCheckpoints(CheckpointWriter):
     """Of a rank that does not write."""
 
-    def write(
-        self,
-        state: TrainingState,
-        stage: StageName,
-        iteration: int,
-        notes: Notes,
-        *,
-        window: tuple[int, Mapping[str, Tensor]] = (0, {}),
-        models: Sequence[ModelFile] = (),
-    ) -> float:
+    def write(self, *_: Any, **__: Any) -> float:
         """Nothing."""
         return 0.0
