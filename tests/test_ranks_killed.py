@@ -23,8 +23,10 @@ from tiny import DEMO
 KILLS = int(os.environ.get("FASTUDA_KILLS", "2"))
 LONG = (
     *DEMO,
-    *("warmup.iterations=4", "train.iterations=80", "train.evaluate_every=40", "train.checkpoint_every=7"),
+    *("warmup.iterations=4", f"train.iterations={60 * (KILLS + 1)}", "train.evaluate_every=60"),
+    "train.checkpoint_every=7",
 )
+"""More than is trained between all kills, so that none comes too late."""
 SECONDS = 30
 """From a kill to the job's end."""
 
