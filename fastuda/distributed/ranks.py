@@ -146,6 +146,7 @@ class Ranks:
         """Every tensor becomes the first rank's, in place, however it lies in memory."""
         if self.alone:
             return
+        self.wait()  # the first rank may still be reading them
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.detach().reshape(-1) for tensor in bucket])
             with loss_told():

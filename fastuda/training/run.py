@@ -163,14 +163,9 @@ def _train(
             folder.write_recipe(recipe)
         for line in declined(recipe.runtime, device):
             log.warning(line)
-    reference = reference_of(recipe, cache_folder(recipe.data), look) if ranks.first else blank_reference(recipe)
-    if reference is not None and ranks.first:
-        notes.reference = require_same_reference(reference, notes.reference)
     with memory_told("adaptation", recipe, device):
         model = placed(model, fast, device)
-        reference = reference and placed(reference, fast, device)
-    if reference is not None:
-        ranks.broadcast_([*reference.state_dict().values()])
+        reference = _reference(recipe, notes, fast, device, ranks, look)
     since = (saved.stage, saved.iteration) if saved else None
     if record is not None:
         record.begin(device_name(device), since, forced)
@@ -242,6 +237,20 @@ def _network(
             f"({', '.join(others[:3])}), whose statistics stay a rank's; leave it out"
         )
     return model, recipe
+
+
+def _reference(
+    recipe: Recipe, notes: Notes, fast: FastPath, device: torch.device, ranks: Ranks, look: Look
+) -> Segmenter | None:
+    """The student's own start, frozen, where a term reads it: the first rank reads the weights, and sends them."""
+    read = reference_of(recipe, cache_folder(recipe.data), look) if ranks.first else blank_reference(recipe)
+    if read is None:
+        return None
+    if ranks.first:
+        notes.reference = require_same_reference(read, notes.reference)
+    reference = placed(read, fast, device)
+    ranks.broadcast_([*reference.state_dict().values()])
+    return reference
 
 
 def _require_equal_data(data: Datasets, ranks: Ranks) -> None:
